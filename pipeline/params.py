@@ -1,0 +1,247 @@
+"""params.yaml, parsed once and checked whole: unknown keys and impossible combinations are refused by the key's path."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+from typing_extensions import Annotated
+
+from models.config import DiscriminatorConfig, GeneratorConfig, LevelConfig, View
+from pipeline.errors import UserError
+
+Positive = Annotated[int, Field(gt=0)]
+Natural = Annotated[int, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Rate = Annotated[float, Field(gt=0)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShapesParams:
+    """What make-shapes renders: moving, textured shapes as H.264 videos in the Kinetics layout."""
+
+    train: Positive  # videos of the train split
+    val: Positive
+    size: Positive  # pixels, square; even, for 4:2:0
+    frames: Positive
+    fps: Positive
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataParams:
+    """Which videos there are."""
+
+    layout: Literal["kinetics", "bdd100k", "folder"]
+    root: str  # the folder of the videos, absolute or from the project's root; no stage depends on it
+    listing: str  # the table of its files (path, size, mtime), which decode depends on
+    classes: Natural | None  # how many classes the networks know; 0: labels are ignored; null: as many as found
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodeParams:
+    """How videos become the pyramid."""
+
+    frame_step: Positive  # native frames from one frame of the top view to the next
+    crop: Literal["center", "none"]  # to a square, after scaling the short side; none squeezes
+    max_frames: Positive | None  # of the top view a video; null: whole videos
+    max_failed: Share  # the share of undecodable videos above which the stage fails
+    engine: Literal["pyav", "ffmpeg"]
+    shard_videos: Positive  # videos a shard file of the store
+    timeout: Positive  # seconds a video may take
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingParams:
+    """A level's optimisation (Sec. 5.1, App. A)."""
+
+    window: Positive | None  # frames of the condition a training clip spans; null: the whole view
+    batch: Positive  # clips an update, over all workers
+    iterations: Positive  # generator updates
+    discriminator_steps: Positive  # discriminator updates a generator update, each on fresh data
+    lr_generator: Rate
+    lr_discriminator: Rate
+    betas: tuple[Share, Share]  # Adam's; PAPER: not given
+    checkpoint_every: Positive  # iterations
+    log_every: Positive  # iterations
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerationParams:
+    """What a trained level generates."""
+
+    videos: Positive  # at sigma.metrics: for the metrics, and as conditions of the next level's training
+    figures: Positive  # at sigma.figures: for the report
+    batch: Positive  # videos at a time
+    recalibration: Positive  # forward passes for the per-timestep statistics; the paper: 200
+
+
+@dataclass(frozen=True, kw_only=True)
+class LevelParams:
+    """Everything that belongs to one level alone."""
+
+    condition: str  # what the level is conditioned on: the labels' table at level 1, the level below's samples above
+    generator: GeneratorConfig
+    discriminators: DiscriminatorConfig
+    training: TrainingParams
+    generation: GenerationParams
+
+
+@dataclass(frozen=True, kw_only=True)
+class SigmaParams:
+    """The standard deviation of z (App. H)."""
+
+    metrics: Rate
+    figures: Rate
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationParams:
+    """What is measured, on what."""
+
+    videos: Positive  # real and generated videos each
+    split: str  # the split that the real ones come from
+    i3d_k400: str | None  # weights of an I3D trained on Kinetics-400, for IS and FVD; null: random_i3d_* instead
+    i3d_k600: str | None  # … on Kinetics-600, for FID
+    splits: Positive  # of the generated set, for the inception score's deviation
+    psd_frames: tuple[Positive, ...]  # which frames of the top view, from 1
+    psd_sets: Positive  # over which the spectrum's deviation is taken
+
+
+@dataclass(frozen=True, kw_only=True)
+class Params:
+    """The active recipe."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid", strict=True)  # and so for every section below
+
+    seed: Natural
+    shapes: dict[str, ShapesParams]  # rendered to data/<key>; {} where the videos exist already
+    data: DataParams
+    decode: DecodeParams
+    views: dict[str, View]  # by level: x^1 … x^L at full length
+    sigma: SigmaParams
+    levels: dict[str, LevelParams]
+    last: str  # the top level: evaluate and report depend on its samples
+    evaluation: EvaluationParams
+
+    @property
+    def n_levels(self) -> int:
+        return len(self.levels)
+
+    def view(self, level: int) -> View:
+        return self.views[str(level)]
+
+    def time_factor(self, level: int) -> int:
+        """K_T from view `level` - 1 to view `level`; 1 at level 1."""
+        return 1 if level == 1 else self.view(level).frames // self.view(level - 1).frames
+
+    def level(self, level: int, classes: int | None = None) -> LevelConfig:
+        """The networks' configuration of a level. `classes` as found in the data, where data.classes is null."""
+        chosen = self.levels[str(level)]
+        known = self.data.classes if self.data.classes is not None else classes
+        if known is None:
+            raise UserError("data.classes is null: give a number, or decode the data first")
+        return LevelConfig(
+            level=level,
+            view=self.view(level),
+            condition=self.view(level - 1) if level > 1 else None,
+            classes=known,
+            generator=chosen.generator,
+            discriminators=chosen.discriminators,
+        )
+
+    def window(self, level: int) -> int:
+        """How many frames a training clip of a level has in the level's condition (level 1: in its own view)."""
+        given = self.levels[str(level)].training.window
+        return given if given is not None else self.view(max(level - 1, 1)).frames
+
+
+def fingerprint(*values: Any) -> str:
+    """A hash of plain values and dataclasses, the same in every process."""
+    plain = [asdict(v) if hasattr(v, "__dataclass_fields__") else v for v in values]
+    return hashlib.sha256(json.dumps(plain, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def load_params(path: Path = Path("params.yaml")) -> Params:
+    """Read and check a parameter file.
+
+    Raises UserError where there is none, and with the key's path where a value cannot be.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such parameter file; `hvg recipe shapes` makes one")
+    try:
+        raw = YAML(typ="safe").load(path)  # YAML 1.2, as DVC reads it
+    except YAMLError as error:
+        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    return parse_params(raw, path)
+
+
+def parse_params(raw: Any, path: Path = Path("params.yaml")) -> Params:
+    """Check a mapping as a parameter file; `path` is for messages."""
+    if not isinstance(raw, dict):
+        raise UserError(f"{path}: expected a mapping of parameters")
+    try:
+        params = TypeAdapter(Params).validate_json(json.dumps(raw))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise UserError(f"{path}: {key}: {_explain(first)}") from error
+    for key, problem in _impossible(params):
+        raise UserError(f"{path}: {key}: {problem}")
+    return params
+
+
+def _explain(error: Any) -> str:
+    match error["type"]:
+        case "unexpected_keyword_argument":
+            return "no such parameter"
+        case "missing" | "missing_argument" | "missing_keyword_only_argument":
+            return "missing"
+        case _:
+            return f"{error['msg']}, not {json.dumps(error['input'])}"
+
+
+def _impossible(params: Params):
+    """Yield (key, why not) for combinations that no hierarchy can have."""
+    numbers = [str(l) for l in range(1, len(params.levels) + 1)]
+    if not numbers or sorted(params.levels, key=lambda k: (len(k), k)) != numbers:
+        yield "levels", f'keys must be "1", "2", … without a gap, not {list(params.levels)}'
+        return
+    if sorted(params.views, key=lambda k: (len(k), k)) != numbers:
+        yield "views", f"must have the keys of levels, {numbers}, not {list(params.views)}"
+        return
+    if params.last != numbers[-1]:
+        yield "last", f"must be the last level, {numbers[-1]!r}"
+    for low, high in pairwise(numbers):
+        below, above = params.views[low], params.views[high]
+        if above.size % below.size or above.frames % below.frames:
+            yield f"views.{high}", f"must be a whole multiple of view {low} in frames and size"
+    for key, level in params.levels.items():
+        config = params.level(int(key), classes=0)
+        expected = "data/pyramid/videos.parquet" if key == "1" else f"data/samples/level-{int(key) - 1}"
+        if level.condition != expected:
+            yield f"levels.{key}.condition", f"must be {expected!r}"
+        if config.first_size < 1 or config.first_size * (config.view.size // config.first_size) != config.view.size:
+            yield f"levels.{key}.generator.multipliers", f"{len(level.generator.multipliers)} units cannot double up to {config.view.size} pixels"
+        elif config.view.size != config.first_size << (
+            len(level.generator.multipliers) - (not level.generator.last_unit_upsamples)
+        ):
+            yield f"levels.{key}.generator.multipliers", f"the first size times the doublings is not {config.view.size}"
+        smallest = config.view.size >> (len(level.discriminators.multipliers) - 1)
+        if smallest < 2:
+            yield f"levels.{key}.discriminators.multipliers", f"too many blocks: {config.view.size} pixels, halved for the temporal discriminator, end below 1"
+        if key == "1" and level.discriminators.matching:
+            yield "levels.1.discriminators.matching", "must be false: a first level has no condition to match"
+        if key == "1" and level.training.window is not None:
+            yield "levels.1.training.window", "must be null: the first level is trained on whole views"
+        if params.window(int(key)) > params.view(max(int(key) - 1, 1)).frames:
+            yield f"levels.{key}.training.window", "longer than the condition"
+    for key, shapes in params.shapes.items():
+        if shapes.size % 2:
+            yield f"shapes.{key}.size", "must be even (H.264 4:2:0)"
+    if max(params.evaluation.psd_frames) > params.view(params.n_levels).frames:
+        yield "evaluation.psd_frames", f"the top view has {params.view(params.n_levels).frames} frames"

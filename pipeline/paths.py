@@ -1,0 +1,74 @@
+"""Where everything lies, relative to the project's root; and how a finished folder gets its name."""
+
+import os
+import shutil
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Paths:
+    """The project's files. `root` holds dvc.yaml and params.yaml; commands and stages run in it."""
+
+    root: Path = Path()
+
+    @property
+    def params(self) -> Path:
+        return self.root / "params.yaml"
+
+    @property
+    def pyramid(self) -> Path:
+        return self.root / "data" / "pyramid"
+
+    @property
+    def reports(self) -> Path:
+        return self.root / "reports"
+
+    @property
+    def state(self) -> Path:
+        """What is no output: resume folders, logs of jobs, the local server's home."""
+        return self.root / ".hvg"
+
+    def samples(self, level: int) -> Path:
+        return self.root / "data" / "samples" / f"level-{level}"
+
+    def artifact(self, level: int) -> Path:
+        return self.root / "artifacts" / f"level-{level}"
+
+    def work(self, stage: str, inputs: str) -> Path:
+        """The folder in which a stage works until it publishes: it outlives a kill, and other inputs have another."""
+        folder = self.state / "work" / f"{stage}-{inputs[:16]}"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+
+def publish(finished: Path, out: Path) -> None:
+    """Give a finished folder (or file) its final name, in place of what bore that name.
+
+    Both lie on one file system. At no moment is `out` half written; the old one is gone only once the new one is
+    ready.
+    """
+    out.parent.mkdir(parents=True, exist_ok=True)
+    old = out.with_name(f".{out.name}.{uuid.uuid4().hex}")
+    if out.exists():
+        out.rename(old)
+    finished.rename(out)
+    if old.is_dir():
+        shutil.rmtree(old)
+    else:
+        old.unlink(missing_ok=True)
+
+
+def write_atomic(path: Path, content: str | bytes) -> None:
+    """Write a whole file or nothing: to a temporary name, synced, then renamed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
