@@ -1,0 +1,55 @@
+"""What a number was measured on. It is printed beside every number: with another protocol they do not compare."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from models.i3d import MIN_FRAMES
+from pipeline.metrics.features import FeatureNetwork
+
+
+@dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """One setting: the sets, their clips, and the networks that look at them."""
+
+    real_split: str  # the split that the real clips come from
+    real_videos: int
+    generated_videos: int
+    frames: int  # of a clip
+    size: int  # pixels, before they are resized for the I3D
+    frame_step: int  # native frames of a source video from one frame of a clip to the next
+    clips_per_video: int
+    start: str  # how the start of a real clip is chosen
+    sigma: float  # of the noise that the generated videos come from
+    resize: str  # of the I3D's input
+    played: str  # "once", or how a clip too short for the I3D is prolonged
+    logits_network: str  # weights of the I3D behind IS and FVD
+    logits_sha256: str | None
+    pooled_network: str  # … behind FID
+    pooled_sha256: str | None
+    covariance: str
+    splits: int  # of the generated set, for the inception score
+    psd_frames: tuple[int, ...]  # from 1
+    psd_sets: int
+    seed: int  # of the choice of videos and starts
+    pyramid: str  # digest of the store of the real videos
+    samples: str  # … of the generated ones
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def protocol(*, frames: int, logits: FeatureNetwork, pooled: FeatureNetwork, **chosen: Any) -> Protocol:
+    """A protocol with what this code does always filled in; `chosen` are the remaining fields."""
+    return Protocol(
+        frames=frames,
+        clips_per_video=1,
+        start="a random frame that the lowest view has too",
+        resize="224x224, bilinear, align_corners=False, no antialias, [-1, 1]",
+        played="once" if frames >= MIN_FRAMES else f"forth and back until there are {MIN_FRAMES} frames",
+        logits_network=logits.weights,
+        logits_sha256=logits.sha256,
+        pooled_network=pooled.weights,
+        pooled_sha256=pooled.sha256,
+        covariance="N - 1, float64",
+        **chosen,
+    )

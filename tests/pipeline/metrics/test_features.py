@@ -1,0 +1,136 @@
+"""Preprocessing, what is refused as weights, and that a random network's numbers bear no famous name."""
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from models.i3d import I3D
+from pipeline.errors import UserError
+from pipeline.metrics.evaluation import Measured, Networks, scores
+from pipeline.metrics.features import FeatureNetwork, extract, forth_and_back, load_i3d, preprocess, random_i3d
+from pipeline.metrics.frechet import Moments
+from pipeline.metrics.protocol import protocol
+
+KEY = "evaluation.i3d_k400"
+
+
+def test_short_clips_are_played_forth_and_back():
+    assert forth_and_back(6) == [0, 1, 2, 3, 4, 5, 4, 3, 2]
+    assert forth_and_back(3) == [0, 1, 2, 1, 0, 1, 2, 1, 0]
+    assert forth_and_back(2) == [0, 1, 0, 1, 0, 1, 0, 1, 0]
+    assert forth_and_back(1) == [0] * 9
+    assert forth_and_back(12) == list(range(12))
+
+
+def test_preprocessing_range_and_kernel():
+    clip = torch.zeros(1, 9, 3, 2, 2, dtype=torch.uint8)
+    clip[..., 1] = 255
+    x = preprocess(clip)
+    assert x.shape == (1, 9, 3, 224, 224)
+    row = x[0, 0, 0, 0]
+    assert row[0] == -1 and row[-1] == 1
+    # align_corners=False: output pixel 112 lies at (112 + 0.5) * 2 / 224 - 0.5 of the input
+    assert row[112].item() == pytest.approx(-1 + 2 * (112.5 * 2 / 224 - 0.5), abs=1e-5)
+
+
+@pytest.fixture(scope="module")
+def state() -> dict[str, torch.Tensor]:
+    network = I3D(400)
+    network.randomize(1)
+    return network.state_dict()
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_weights_load_from_either_format(tmp_path, state, suffix):
+    path = tmp_path / f"i3d{suffix}"
+    if suffix == ".pt":
+        old = {name: tensor for name, tensor in state.items() if "num_batches" not in name}
+        torch.save(old, path)
+    else:
+        save_file(state, path)
+    found = load_i3d(path, 400, KEY)
+    assert not found.random and found.sha256 is not None and len(found.sha256) == 64
+    assert torch.equal(found.network.state_dict()["Mixed_4f.b2b.conv3d.weight"], state["Mixed_4f.b2b.conv3d.weight"])
+    assert not found.network.training
+
+
+def test_another_network_is_refused_by_its_first_wrong_tensor(tmp_path, state):
+    path = tmp_path / "i3d.safetensors"
+    wrong = dict(state) | {"Mixed_3c.b1b.conv3d.weight": torch.zeros(2, 2), "logits.conv3d.bias": torch.zeros(3)}
+    save_file(wrong, path)
+    with pytest.raises(UserError, match=r"i3d_k400.*Mixed_3c\.b1b\.conv3d\.weight has shape \(2, 2\), not \(192, 128"):
+        load_i3d(path, 400, KEY)
+    save_file({name: tensor for name, tensor in state.items() if not name.startswith("Conv3d_2b")}, path)
+    with pytest.raises(UserError, match=r"Conv3d_2b_1x1\.conv3d\.weight is missing"):
+        load_i3d(path, 400, KEY)
+    save_file(dict(state) | {"fc.weight": torch.zeros(1)}, path)
+    with pytest.raises(UserError, match=r"fc\.weight is unknown"):
+        load_i3d(path, 400, KEY)
+    save_file(state, path)
+    with pytest.raises(UserError, match=r"not an I3D of 600 classes: logits\.conv3d\.weight"):
+        load_i3d(path, 600, "evaluation.i3d_k600")
+
+
+class _Evil:
+    def __reduce__(self):
+        return (print, ("unpickled",))
+
+
+def test_missing_broken_and_pickled_files_are_refused(tmp_path, capsys):
+    with pytest.raises(UserError, match="no such file"):
+        load_i3d(tmp_path / "none.pt", 400, KEY)
+    broken = tmp_path / "broken.pt"
+    broken.write_bytes(b"not weights")
+    with pytest.raises(UserError, match="no readable state dict"):
+        load_i3d(broken, 400, KEY)
+    torch.save({"x": _Evil()}, broken)
+    with pytest.raises(UserError, match="no readable state dict"):
+        load_i3d(broken, 400, KEY)
+    assert "unpickled" not in capsys.readouterr().out
+
+
+def test_features_of_clips_do_not_depend_on_the_batch():
+    network = random_i3d()
+    clips = torch.randint(0, 256, (5, 2, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    together = torch.cat([f.pooled for f in extract(network, clips)])
+    assert together.shape == (5, 1024)
+    alone = next(iter(extract(network, clips[4:]))).pooled
+    torch.testing.assert_close(together[4:], alone, rtol=1e-3, atol=1e-4)
+
+
+def _measured(classes: int, seed: int) -> Measured:
+    generator = torch.Generator().manual_seed(seed)
+    found = Measured(Moments(classes))
+    logits = torch.randn(3, classes, generator=generator)
+    found.logits.append(logits)
+    found.logits_moments.update(logits)
+    found.pooled_moments.update(torch.randn(3, 1024, generator=generator))
+    return found
+
+
+def test_random_weights_never_give_famous_names():
+    with torch.device("meta"):
+        some = I3D(5)
+    unknown, known = FeatureNetwork(some, "random, seed 0", None), FeatureNetwork(some, "k.pt", "ab" * 32)
+    both = (_measured(5, 0), _measured(5, 1))
+    found = scores(Networks(unknown, unknown), *both, labelled=True, splits=1)
+    assert set(found) == {"random_i3d_frechet_logits", "random_i3d_frechet_pooled"}
+    found = scores(Networks(known, unknown), *both, labelled=True, splits=1)
+    assert set(found) == {"fvd", "random_i3d_frechet_pooled", "inception_score", "inception_score_deviation"}
+    found = scores(Networks(unknown, known), *both, labelled=True, splits=1)
+    assert set(found) == {"random_i3d_frechet_logits", "fid"}
+    found = scores(Networks(known, known), *both, labelled=False, splits=1)
+    assert set(found) == {"fvd", "fid"}
+
+
+def test_the_protocol_says_how_short_clips_are_played():
+    with torch.device("meta"):
+        network = FeatureNetwork(I3D(5), "k.pt", "ab" * 32)
+    chosen = {
+        "real_split": "val", "real_videos": 2, "generated_videos": 2, "size": 8, "frame_step": 2, "sigma": 1.0,
+        "splits": 1, "psd_frames": (1,), "psd_sets": 1, "seed": 0, "pyramid": "a", "samples": "b",
+    }  # fmt: skip
+    short = protocol(frames=6, logits=network, pooled=network, **chosen).as_dict()
+    assert "forth and back until there are 9" in short["played"]
+    assert short["logits_sha256"] == "ab" * 32
+    assert protocol(frames=9, logits=network, pooled=network, **chosen).played == "once"
