@@ -1,0 +1,55 @@
+"""A stage as a torchrun job: what runs, apart from where."""
+
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+class JobFailed(RuntimeError):
+    """A job that ended with another code than 0 and no UserError: `code` is its exit code."""
+
+    def __init__(self, message: str, code: int = 1) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class DeadlineExceeded(JobFailed):
+    """A job that was stopped because its time was over. Trying again would take as long."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """`module` run as a program by `workers` processes of torchrun on this machine."""
+
+    module: str  # stages.train
+    args: tuple[str, ...] = ()  # --level 2
+    workers: int = 1
+    env: Mapping[str, str] = field(default_factory=dict)  # on top of the launcher's own
+
+    def command(self) -> list[str]:
+        """The torchrun command line, in the environment of this interpreter."""
+        torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+        return [*torchrun, "--nproc-per-node", str(self.workers), "-m", self.module, *self.args]
+
+    def environment(self) -> dict[str, str]:
+        """What the processes find in their environment besides what they inherit.
+
+        The cores are shared between the workers: left to itself torchrun gives each a single thread. An
+        OMP_NUM_THREADS that the user has set stays.
+        """
+        threads = max(1, cores() // self.workers)
+        return {
+            "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads)),
+            "PYTHONUNBUFFERED": "1",
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            "DVC_NO_ANALYTICS": "true",
+            "DO_NOT_TRACK": "1",
+            **self.env,
+        }
+
+
+def cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

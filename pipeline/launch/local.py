@@ -1,0 +1,176 @@
+"""The launcher of this machine: one job in its own process group, of which nothing is left behind."""
+
+import contextlib
+import os
+import re
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from pipeline.errors import UserError
+from pipeline.launch.job import DeadlineExceeded, Job, JobFailed
+from pipeline.progress import COLUMNS
+from pipeline.stage import JOB, LAST_WORD
+from pipeline.tether import tethered
+
+GRACE = 30.0  # seconds between TERM and KILL: time for a checkpoint
+
+
+class _Output:
+    """A job's output on its way: to the screen as it is, to its log, and line by line to `on_line`.
+
+    The screen shows live bars as they move; lines are what a terminal would show in the end, after the last carriage
+    return. From a stage's last word on, everything goes to the log alone: it is torchrun's report.
+    """
+
+    def __init__(self, log: Path, on_line: Callable[[str], None]) -> None:
+        self.on_line = on_line
+        self.last_word: tuple[int, str] | None = None
+        self._log = log.open("ab")
+        self._pending = b""  # an unfinished line
+        self._shown = 0  # how much of it is on the screen
+
+    def feed(self, data: bytes) -> None:
+        self._log.write(data)
+        self._log.flush()
+        *lines, rest = (self._pending + data).split(b"\n")
+        for line in lines:
+            self._line(line + b"\n")
+        self._pending = rest
+        if self.last_word is None and LAST_WORD.encode() not in rest:
+            self._show(rest)
+
+    def close(self) -> None:
+        if self._pending:
+            self._line(self._pending)
+        self._log.close()
+
+    def _show(self, line: bytes) -> None:
+        sys.stdout.buffer.write(line[self._shown :])
+        sys.stdout.buffer.flush()
+        self._shown = len(line)
+
+    def _line(self, line: bytes) -> None:
+        if self.last_word is None:
+            before, mark, after = line.partition(LAST_WORD.encode())
+            if mark:
+                word = re.match(r"exit (\d+) ?(.*)", after.decode(errors="replace"))
+                assert word, f"a stage's last word is {after!r}"
+                self.last_word = int(word[1]), word[2].strip()
+                line = before + b"\n" if before else b""
+            self._show(line)
+            text = line.decode(errors="replace").rstrip("\r\n").rpartition("\r")[2]
+            if text.strip():
+                self.on_line(text)
+        self._shown = 0
+
+
+@dataclass(frozen=True)
+class LocalLauncher:
+    """Runs jobs on this machine; what they print stays in `log`."""
+
+    log: Path
+    grace: float = GRACE
+
+    def run(self, job: Job, on_line: Callable[[str], None], deadline: float | None = None) -> None:
+        """Run a job to its end, showing what it prints and giving every line to `on_line`.
+
+        `deadline` is in seconds. Whatever ends this call, none of the job's processes lives after it: on an exception
+        of any kind (Ctrl-C, a cancellation, SystemExit of a TERM handler) they get TERM and, after the grace period,
+        KILL. If this process itself is killed, the kernel sends the job TERM.
+
+        Raises UserError with the stage's message, DeadlineExceeded, or JobFailed for any other end.
+        """
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        name = uuid.uuid4().hex
+        scratch = Path(tempfile.mkdtemp(prefix="torchrun-", dir=self.log.parent))  # torchrun leaves a folder in it
+        env = {**os.environ, **job.environment(), JOB: name, "PET_LOG_DIR": str(scratch)}
+        if sys.stdout.isatty():
+            env[COLUMNS] = str(shutil.get_terminal_size().columns)
+        output = _Output(self.log, on_line)
+        process = subprocess.Popen(
+            tethered(job.command()),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=env,
+            process_group=0,
+        )
+        try:
+            self._stream(process, output, None if deadline is None else time.monotonic() + deadline)
+            code = process.wait()
+        except TimeoutError:
+            self._stop(process, name, output)
+            minutes = f"{(deadline or 0) / 60:g}"
+            raise DeadlineExceeded(f"not ready after {minutes} minutes, the deadline; stopped") from None
+        except BaseException:
+            self._stop(process, name, output)
+            raise
+        finally:
+            _kill_all(name)  # also what a stage that ended well forgot
+            process.wait()
+            output.close()
+            assert process.stdout is not None
+            process.stdout.close()
+            shutil.rmtree(scratch, ignore_errors=True)
+        if code:
+            raised, message = output.last_word or (code, f"ended with exit code {code}")
+            raise UserError(message) if raised == 2 else JobFailed(message, code)
+
+    def _stream(self, process: subprocess.Popen[bytes], output: _Output, end: float | None) -> None:
+        """Pass output on until the process has ended. Raises TimeoutError at `end`."""
+        assert process.stdout is not None
+        pipe = process.stdout.fileno()
+        while True:
+            left = 1.0 if end is None else min(1.0, end - time.monotonic())
+            if left <= 0:
+                raise TimeoutError
+            if select.select([pipe], [], [], left)[0]:
+                data = os.read(pipe, 1 << 16)
+                if not data:
+                    return
+                output.feed(data)
+            elif process.poll() is not None:  # ended; a forgotten child may hold the pipe open
+                return
+
+    def _stop(self, process: subprocess.Popen[bytes], name: str, output: _Output) -> None:
+        """TERM to the group, which torchrun hands on to its workers (they have sessions of their own); then KILL."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
+        end = time.monotonic() + self.grace
+        try:
+            while time.monotonic() < end and (process.poll() is None or _family(name)):
+                with contextlib.suppress(TimeoutError):  # keep reading: a full pipe would block a checkpoint's message
+                    self._stream(process, output, time.monotonic() + 0.2)
+                if process.poll() is not None:
+                    time.sleep(0.05)
+        finally:  # a second Ctrl-C comes here at once
+            _kill_all(name)
+
+
+def _family(name: str) -> list[psutil.Process]:
+    """Every living process of a job, wherever it hangs: they all inherit the job's name."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if process.environ().get(JOB) == name and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found
+
+
+def _kill_all(name: str) -> None:
+    while family := _family(name):
+        for process in family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(family, timeout=5)

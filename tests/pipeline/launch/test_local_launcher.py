@@ -1,0 +1,127 @@
+"""The local launcher with real torchrun: streaming, exit codes, and nothing left behind."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from pipeline.errors import UserError
+from pipeline.launch.job import DeadlineExceeded, Job, JobFailed
+from pipeline.launch.local import LocalLauncher
+
+ROOT = Path(__file__).parents[3]
+SLEEP = """
+    import pathlib
+    {before}
+    child = subprocess.Popen(["sleep", "{seconds}"])
+    pathlib.Path("{pids}", os.environ["RANK"]).write_text(f"{{os.getpid()}} {{child.pid}}")
+    time.sleep({seconds})
+"""
+
+
+@pytest.fixture
+def toy(tmp_path):
+    """A function that writes a stage and returns its job; the argument is the inside of its main()."""
+
+    def write(body: str, workers: int = 1) -> Job:
+        lines = ["import os, signal, subprocess, sys, time", "from pipeline.errors import UserError"]
+        lines += ["from pipeline.stage import run_stage", "def main():", textwrap.indent(textwrap.dedent(body), "    ")]
+        (tmp_path / "toy.py").write_text("\n".join([*lines, "run_stage(main)"]))
+        return Job(module="toy", workers=workers, env={"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"})
+
+    return write
+
+
+def run(job: Job, tmp_path: Path, **options) -> list[str]:
+    lines = []
+    LocalLauncher(tmp_path / "logs" / "toy.log", grace=options.pop("grace", 10)).run(job, lines.append, **options)
+    return lines
+
+
+def written(folder: Path, workers: int) -> list[int]:
+    """The process ids that the workers of SLEEP have written, once all have."""
+    for _ in range(600):
+        texts = [file.read_text().split() for file in folder.iterdir()]
+        if len(texts) == workers and all(len(text) == 2 for text in texts):
+            return [int(pid) for text in texts for pid in text]
+        time.sleep(0.1)
+    raise AssertionError("the workers did not start")
+
+
+def alive(pids: list[int], seconds: float = 5) -> list[int]:
+    end = time.monotonic() + seconds
+    left = pids
+    while left and time.monotonic() < end:
+        left = [p for p in left if psutil.pid_exists(p) and psutil.Process(p).status() != psutil.STATUS_ZOMBIE]
+        time.sleep(0.05)
+    return left
+
+
+def test_streams_lines_as_they_come_and_shares_the_cores(toy, tmp_path, capfdbinary, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    job = toy("print('one', os.environ['OMP_NUM_THREADS']); sys.stderr.write('\\rbar 1\\rbar 2\\n')")
+    lines = run(job, tmp_path)
+    assert lines == [f"one {len(os.sched_getaffinity(0))}", "bar 2"]
+    assert capfdbinary.readouterr().out == f"{lines[0]}\n\rbar 1\rbar 2\n".encode()
+    assert [file.name for file in (tmp_path / "logs").iterdir()] == ["toy.log"]
+
+
+def test_a_user_error_is_its_one_line(toy, tmp_path, capfdbinary):
+    job = toy("sys.stderr.write('before\\n'); raise UserError('data.root: no such folder')", workers=2)
+    with pytest.raises(UserError, match=r"^data\.root: no such folder$"):
+        run(job, tmp_path)
+    assert set(capfdbinary.readouterr().out.splitlines()) == {b"before"}  # and nothing of torchrun's report
+    assert "ChildFailedError" in (tmp_path / "logs" / "toy.log").read_text()
+
+
+def test_a_bug_keeps_its_traceback(toy, tmp_path, capfdbinary):
+    with pytest.raises(JobFailed, match="ZeroDivisionError: division by zero") as raised:
+        run(toy("1 / 0"), tmp_path)
+    out = capfdbinary.readouterr().out
+    assert raised.value.code == 1
+    assert b"Traceback" in out and b"ChildFailedError" not in out
+
+
+def test_a_killed_worker_is_a_failure(toy, tmp_path):
+    with pytest.raises(JobFailed, match="exit code 1"):
+        run(toy("os.kill(os.getpid(), signal.SIGKILL)"), tmp_path)
+
+
+@pytest.mark.parametrize("before", ["pass", "signal.signal(signal.SIGTERM, signal.SIG_IGN)"], ids=["polite", "deaf"])
+def test_a_deadline_leaves_nothing_behind(toy, tmp_path, before):
+    pids = tmp_path / "pids"
+    pids.mkdir()
+    job = toy(SLEEP.format(before=before, seconds=120, pids=pids), workers=1)
+    start = time.monotonic()
+    with pytest.raises(DeadlineExceeded, match="deadline"):
+        run(job, tmp_path, deadline=6, grace=1)
+    assert time.monotonic() - start < 20
+    assert not alive(written(pids, 1))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the tether is Linux's")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_signals_leave_nothing_behind(toy, tmp_path, number):
+    pids = tmp_path / "pids"
+    pids.mkdir()
+    job = toy(SLEEP.format(before="pass", seconds=120, pids=pids), workers=2)
+    program = f"""if True:
+        import signal, sys
+        from pathlib import Path
+        from pipeline.launch.job import Job
+        from pipeline.launch.local import LocalLauncher
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+        LocalLauncher(Path({str(tmp_path / "logs" / "x.log")!r})).run(
+            Job(module="toy", workers=2, env={dict(job.env)!r}), print)
+    """
+    parent = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stderr=subprocess.DEVNULL)
+    children = written(pids, 2)
+    parent.send_signal(number)
+    assert parent.wait(20) != 0
+    assert not alive(children)
