@@ -74,4 +74,4 @@ def test_grounding_compares_the_view_below():
     expected = psnr(torch.full_like(condition, 90), condition)
     assert torch.equal(grounding_psnr(constant, condition), expected)
     with pytest.raises(ValueError, match="no view"):
-        grounding_psnr(constant, condition[:1])
+        grounding_psnr(constant, condition[:, [0, 1, 2, 0]])

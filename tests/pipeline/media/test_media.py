@@ -1,0 +1,82 @@
+"""MP4 files decode to the frames that went in; tilings are written out by hand."""
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline.media.grid import GREY, enlarge, fitting, spread, strip, tile, write_png
+from pipeline.media.mp4 import write_mp4
+
+
+def colours(t: int, h: int, w: int) -> np.ndarray:
+    """Every pixel of every frame one of a few strong colours."""
+    palette = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 255], [40, 40, 40]], dtype=np.uint8)
+    return palette[np.random.default_rng(0).integers(0, len(palette), (t, h, w))]
+
+
+def decode(path) -> tuple[np.ndarray, av.VideoStream]:
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]), stream
+
+
+def test_an_enlarged_video_keeps_its_pixels_and_colours(tmp_path):
+    frames = colours(5, 8, 8)
+    write_mp4(tmp_path / "a.mp4", frames, fps=6.0, enlarged=8)
+    decoded, stream = decode(tmp_path / "a.mp4")
+    assert decoded.shape == (5, 64, 64, 3)
+    assert stream.codec_context.pix_fmt == "yuv420p" and stream.average_rate == 6
+    centres = decoded[:, 4::8, 4::8].astype(int)
+    assert np.abs(centres - frames).mean() < 4
+    assert stream.codec_context.colorspace == 1  # BT.709: browsers guess without it
+
+
+def test_the_same_frames_give_the_same_bytes(tmp_path):
+    frames = colours(4, 6, 10)
+    for name in ("a.mp4", "b.mp4"):
+        write_mp4(tmp_path / name, frames, fps=7.5, enlarged=3)
+    assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.mp4", "b.mp4"]
+
+
+def test_odd_sizes_and_single_frames_play(tmp_path):
+    write_mp4(tmp_path / "odd.mp4", colours(1, 7, 9), fps=1.0)
+    assert decode(tmp_path / "odd.mp4")[0].shape == (1, 8, 10, 3)
+
+
+def test_what_is_no_video_is_refused(tmp_path):
+    for wrong in (np.zeros((0, 4, 4, 3), np.uint8), np.zeros((2, 4, 4), np.uint8), np.zeros((2, 4, 4, 3), np.float32)):
+        with pytest.raises((ValueError, TypeError)):
+            write_mp4(tmp_path / "a.mp4", wrong, fps=5.0)
+    assert not list(tmp_path.iterdir())
+
+
+def test_tiles_in_reading_order():
+    videos = np.stack([np.full((2, 2, 2, 3), value, np.uint8) for value in (10, 20, 30)])
+    sheet = tile(videos, columns=2)
+    assert sheet.shape == (2, 5, 5, 3)
+    g = GREY
+    expected = [
+        [10, 10, g, 20, 20],
+        [10, 10, g, 20, 20],
+        [g, g, g, g, g],
+        [30, 30, g, g, g],
+        [30, 30, g, g, g],
+    ]
+    assert sheet[1, :, :, 0].tolist() == expected
+
+
+def test_strips_and_enlarging():
+    video = np.arange(4, dtype=np.uint8)[:, None, None, None].repeat(3, -1)  # 4 frames of one pixel
+    assert strip(video, [0, 3])[:, :, 0].tolist() == [[0, GREY, 3]]
+    assert enlarge(video, 2).shape == (4, 2, 2, 3)
+    assert spread(16, 4) == [0, 5, 10, 15] and spread(2, 4) == [0, 1]
+    assert fitting(32, 224) == 7 and fitting(300, 224) == 1
+
+
+def test_png(tmp_path):
+    picture = colours(1, 3, 4)[0]
+    write_png(tmp_path / "p.png", picture, enlarged=2)
+    with Image.open(tmp_path / "p.png") as image:
+        assert np.array_equal(np.asarray(image)[::2, ::2], picture)
