@@ -1,0 +1,71 @@
+"""A stage as a Prefect flow: one task that launches its job, tried again after a crash, found again by its name."""
+
+import logging
+from dataclasses import dataclass
+from typing import Protocol
+
+from pipeline.errors import UserError
+from pipeline.launch.job import DeadlineExceeded, Job
+from pipeline.progress import write_line
+
+RETRY_DELAY = 5.0  # seconds
+
+
+class Launcher(Protocol):
+    """Where a job runs."""
+
+    def run(self, job: Job, on_line, deadline: float | None = None) -> None:
+        """Run a job to its end; raise UserError, JobFailed or DeadlineExceeded where it fails."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How a stage is run, which changes nothing about what it makes."""
+
+    stage: str  # train
+    name: str  # train level 2
+    tags: tuple[str, ...] = ()
+    retries: int = 1  # after a crash
+    deadline: float | None = None  # seconds a try
+
+
+def run_flow(plan: Plan, job: Job, launcher: Launcher) -> None:
+    """Run a job as the Prefect flow `hvg-<stage>`, with the server that PREFECT_API_URL names.
+
+    A crash is tried again `retries` times; a user's mistake and an exceeded deadline are not. The job's lines go to
+    Prefect's log; the launcher alone writes to the terminal. Raises what the launcher raised last.
+    """
+    # Seconds to import, hence here. Its settings are read at the import, hence after PREFECT_API_URL is set.
+    from prefect import flow, get_run_logger, tags, task
+
+    for runs in ("prefect.flow_runs", "prefect.task_runs"):
+        logging.getLogger(runs).setLevel(logging.INFO)
+        logging.getLogger(runs).propagate = False  # to the terminal: what is in there stands on it already
+
+    tried = 0
+
+    def again(_task, _run, state) -> bool:
+        error = state.result(raise_on_failure=False)
+        wanted = isinstance(error, Exception) and not isinstance(error, UserError | DeadlineExceeded)
+        if wanted and tried <= plan.retries:
+            write_line(f"{plan.name}: {error}; try {tried + 1} of {plan.retries + 1} in {RETRY_DELAY:g} s")
+        return wanted
+
+    @task(
+        name=job.module,
+        task_run_name=plan.name,
+        retries=plan.retries,
+        retry_delay_seconds=RETRY_DELAY,
+        retry_condition_fn=again,
+    )
+    def launch() -> None:
+        nonlocal tried
+        tried += 1
+        launcher.run(job, get_run_logger().info, plan.deadline)
+
+    @flow(name=f"hvg-{plan.stage}", flow_run_name=plan.name, validate_parameters=False)
+    def run(module: str, args: tuple[str, ...], workers: int) -> None:  # the parameters are for Prefect's pages
+        launch()
+
+    with tags("hvg", plan.stage, *plan.tags):
+        run(job.module, job.args, job.workers)

@@ -1,0 +1,105 @@
+"""A stage's flow against a real Prefect server, with a launcher that plays the job."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline.launch.server import answers, prefect_server
+
+ROOT = Path(__file__).parents[3]
+PROGRAM = """if True:
+    import asyncio, json, sys
+    from pipeline.errors import UserError
+    from pipeline.launch import flow
+    from pipeline.launch.job import DeadlineExceeded, Job, JobFailed
+
+    flow.RETRY_DELAY = 0.1
+
+    class Played:
+        def __init__(self, *ends):
+            self.ends, self.calls = list(ends), 0
+        def run(self, job, on_line, deadline=None):
+            self.calls += 1
+            on_line(f"a line of try {self.calls}")
+            end = self.ends.pop(0)
+            if end:
+                raise end
+
+    def play(name, *ends, retries=1):
+        launcher = Played(*ends)
+        try:
+            flow.run_flow(flow.Plan(stage="toy", name=name, tags=("level-2",), retries=retries),
+                          Job(module="stages.toy"), launcher)
+            return launcher.calls, "fine"
+        except Exception as error:
+            return launcher.calls, f"{type(error).__name__}: {error}"
+
+    ends = {
+        "good": play("toy good", None),
+        "crash": play("toy crash", JobFailed("oom", 9), None),
+        "crashes": play("toy crashes", JobFailed("oom", 9), JobFailed("oom again", 9)),
+        "mistake": play("toy mistake", UserError("a.b: no"), None),
+        "late": play("toy late", DeadlineExceeded("late"), None),
+    }
+
+    from prefect import get_client
+    from prefect.client.schemas.filters import LogFilter
+    import time
+
+    async def seen():
+        async with get_client() as client:
+            runs = {run.name: run for run in await client.read_flow_runs()}
+            for _ in range(50):
+                logs = [log.message for log in await client.read_logs(LogFilter())]
+                if "a line of try 2" in logs:
+                    break
+                time.sleep(0.1)
+            return {n: [r.state_name, sorted(r.tags)] for n, r in runs.items()}, logs
+    runs, logs = asyncio.run(seen())
+    sys.stdout.write(json.dumps({"ends": ends, "runs": runs, "logs": logs}))
+"""
+
+
+@pytest.fixture(scope="module")
+def played(tmp_path_factory):
+    import os
+
+    state = tmp_path_factory.mktemp("state")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("PREFECT_API_URL", raising=False)
+        with prefect_server(state) as url:
+            env = {**os.environ, "PREFECT_API_URL": url, "PREFECT_HOME": str(state / "client")}
+            done = subprocess.run(
+                [sys.executable, "-c", PROGRAM], cwd=ROOT, env=env, capture_output=True, text=True, check=False
+            )
+            assert done.returncode == 0, done.stderr
+    assert not answers(url)  # it ended with the block
+    return json.loads(done.stdout), done.stderr
+
+
+def test_only_crashes_are_tried_again(played):
+    assert played[0]["ends"] == {
+        "good": [1, "fine"],
+        "crash": [2, "fine"],
+        "crashes": [2, "JobFailed: oom again"],
+        "mistake": [1, "UserError: a.b: no"],
+        "late": [1, "DeadlineExceeded: late"],
+    }
+
+
+def test_runs_are_found_by_name_and_tags(played):
+    assert played[0]["runs"]["toy crash"] == ["Completed", ["hvg", "level-2", "toy"]]
+    assert played[0]["runs"]["toy mistake"][0] == "Failed"
+
+
+def test_lines_reach_prefect_and_not_the_terminal(played):
+    seen, stderr = played
+    assert "a line of try 1" in seen["logs"]
+    assert "a line of try" not in stderr
+    assert stderr.splitlines() == [
+        "toy crash: oom; try 2 of 2 in 0.1 s",
+        "toy crashes: oom; try 2 of 2 in 0.1 s",
+    ]
