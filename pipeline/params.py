@@ -1,16 +1,15 @@
-"""params.yaml, parsed once and checked whole: unknown keys and impossible combinations are refused by the key's path."""
+"""params.yaml, parsed once and checked whole: unknown keys and impossible combinations are refused by key."""
 
 import hashlib
 import json
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
-from typing_extensions import Annotated
 
 from models.config import DiscriminatorConfig, GeneratorConfig, LevelConfig, View
 from pipeline.errors import UserError
@@ -132,6 +131,11 @@ class Params:
     def n_levels(self) -> int:
         return len(self.levels)
 
+    @property
+    def factors(self) -> tuple[int, ...]:
+        """K_T between successive views, lowest first."""
+        return tuple(self.time_factor(level) for level in range(2, self.n_levels + 1))
+
     def view(self, level: int) -> View:
         return self.views[str(level)]
 
@@ -207,7 +211,7 @@ def _explain(error: Any) -> str:
 
 def _impossible(params: Params):
     """Yield (key, why not) for combinations that no hierarchy can have."""
-    numbers = [str(l) for l in range(1, len(params.levels) + 1)]
+    numbers = [str(number) for number in range(1, len(params.levels) + 1)]
     if not numbers or sorted(params.levels, key=lambda k: (len(k), k)) != numbers:
         yield "levels", f'keys must be "1", "2", … without a gap, not {list(params.levels)}'
         return
@@ -226,20 +230,34 @@ def _impossible(params: Params):
         if level.condition != expected:
             yield f"levels.{key}.condition", f"must be {expected!r}"
         if config.first_size < 1 or config.first_size * (config.view.size // config.first_size) != config.view.size:
-            yield f"levels.{key}.generator.multipliers", f"{len(level.generator.multipliers)} units cannot double up to {config.view.size} pixels"
+            yield (
+                f"levels.{key}.generator.multipliers",
+                f"{len(level.generator.multipliers)} units cannot double up to {config.view.size} pixels",
+            )
         elif config.view.size != config.first_size << (
             len(level.generator.multipliers) - (not level.generator.last_unit_upsamples)
         ):
             yield f"levels.{key}.generator.multipliers", f"the first size times the doublings is not {config.view.size}"
         smallest = config.view.size >> (len(level.discriminators.multipliers) - 1)
         if smallest < 2:
-            yield f"levels.{key}.discriminators.multipliers", f"too many blocks: {config.view.size} pixels, halved for the temporal discriminator, end below 1"
+            yield (
+                f"levels.{key}.discriminators.multipliers",
+                f"too many blocks: {config.view.size} pixels, halved for the temporal discriminator, end below 1",
+            )
         if key == "1" and level.discriminators.matching:
             yield "levels.1.discriminators.matching", "must be false: a first level has no condition to match"
         if key == "1" and level.training.window is not None:
             yield "levels.1.training.window", "must be null: the first level is trained on whole views"
         if params.window(int(key)) > params.view(max(int(key) - 1, 1)).frames:
             yield f"levels.{key}.training.window", "longer than the condition"
+    for low, high in pairwise(numbers):
+        for name in ("videos", "figures"):
+            most = getattr(params.levels[low].generation, name)
+            if getattr(params.levels[high].generation, name) > most:
+                yield f"levels.{high}.generation.{name}", f"each needs a sample of level {low}, which makes {most}"
+    most = params.levels[params.last].generation.videos
+    if params.evaluation.videos > most:
+        yield "evaluation.videos", f"level {params.last} generates only {most} (levels.{params.last}.generation.videos)"
     for key, shapes in params.shapes.items():
         if shapes.size % 2:
             yield f"shapes.{key}.size", "must be even (H.264 4:2:0)"

@@ -1,0 +1,107 @@
+"""The blocks that generators and discriminators stack (App. B)."""
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from models.layers import ConditionalBatchNorm, Conv
+
+
+class ConvGRU(nn.Module):
+    """A convolutional GRU with as many hidden channels as its input and a ReLU update (App. B.1, after DVD-GAN).
+
+    u, r = sigmoid(W [h, x]); c = ReLU(W_c [r h, x]); h' = u h + (1 - u) c; h_0 = 0. The hidden states are its output.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.channels = channels
+        self.update = Conv(2 * channels, channels, bias=True)
+        self.reset = Conv(2 * channels, channels, bias=True)
+        self.candidate = Conv(2 * channels, channels, bias=True)
+
+    def forward(self, x: Float[Tensor, "B T C H W"], condition: Tensor) -> Float[Tensor, "B T C H W"]:
+        del condition  # no batch norm here: the argument is the separable block's
+        gates = torch.cat((self.update.normalized(), self.reset.normalized()))
+        gates_bias = torch.cat([gate.bias for gate in (self.update, self.reset) if gate.bias is not None])
+        candidate = self.candidate.normalized()
+        h = torch.zeros_like(x[:, 0])
+        states = []
+        for now in x.unbind(1):
+            u, r = F.conv2d(torch.cat((h, now), 1), gates, gates_bias, padding=1).sigmoid().chunk(2, dim=1)
+            c = F.conv2d(torch.cat((r * h, now), 1), candidate, self.candidate.bias, padding=1).relu()
+            h = u * h + (1 - u) * c
+            states.append(h)
+        return torch.stack(states, dim=1)
+
+
+class SeparableBlock(nn.Module):
+    """A residual block norm-act-conv(3x1x1)-conv(1x3x3): the upsampling levels' temporal layer (App. B.2)."""
+
+    def __init__(self, channels: int, condition: int) -> None:
+        super().__init__()
+        self.norm = ConditionalBatchNorm(channels, condition)
+        self.over_time = Conv(channels, channels, (3, 1, 1))
+        self.over_space = Conv(channels, channels, (3, 3))
+
+    def forward(self, x: Float[Tensor, "B T C H W"], condition: Float[Tensor, "B d"]) -> Float[Tensor, "B T C H W"]:
+        h = F.relu(self.norm(x, condition))
+        h = rearrange(self.over_time(rearrange(h, "b t c h w -> b c t h w")), "b c t h w -> (b t) c h w")
+        return x + self.over_space(h).view_as(x)
+
+
+class GeneratorBlock(nn.Module):
+    """A 2D ResNet block norm-act-(up)-conv-norm-act-conv on every frame (App. B.1)."""
+
+    def __init__(self, inputs: int, outputs: int, condition: int, *, upsample: bool) -> None:
+        super().__init__()
+        self.upsample = upsample
+        self.norm1 = ConditionalBatchNorm(inputs, condition)
+        self.conv1 = Conv(inputs, outputs)
+        self.norm2 = ConditionalBatchNorm(outputs, condition)
+        self.conv2 = Conv(outputs, outputs)
+        # PAPER: the skip connection is not described; 1x1 where channels or resolution change, as in BigGAN
+        self.skip = Conv(inputs, outputs, (1, 1)) if inputs != outputs or upsample else None
+
+    def forward(self, x: Float[Tensor, "B T i H W"], condition: Float[Tensor, "B d"]) -> Float[Tensor, "B T o h w"]:
+        batch = x.shape[:2]
+        h = self._up(F.relu(self.norm1(x, condition)).flatten(0, 1))
+        h = self.conv1(h).unflatten(0, batch)
+        h = self.conv2(F.relu(self.norm2(h, condition)).flatten(0, 1))
+        skip = x.flatten(0, 1)
+        if self.skip is not None:
+            skip = self.skip(self._up(skip))
+        return (h + skip).unflatten(0, batch)
+
+    def _up(self, frames: Float[Tensor, "N C H W"]) -> Float[Tensor, "N C h w"]:
+        return F.interpolate(frames, scale_factor=2, mode="nearest") if self.upsample else frames
+
+
+class DiscriminatorBlock(nn.Module):
+    """A ResNet block relu-conv-relu-conv-(pool), on frames (2D) or on whole clips (3D) (App. B.1).
+
+    PAPER: widths inside and the skip connection are not described: the block's output channels, and a 1x1 convolution,
+    as in BigGAN; the first block of a network has no first relu, since its input is an image.
+    """
+
+    def __init__(self, inputs: int, outputs: int, *, dims: int, downsample: bool, first: bool) -> None:
+        super().__init__()
+        self.first = first
+        self.downsample = downsample
+        self.conv1 = Conv(inputs, outputs, (3,) * dims, bias=True)
+        self.conv2 = Conv(outputs, outputs, (3,) * dims, bias=True)
+        self.skip = Conv(inputs, outputs, (1,) * dims, bias=True)
+
+    def forward(self, x: Float[Tensor, "N i ..."]) -> Float[Tensor, "N o ..."]:
+        h = self.conv1(x if self.first else F.relu(x))
+        return self._down(self.conv2(F.relu(h))) + self.skip(self._down(x))
+
+    def _down(self, x: Float[Tensor, "N C ..."]) -> Float[Tensor, "N C ..."]:
+        if not self.downsample:
+            return x
+        if x.ndim == 4:
+            return F.avg_pool2d(x, 2)
+        # PAPER: how 3D blocks pool is not said; in time as well while two timesteps are left
+        return F.avg_pool3d(x, (min(2, x.shape[2]), 2, 2))

@@ -1,0 +1,175 @@
+"""Layers with spectral norm, and the conditional batch norm of a video (App. A).
+
+Every convolution, linear map and embedding of G and D is divided by its first singular value. The singular vectors
+move by one power iteration an optimizer step (`power_iteration`), never in the forward pass, which is therefore pure:
+the same under torch.compile and recomputation, and while generating.
+"""
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+
+class SpectralNorm(nn.Module):
+    """A weight and its first singular vectors u and v; `normalized` is W / sigma with sigma = u^T W v."""
+
+    u: Tensor
+    v: Tensor
+
+    def __init__(self, *shape: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(shape))
+        nn.init.orthogonal_(self.weight)  # App. A: orthogonal initialisation for all the weights
+        rows, columns = self.weight.flatten(1).shape
+        self.register_buffer("u", F.normalize(torch.randn(rows), dim=0))
+        self.register_buffer("v", torch.zeros(columns))
+        self.iterate()
+
+    def normalized(self) -> Tensor:
+        """W / sigma, with the gradient through sigma; u and v are constants."""
+        return self.weight / torch.dot(self.u, self.weight.flatten(1) @ self.v)
+
+    @torch.no_grad()
+    def iterate(self) -> None:
+        """One power iteration towards the first singular vectors."""
+        matrix = self.weight.flatten(1)
+        self.v.copy_(F.normalize(matrix.T @ self.u, dim=0))
+        self.u.copy_(F.normalize(matrix @ self.v, dim=0))
+
+
+def power_iteration(network: nn.Module) -> None:
+    """Move every singular vector of a network by one power iteration: once after each of its optimizer steps."""
+    for module in network.modules():
+        if isinstance(module, SpectralNorm):
+            module.iterate()
+
+
+class Linear(SpectralNorm):
+    """A spectrally normalised linear map."""
+
+    def __init__(self, inputs: int, outputs: int, *, bias: bool = True) -> None:
+        super().__init__(outputs, inputs)
+        self.bias = nn.Parameter(torch.zeros(outputs)) if bias else None
+
+    def forward(self, x: Float[Tensor, "... i"]) -> Float[Tensor, "... o"]:
+        return F.linear(x, self.normalized(), self.bias)
+
+
+class Embedding(SpectralNorm):
+    """A spectrally normalised table of one vector a class."""
+
+    def forward(self, labels: Int[Tensor, " B"]) -> Float[Tensor, "B d"]:
+        return F.embedding(labels, self.normalized())
+
+
+class Conv(SpectralNorm):
+    """A spectrally normalised convolution, stride 1, that keeps the size: 2D over (N C H W), 3D over (N C T H W).
+
+    Without a bias by default: where a batch norm follows, a bias has no gradient but noise, which Adam would blow up.
+    """
+
+    def __init__(self, inputs: int, outputs: int, kernel: tuple[int, ...] = (3, 3), *, bias: bool = False) -> None:
+        super().__init__(outputs, inputs, *kernel)
+        self.padding = tuple(k // 2 for k in kernel)
+        self.bias = nn.Parameter(torch.zeros(outputs)) if bias else None
+
+    def forward(self, x: Float[Tensor, "N i ..."]) -> Float[Tensor, "N o ..."]:
+        convolve = F.conv3d if len(self.padding) == 3 else F.conv2d
+        return convolve(x, self.normalized(), self.bias, padding=self.padding)
+
+
+class ConditionalBatchNorm(nn.Module):
+    """Batch norm with a mean and deviation per (timestep, channel), gain and bias mapped from the condition (App. A).
+
+    In training mode the statistics are those of the global batch, over all workers (synchronous batch norm). In
+    evaluation mode they are the stored ones, which `models.unroll` collects for a length and a sigma.
+    """
+
+    eps = 1e-5
+
+    def __init__(self, channels: int, condition: int) -> None:
+        super().__init__()
+        self.gain = Linear(condition, channels, bias=False)
+        self.bias = Linear(condition, channels, bias=False)
+        self.stored: tuple[Tensor, Tensor] | None = None  # mean and variance, each [T, C]
+        self.collected: Moments | None = None  # takes every batch's statistics while not None
+
+    def forward(self, x: Float[Tensor, "B T C H W"], condition: Float[Tensor, "B d"]) -> Float[Tensor, "B T C H W"]:
+        steps = x.flatten(1, 2)  # B (T C) H W: to a plain batch norm, every (timestep, channel) is a channel
+        if self.training:
+            if self.collected is not None:
+                self.collected.add(steps.detach().unflatten(1, x.shape[1:3]))
+            steps = _normalize(steps, self.eps)
+        else:
+            if self.stored is None or self.stored[0].shape != x.shape[1:3]:
+                has = "none" if self.stored is None else f"{self.stored[0].shape[0]} timesteps"
+                raise ValueError(f"batch-norm statistics for {x.shape[1]} timesteps are needed, there are {has}")
+            mean, variance = (s.to(x).flatten() for s in self.stored)
+            steps = F.batch_norm(steps, mean, variance, eps=self.eps)
+        gain, bias = (m(condition)[:, None, :, None, None] for m in (self.gain, self.bias))
+        return torch.addcmul(bias, steps.view_as(x), 1 + gain)
+
+
+class Moments:
+    """Exact cumulative mean and variance per (timestep, channel) over batches of equal size, in float64."""
+
+    def __init__(self) -> None:
+        self.batches = 0
+        self.sums: Tensor | None = None  # of the mean, and of the mean square: [2, T, C]
+
+    def add(self, x: Float[Tensor, "B T C H W"]) -> None:
+        variance, mean = torch.var_mean(x, dim=(0, 3, 4), correction=0)
+        moments = _global_moments(mean, variance)
+        self.sums = moments if self.sums is None else self.sums + moments
+        self.batches += 1
+
+    def result(self) -> tuple[Float[Tensor, "T C"], Float[Tensor, "T C"]]:
+        """Mean and (biased) variance over everything added."""
+        assert self.sums is not None
+        mean, square = self.sums / self.batches
+        return mean.float(), (square - mean**2).float()
+
+
+def _workers() -> int:
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def _global_moments(mean: Tensor, variance: Tensor) -> Tensor:
+    """[mean, mean square] over all workers' batches, which are equally large. Float64: the variance is a difference."""
+    mean = mean.double()
+    moments = torch.stack((mean, variance.double() + mean**2))
+    if _workers() > 1:
+        dist.all_reduce(moments)
+        moments /= _workers()
+    return moments
+
+
+def _normalize(x: Float[Tensor, "B C H W"], eps: float) -> Float[Tensor, "B C H W"]:
+    """x less its mean over its deviation, both a channel and over all workers."""
+    if _workers() == 1:
+        return F.batch_norm(x, None, None, training=True, eps=eps)
+    return _SyncNormalize.apply(x, eps)
+
+
+class _SyncNormalize(torch.autograd.Function):
+    """Batch norm over all workers with its gradient. torch's SyncBatchNorm refuses the CPU."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, eps: float) -> Tensor:
+        variance, mean = torch.var_mean(x, dim=(0, 2, 3), correction=0)
+        moments = _global_moments(mean, variance)
+        mean = moments[0].to(x)
+        deviation = (moments[1] - moments[0] ** 2 + eps).sqrt().to(x)
+        normalized = (x - mean[:, None, None]) / deviation[:, None, None]
+        ctx.save_for_backward(normalized, deviation)
+        return normalized
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor):  # pyright: ignore[reportIncompatibleMethodOverride] - one output, one gradient
+        normalized, deviation = ctx.saved_tensors
+        means = torch.stack((gradient.mean((0, 2, 3)), (gradient * normalized).mean((0, 2, 3)))).double()
+        dist.all_reduce(means)
+        mean, along = (means / _workers()).to(gradient)[..., None, None]
+        return (gradient - mean - normalized * along) / deviation[:, None, None], None

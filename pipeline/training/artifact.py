@@ -1,0 +1,60 @@
+"""What a trained level publishes: generator.safetensors, config.json and history.csv."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from pydantic import TypeAdapter
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+
+from models.config import LevelConfig
+from models.generator import Generator
+from models.unroll import Statistics, use_statistics
+from pipeline.errors import UserError
+from pipeline.paths import write_atomic
+
+
+def write(
+    folder: Path,
+    generator: Generator,
+    statistics: dict[float, Statistics],
+    history: list[dict[str, float]],
+    about: dict[str, Any],
+) -> None:
+    """Write a level's files. `statistics` are recalibrated ones by sigma; `about` says what it was trained from."""
+    tensors = {f"generator.{name}": t.detach().cpu().contiguous() for name, t in generator.state_dict().items()}
+    for sigma, values in statistics.items():
+        tensors |= {f"statistics.{sigma}.{name}": t.cpu().contiguous() for name, t in values.items()}
+    write_atomic(folder / "generator.safetensors", save(tensors))
+    config = {"config": asdict(generator.config), "sigmas": sorted(statistics), **about}
+    write_atomic(folder / "config.json", json.dumps(config, indent=2) + "\n")
+    write_atomic(folder / "history.csv", pd.DataFrame(history).to_csv(index=False))
+
+
+def read(folder: Path, sigma: float) -> Generator:
+    """A level's generator, ready to generate with noise of deviation `sigma`.
+
+    Raises UserError where the level is not trained, where its files do not belong together, or where it has no
+    statistics for that sigma.
+    """
+    try:
+        config = json.loads((folder / "config.json").read_text())
+        tensors = load_file(folder / "generator.safetensors")
+    except (FileNotFoundError, json.JSONDecodeError, SafetensorError) as error:
+        raise UserError(f"{folder}: no trained level here ({error}); train it first, by `dvc repro`") from error
+    if sigma not in config["sigmas"]:
+        raise UserError(f"{folder}: statistics for sigma {config['sigmas']}, none for {sigma}")
+    generator = Generator(TypeAdapter(LevelConfig).validate_python(config["config"]))
+    try:
+        generator.load_state_dict(_under("generator.", tensors))
+        use_statistics(generator, _under(f"statistics.{sigma}.", tensors))
+    except (RuntimeError, KeyError) as error:
+        raise UserError(f"{folder}: generator.safetensors does not fit config.json: {error}") from error
+    return generator.eval()
+
+
+def _under(prefix: str, tensors: Statistics) -> Statistics:
+    return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}

@@ -1,0 +1,65 @@
+"""The workers of a training job, as torchrun started them."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+
+from pipeline.errors import UserError
+
+
+@dataclass(frozen=True)
+class Workers:
+    """This worker among all: the global batch is cut into equal, contiguous parts by rank."""
+
+    rank: int
+    count: int
+    device: torch.device
+
+    def positions(self, batch: int) -> range:
+        """This worker's positions in a global batch. Raises UserError where it cannot be cut into equal parts."""
+        if batch % self.count:
+            raise UserError(f"a batch of {batch} cannot be shared equally by {self.count} workers: change one of them")
+        share = batch // self.count
+        return range(self.rank * share, (self.rank + 1) * share)
+
+    def mean(self, values: torch.Tensor) -> torch.Tensor:
+        """The mean over all workers, on each."""
+        if self.count > 1:
+            dist.all_reduce(values)
+            values = values / self.count
+        return values
+
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is set on any worker: the same answer on each."""
+        if self.count == 1:
+            return flag
+        value = torch.tensor(float(flag), device=self.device)
+        dist.all_reduce(value, op=dist.ReduceOp.MAX)
+        return bool(value)
+
+    def wait(self) -> None:
+        """Until every worker is here."""
+        if self.count > 1:
+            dist.barrier()
+
+
+@contextmanager
+def workers() -> Iterator[Workers]:
+    """This process's place in its job: NCCL where there are GPUs, gloo elsewhere; alone, no process group at all."""
+    count = int(os.environ.get("WORLD_SIZE", "1"))
+    if torch.cuda.is_available():
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(device)
+    else:
+        device = torch.device("cpu")
+    if count > 1:
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield Workers(rank=int(os.environ.get("RANK", "0")), count=count, device=device)
+    finally:
+        if count > 1:
+            dist.destroy_process_group()
