@@ -65,7 +65,7 @@ def _annotations(tables: list[str], root: Path) -> dict[Clip, dict[str, str]]:
     found = False
     for name in tables:
         table = pd.read_csv(root / name, dtype=str, keep_default_na=False)  # an id may read NA or look like a number
-        if not COLUMNS <= set(table.columns):
+        if not COLUMNS.issubset(table.columns):
             continue
         found = True
         try:
@@ -75,7 +75,9 @@ def _annotations(tables: list[str], root: Path) -> dict[Clip, dict[str, str]]:
         labels = table["label"] if "label" in table else [""] * len(table)
         splits = table["split"] if "split" in table else [_split_of(name)] * len(table)
         for label, youtube_id, start, end, split in zip(labels, table["youtube_id"], starts, ends, splits, strict=True):
-            rows.setdefault(Clip(youtube_id, start, end), {}).setdefault(SPLIT_NAMES.get(split, split), label)
+            rows.setdefault(Clip(str(youtube_id), start, end), {}).setdefault(
+                SPLIT_NAMES.get(str(split), str(split)), str(label)
+            )
     if not found:
         raise UserError(
             f"{root}: data.layout is kinetics, but no CSV with the columns {', '.join(sorted(COLUMNS))} lies here; "

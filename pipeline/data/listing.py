@@ -11,7 +11,11 @@ from pipeline.params import Params
 from pipeline.paths import Paths, write_atomic
 
 VIDEO_SUFFIXES = frozenset(
-    ".mp4 .mkv .webm .avi .mov .m4v .mpg .mpeg .mpe .flv .ogv .3gp .3g2 .wmv .asf .ts .m2ts .mts .vob .mxf".split()
+    f".{name}"
+    for name in (
+        *("mp4", "m4v", "mov", "mkv", "webm", "avi", "mpg", "mpeg", "mpe", "vob"),
+        *("flv", "ogv", "3gp", "3g2", "wmv", "asf", "ts", "m2ts", "mts", "mxf"),
+    )
 )
 
 

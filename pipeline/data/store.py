@@ -10,13 +10,14 @@ assignment: two writers of one shard would lose videos.
 """
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import math
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -47,10 +48,8 @@ class StoreWriter:
         self.path, self.videos, self.shard_videos = path, videos, shard_videos
         self._notes = path.with_name(f"{path.name}.shards")
         self._notes.mkdir(parents=True, exist_ok=True)
-        try:
+        with contextlib.suppress(ContainsGroupError):  # a restart, or another process of this job
             zarr.create_group(path)
-        except ContainsGroupError:
-            pass  # a restart, or another process of this job
         top = max(views)
         self._arrays: dict[int, zarr.Array[Any]] = {}
         for level, (frames, size) in sorted(views.items()):

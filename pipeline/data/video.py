@@ -76,7 +76,7 @@ def decode_video(
     if path.stat().st_size == 0:
         raise VideoError("0 bytes")
     deadline = time.monotonic() + timeout
-    limit = MAX_BYTES // (size * size * 3)
+    limit = frame_limit(size)
     wanted = min(max_frames or limit + 1, limit + 1)
     try:
         # No option of the demuxer lets it open a second file; the list of formats keeps playlists out.
@@ -107,6 +107,11 @@ def decode_video(
     except FfmpegFailure as error:
         raise VideoError(str(error)) from error
     return np.stack(chosen), facts
+
+
+def frame_limit(size: int) -> int:
+    """How many frames of `size` pixels a video's top view may have."""
+    return MAX_BYTES // (size * size * 3)
 
 
 def _video_stream(container: InputContainer) -> VideoStream:

@@ -72,4 +72,4 @@ def read_frames(
         if not some:
             complaints.seek(0)
             lines = complaints.read().decode(errors="replace").strip().splitlines() or ["no frame decodes"]
-            raise FfmpegFailure(f"ffmpeg: {lines[-1][:200]}")
+            raise FfmpegFailure(f"ffmpeg: {lines[0][:200]}")

@@ -75,11 +75,12 @@ class ViewReader:
         if f"level-{level}" not in group:
             raise UserError(f"{path}: has no level {level}")
         self._array = cast("zarr.Array[Any]", group[f"level-{level}"])
-        self.videos = pd.read_parquet(path / "videos.parquet")
+        videos = pd.read_parquet(path / "videos.parquet")
         if split is not None:
-            self.videos = self.videos[self.videos["split"] == split].reset_index(drop=True)
-            if self.videos.empty:
+            videos = videos.loc[videos["split"] == split].reset_index(drop=True)
+            if videos.empty:
                 raise UserError(f"{path}: no video of the split {split!r}")
+        self.videos: pd.DataFrame = videos
         factor = int(cast(int, self._array.attrs["time_factor"]))
         self.classes: tuple[str, ...] = tuple(cast("list[str]", group.attrs["classes"]))
         self.digest = str(group.attrs["digest"])
@@ -107,7 +108,7 @@ class ViewReader:
         return np.asarray(self._array[int(self.rows[video]), start : start + frames])
 
     def _load(self) -> np.ndarray:
-        """All frames of all videos one after another; a shard at a time, for zarr reads whole rows of shards fastest."""
+        """All frames of all videos, one after another; read a shard at a time, as zarr is fastest."""
         frames = np.empty((int(self._first[-1]), self.size, self.size, 3), np.uint8)
         rows_of_shard = (self._array.shards or self._array.chunks)[0]
         shard_of = self.rows // rows_of_shard

@@ -1,0 +1,123 @@
+"""Video files to the pyramid: one shard of videos a task, and a bad file costs nothing but itself."""
+
+import dataclasses
+import hashlib
+import json
+import logging
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from models import hierarchy
+from pipeline.data import decode_pool, store, video, video_ffmpeg
+from pipeline.data.datasets import index_videos
+from pipeline.data.decode_pool import Settings, Shard, decode_shards, facts_file
+from pipeline.data.index import Index, label_names
+from pipeline.data.listing import data_root, read_listing
+from pipeline.errors import UserError
+from pipeline.params import Params, fingerprint
+from pipeline.paths import Paths, publish, write_atomic
+
+log = logging.getLogger(__name__)
+
+TABLE = ["row", "path", "split", "label", "class", "n_frames", "fps", "width", "height", "seconds", "codec"]
+
+
+def decode(params: Params, paths: Paths, workers: int) -> None:
+    """Write the pyramid of every listed video to `paths.pyramid`, in `workers` processes.
+
+    Begins where an earlier run on the same listing and parameters stopped. Beside the arrays lie failed.csv (path,
+    split, class, reason), missing.csv (annotated, no file) and unlisted.csv (no annotation).
+
+    Raises UserError where the listing is not that of the files, where there are more classes than data.classes allows
+    and where the share of undecodable videos is above decode.max_failed.
+    """
+    listing_file = paths.root / params.data.listing
+    listing, root = read_listing(listing_file), data_root(params, paths)
+    index = index_videos(params.data.layout, listing, root)
+    classes = label_names(index, params.data.classes)
+    _check_files(index, listing, root)
+
+    work = paths.work("decode", _inputs(params, listing_file))
+    settings = Settings.of(params, root, work, len(index.videos))
+    shards = _shards(index, settings)
+    decode_shards(shards, settings, workers)
+
+    facts = [fact for shard in shards for fact in json.loads(facts_file(work, shard.first_row).read_text())]
+    table = index.videos.assign(row=range(len(index.videos))).merge(pd.DataFrame(facts), on="row", validate="1:1")
+    table["label"] = [classes.index(name) if name in classes else -1 for name in table["class"]]
+    failed = table.loc[table["n_frames"] == 0, ["path", "split", "class", "reason"]]
+    _write_tables(work, failed=failed)
+    _check_failed(failed, len(table), params.decode.max_failed, work / "failed.csv")
+
+    decoded = (
+        table.loc[table["n_frames"] > 0, TABLE].reset_index(drop=True).astype({"width": "int64", "height": "int64"})
+    )
+    writer = settings.writer()
+    writer.finish(decoded, kind="pyramid", classes=classes, frame_step=params.decode.frame_step)
+    _write_tables(writer.path, failed=failed, missing=index.missing, unlisted=index.unlisted)
+    publish(writer.path, paths.pyramid)
+    shutil.rmtree(work)
+    _log_summary(decoded, failed, index)
+
+
+def _inputs(params: Params, listing_file: Path) -> str:
+    """What the pyramid depends on: values, files and the code that makes frames of them."""
+    code = (hierarchy, decode_pool, store, video, video_ffmpeg)
+    sources = [hashlib.sha256(Path(str(module.__file__)).read_bytes()).hexdigest() for module in code]
+    chosen = dataclasses.asdict(params.decode)
+    del chosen["max_failed"]  # judges the result and does not change it
+    listed = hashlib.sha256(listing_file.read_bytes()).hexdigest()
+    views = {level: dataclasses.asdict(view) for level, view in params.views.items()}
+    return fingerprint(params.data.layout, params.data.classes, chosen, views, listed, sources)
+
+
+def _check_files(index: Index, listing: pd.DataFrame, root: Path) -> None:
+    """Whether the files are those of the listing, by their sizes: times change with every copy."""
+    sizes = dict(zip(listing["path"], listing["size"], strict=True))
+    changed = [path for path in index.videos["path"] if _size(root / path) != sizes[path]]
+    if changed:
+        raise UserError(
+            f"data.listing: {len(changed)} of {len(index.videos)} videos under {root} are gone or have another size, "
+            f"the first {changed[0]}; `hvg index` lists them anew"
+        )
+
+
+def _size(path: Path) -> int | None:
+    return path.stat().st_size if path.is_file() else None
+
+
+def _shards(index: Index, settings: Settings) -> list[Shard]:
+    paths = list(index.videos["path"])
+    step = settings.shard_videos
+    return [Shard(first, tuple(paths[first : first + step])) for first in range(0, len(paths), step)]
+
+
+def _check_failed(failed: pd.DataFrame, videos: int, limit: float, table: Path) -> None:
+    if len(failed) / videos <= limit and len(failed) < videos:
+        return
+    some = "; ".join(f"{path}: {reason}" for path, reason in zip(failed["path"][:3], failed["reason"], strict=False))
+    raise UserError(
+        f"{len(failed)} of {videos} videos could not be decoded, decode.max_failed allows {limit:.0%}: {some}"
+        f"{' …' if len(failed) > 3 else ''} (all of them: {table})"
+    )
+
+
+def _write_tables(folder: Path, **tables: pd.DataFrame) -> None:
+    for name, table in tables.items():
+        content = table.to_csv(index=False, lineterminator="\n")
+        write_atomic(folder / f"{name}.csv", content.encode(errors="surrogateescape"))
+
+
+def _log_summary(decoded: pd.DataFrame, failed: pd.DataFrame, index: Index) -> None:
+    for split in sorted({*index.videos["split"], *index.missing["split"]}):
+        counts = [int((table["split"] == split).sum()) for table in (decoded, failed, index.missing)]
+        log.info("%s: %d decoded, %d failed, %d missing", split, *counts)
+    if len(index.unlisted):
+        log.info("%d files are in no annotation and left out (unlisted.csv)", len(index.unlisted))
+    frames = decoded["n_frames"].to_numpy(np.int64)
+    log.info("%d videos of %d to %d frames, median %d", len(frames), frames.min(), frames.max(), np.median(frames))
+    for path, reason in zip(failed["path"][:10], failed["reason"], strict=False):
+        log.info("failed: %s: %s", path, reason)
