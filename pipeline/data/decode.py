@@ -52,9 +52,8 @@ def decode(params: Params, paths: Paths, workers: int) -> None:
     _write_tables(work, failed=failed)
     _check_failed(failed, len(table), params.decode.max_failed, work / "failed.csv")
 
-    decoded = (
-        table.loc[table["n_frames"] > 0, TABLE].reset_index(drop=True).astype({"width": "int64", "height": "int64"})
-    )
+    decoded = table.loc[table["n_frames"] > 0, TABLE].reset_index(drop=True)
+    decoded = decoded.astype({"width": "int64", "height": "int64"})  # floats where a failed video had none
     writer = settings.writer()
     writer.finish(decoded, kind="pyramid", classes=classes, frame_step=params.decode.frame_step)
     _write_tables(writer.path, failed=failed, missing=index.missing, unlisted=index.unlisted)

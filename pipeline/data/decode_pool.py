@@ -1,4 +1,4 @@
-"""The worker processes of decode. Each names the video that it begins, so that a crash or a hang costs that one alone."""
+"""The worker processes of decode. Each names the video that it begins: a crash or a hang costs that one alone."""
 
 import json
 import logging

@@ -75,9 +75,8 @@ def _annotations(tables: list[str], root: Path) -> dict[Clip, dict[str, str]]:
         labels = table["label"] if "label" in table else [""] * len(table)
         splits = table["split"] if "split" in table else [_split_of(name)] * len(table)
         for label, youtube_id, start, end, split in zip(labels, table["youtube_id"], starts, ends, splits, strict=True):
-            rows.setdefault(Clip(str(youtube_id), start, end), {}).setdefault(
-                SPLIT_NAMES.get(str(split), str(split)), str(label)
-            )
+            clip = Clip(str(youtube_id), start, end)
+            rows.setdefault(clip, {}).setdefault(SPLIT_NAMES.get(str(split), str(split)), str(label))
     if not found:
         raise UserError(
             f"{root}: data.layout is kinetics, but no CSV with the columns {', '.join(sorted(COLUMNS))} lies here; "
