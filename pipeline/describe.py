@@ -1,0 +1,141 @@
+"""What a recipe amounts to: shapes, parameters, arithmetic and memory of every level, without running it.
+
+Everything is counted on torch's meta device, so the paper's full-size networks take seconds and no memory.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from models.config import LevelConfig
+from models.discriminator import Discriminators
+from models.generator import Generator
+from pipeline.params import Params
+
+GIB = 2**30
+
+
+def describe(params: Params, classes: int | None = None) -> dict[str, Any]:
+    """Count every level of a recipe; `classes` as found in the data, where data.classes is null.
+
+    Of a clip as in training, float32: `forward_tflop` of the generator and `forward_tflop_discriminators` of all
+    discriminators (two operations a multiply-add), `iteration_tflop` of one whole iteration, `saved_activation_gib`
+    that a generator update keeps for its backward pass through both. `training_memory_gib` adds 16 bytes a parameter
+    (weights, gradients and Adam's two moments). `full_length` has the same at the view's full length.
+    """
+    levels = {}
+    for level in range(1, params.n_levels + 1):
+        config = params.level(level, classes)
+        window = params.window(level)
+        with torch.device("meta"):
+            networks = Generator(config), Discriminators(config).requires_grad_(False)  # as in a generator update
+        counts = _parameters(*networks)
+        clip = _clip(*networks, window, params.levels[str(level)].training.discriminator_steps)
+        full = _clip(*networks, params.view(max(level - 1, 1)).frames, 0)
+        total = counts["generator_parameters"] + sum(counts["discriminator_parameters"].values())
+        levels[str(level)] = {
+            "output": f"{config.view.frames}/{config.view.size}x{config.view.size}",
+            "trained_on": _trained_on(config, window),
+            "classes": config.classes,
+            **counts,
+            **clip,
+            "training_memory_gib": total * 16 / GIB + clip["saved_activation_gib"],
+            "full_length": {name: value for name, value in full.items() if name != "iteration_tflop"},
+        }
+    return {"levels": levels}
+
+
+def render(description: dict[str, Any]) -> str:
+    """The description as a table for people."""
+    head = (
+        "level",
+        "output",
+        "trained on",
+        "G",
+        "D spatial/temporal/matching",
+        "TFLOP G/D",
+        "iteration",
+        "memory, 1 clip",
+    )
+    rows: list[tuple[str, ...]] = [head]
+    for level, d in description["levels"].items():
+        discriminators = "/".join(f"{n / 1e6:.1f}" for n in d["discriminator_parameters"].values())
+        rows.append(
+            (
+                level,
+                d["output"],
+                d["trained_on"],
+                f"{d['generator_parameters'] / 1e6:.1f} M",
+                f"{discriminators} M",
+                f"{d['forward_tflop']:.3g}/{d['forward_tflop_discriminators']:.3g}",
+                f"{d['iteration_tflop']:.3g} TFLOP",
+                f"{d['training_memory_gib']:.2f} GiB",
+            )
+        )
+    widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    note = "memory: 16 bytes a parameter (Adam) and the activations that a generator update saves for one clip, float32"
+    return "\n".join([*lines, "", note])
+
+
+def _trained_on(config: LevelConfig, window: int) -> str:
+    output = f"{window * config.time_factor}/{config.view.size}x{config.view.size}"
+    if config.condition is None:
+        return output
+    return f"{window}/{config.condition.size}x{config.condition.size} -> {output}"
+
+
+def _parameters(generator: Generator, discriminators: Discriminators) -> dict[str, Any]:
+    return {
+        "generator_parameters": _count(generator),
+        "discriminator_parameters": {name: _count(network) for name, network in discriminators.named_children()},
+    }
+
+
+def _count(network: nn.Module) -> int:
+    return sum(p.numel() for p in network.parameters())
+
+
+def _clip(
+    generator: Generator, discriminators: Discriminators, window: int, discriminator_steps: int
+) -> dict[str, float]:
+    """Arithmetic and memory of one clip whose condition (level 1: which itself) has `window` frames."""
+    one, two = (_pass(generator, discriminators, window, batch) for batch in (1, 2))
+    flop_g, flop_both, saved = (b - a for a, b in zip(one, two, strict=True))  # what every further clip adds
+    flop_d = flop_both - flop_g
+    # D's update: a forward of G, forward and backward (twice as much) of D on real and fake clips. G's: forward and
+    # backward of G, and of D as far as its input.
+    iteration = discriminator_steps * (flop_g + 6 * flop_d) + 3 * flop_g + 2 * flop_d
+    return {
+        "forward_tflop": flop_g / 1e12,
+        "forward_tflop_discriminators": flop_d / 1e12,
+        "iteration_tflop": iteration / 1e12,
+        "saved_activation_gib": saved / GIB,
+    }
+
+
+def _pass(generator: Generator, discriminators: Discriminators, window: int, batch: int) -> tuple[int, int, int]:
+    """FLOP of G, FLOP of G and D, and bytes that both save for the backward pass of a generator update."""
+    saved: dict[int, tuple[int, Tensor]] = {}  # by storage; holding the tensor keeps the number its own
+
+    def note(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        saved[storage._cdata] = (storage.nbytes(), tensor)
+        return tensor
+
+    with torch.device("meta"), torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        config = generator.config
+        labels = torch.zeros(batch, dtype=torch.long) if config.classes else None
+        condition, frames = None, window
+        if config.condition is not None:
+            condition = torch.zeros(batch, window, 3, config.condition.size, config.condition.size)
+            frames = window * config.time_factor
+        seen = torch.zeros(batch, min(config.discriminators.frames, frames), dtype=torch.long)
+        with FlopCounterMode(display=False) as flop:
+            video = generator(torch.zeros(batch, config.generator.noise), labels, condition)
+            of_generator = flop.get_total_flops()
+            discriminators(video, condition, labels, seen, None)
+            of_both = flop.get_total_flops()
+    return of_generator, of_both, sum(nbytes for nbytes, _ in saved.values())
