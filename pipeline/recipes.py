@@ -1,0 +1,102 @@
+"""Recipes: whole parameter files, one of which becomes the active params.yaml."""
+
+import hashlib
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from pipeline.errors import UserError
+from pipeline.params import Params, parse_params
+from pipeline.paths import Paths, write_atomic
+
+
+def recipe_names(paths: Paths) -> list[str]:
+    """The recipes of the project, sorted."""
+    return sorted(file.stem for file in (paths.root / "recipes").glob("*.yaml"))
+
+
+def apply_recipe(paths: Paths, name: str | None, settings: Sequence[str] = (), *, force: bool = False) -> Params:
+    """Write recipes/<name>.yaml as params.yaml, with `settings` (`data.root=/videos`) in place and comments kept.
+
+    Without a name the settings change params.yaml as it is. The result is checked before anything is written. A
+    params.yaml that someone has edited (neither a recipe nor what this function wrote last) is replaced only with
+    `force`. Raises UserError for an unknown recipe, a setting that cannot be, or an edited file.
+    """
+    source = paths.params if name is None else paths.root / "recipes" / f"{name}.yaml"
+    if name is not None and name not in recipe_names(paths):
+        raise UserError(f"recipes: no recipe {name!r}; there are {', '.join(recipe_names(paths))}")
+    if not source.is_file():
+        raise UserError(f"{source}: no such parameter file; `hvg recipe shapes` makes one")
+    if name is not None and not force and edited(paths):
+        raise UserError(f"{paths.params} has been edited: `--force` replaces it, `hvg recipe --set …` changes it")
+    content = with_settings(source.read_text(), settings, source)
+    params = parse_params(_load(content, source), paths.params)
+    known = name is not None or not edited(paths)  # a change by hand stays one, whatever is set on top of it
+    write_atomic(paths.params, content)
+    if known:
+        write_atomic(_memory(paths), json.dumps({"params.yaml": _hash(content.encode())}))
+    return params
+
+
+def edited(paths: Paths) -> bool:
+    """Whether params.yaml holds someone's own changes: it is no recipe and not what `apply_recipe` wrote last."""
+    if not paths.params.is_file():
+        return False
+    content = paths.params.read_bytes()
+    if any(content == (paths.root / "recipes" / f"{name}.yaml").read_bytes() for name in recipe_names(paths)):
+        return False
+    memory = _memory(paths)
+    return not memory.is_file() or json.loads(memory.read_text())["params.yaml"] != _hash(content)
+
+
+def with_settings(text: str, settings: Sequence[str], source: Path) -> str:
+    """A parameter file's text with values replaced, each `key.of.it=value` with the value in YAML."""
+    if not settings:
+        return text
+    yaml = YAML()  # round trip: comments and order stay
+    yaml.preserve_quotes = True
+    yaml.width = 4096
+    yaml.indent(mapping=2, sequence=4, offset=2)
+    tree = yaml.load(text)
+    for setting in settings:
+        _set(tree, setting, source)
+    out = io.StringIO()
+    yaml.dump(tree, out)
+    return out.getvalue()
+
+
+def _set(tree: Any, setting: str, source: Path) -> None:
+    key, equals, text = setting.partition("=")
+    if not equals or not key:
+        raise UserError(f"--set {setting}: expected KEY=VALUE, such as data.root=/videos")
+    *above, last = key.split(".")
+    node = tree
+    for part in above:
+        if not isinstance(node, dict) or part not in node:
+            raise UserError(f"--set {key}: no such parameter in {source}")
+        node = node[part]
+    if not isinstance(node, dict):
+        raise UserError(f"--set {key}: no such parameter in {source}")
+    value = _load(text, Path(f"--set {key}"))
+    # A parameter that is text stays text: `last=2` means "2".
+    node[last] = text if isinstance(node.get(last), str) and isinstance(value, int | float) else value
+
+
+def _load(text: str, source: Path) -> Any:
+    try:
+        return YAML(typ="safe").load(text)
+    except YAMLError as error:
+        raise UserError(f"{source}: not valid YAML: {' '.join(str(error).split())}") from error
+
+
+def _memory(paths: Paths) -> Path:
+    return paths.state / "recipe.json"
+
+
+def _hash(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

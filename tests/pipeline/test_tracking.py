@@ -1,0 +1,110 @@
+"""Tracking with a real MLflow store in a temporary folder."""
+
+import os
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pipeline import tracking
+from pipeline.params import load_params
+from pipeline.paths import Paths
+
+ROOT = Path(__file__).parents[2]
+PARAMS = load_params(ROOT / "recipes" / "shapes.yaml")
+
+
+@pytest.fixture(scope="module")
+def paths(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        yield Paths(tmp_path_factory.mktemp("project"))
+
+
+def test_nothing_where_nothing_ran(tmp_path, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert tracking.find_runs(Paths(tmp_path)) == []
+    assert not (tmp_path / "mlflow.db").exists()
+
+
+def test_a_reproduction_has_children_with_curves_and_files(paths, tmp_path):
+    (tmp_path / "sample.txt").write_text("x")
+    with tracking.run(PARAMS, "train level 1", inputs="a", paths=paths) as run:
+        run.params({"generator": {"channels": 16}})
+        for step in range(3):
+            run.log({"loss": step / 2, "rate": 1.0}, step=step)
+        run.artifact(tmp_path / "sample.txt", "samples")
+    with tracking.run(PARAMS, "evaluate", inputs="b", paths=paths) as other:
+        other.log({"random_i3d_fvd": 3.5})
+    parent, first, second = tracking.find_runs(paths)
+    assert (parent.name, parent.parent, parent.status) == ("reproduction", None, "FINISHED")
+    assert parent.params["levels.2.training.batch"] == "16"
+    assert (first.name, first.parent, first.id) == ("train level 1", parent.id, run.id)
+    assert first.tags["hvg.level"] == "1" and first.tags["hvg.stage"] == "train"
+    assert (first.status, first.params, first.metrics["loss"]) == ("FINISHED", {"generator.channels": "16"}, 1.0)
+    assert second.parent == parent.id and second.metrics == {"random_i3d_fvd": 3.5}
+    assert tracking.history(run.id, paths)["loss"] == [(0, 0.0), (1, 0.5), (2, 1.0)]
+    assert list((paths.state / "mlartifacts").rglob("samples/sample.txt"))
+    assert (paths.root / "mlflow.db").is_file()
+
+
+def test_how_a_run_ends_is_told(paths):
+    for name, error, status in [("x one", ValueError, "FAILED"), ("x two", KeyboardInterrupt, "KILLED")]:
+        with pytest.raises(error), tracking.run(PARAMS, name, inputs="c", paths=paths) as run:
+            run.log({"loss": 1.0})
+            raise error
+        (found,) = tracking.find_runs(paths, name)
+        assert (found.id, found.status, found.metrics) == (run.id, status, {"loss": 1.0})
+
+
+def test_a_killed_run_is_continued_and_a_finished_one_is_not(paths):
+    program = f"""if True:
+        import os, signal
+        from pathlib import Path
+        from pipeline import tracking
+        from pipeline.params import load_params
+        from pipeline.paths import Paths
+        params = load_params(Path({str(ROOT / "recipes" / "shapes.yaml")!r}))
+        with tracking.run(params, "train level 2", inputs="d", paths=Paths(Path({str(paths.root)!r}))) as run:
+            run.log({{"loss": 1.0}}, step=0)
+            run.flush()
+            os.kill(os.getpid(), signal.SIGKILL)
+    """
+    assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=False, env=dict(os.environ)).returncode == -9
+    (killed,) = tracking.find_runs(paths, "train level 2")
+    assert killed.status == "RUNNING"
+    changed = replace(PARAMS, seed=1)  # another reproduction, but the same inputs of this level
+    with tracking.run(changed, "train level 2", inputs="d", paths=paths) as run:
+        run.log({"loss": 0.5}, step=0)  # this step is done again
+        run.log({"loss": 0.25}, step=1)
+    assert run.id == killed.id
+    assert tracking.history(run.id, paths)["loss"] == [(0, 0.5), (1, 0.25)]
+    with tracking.run(changed, "train level 2", inputs="d", paths=paths) as again:
+        pass
+    assert again.id != killed.id
+
+
+def test_the_table_shows_what_differs(paths):
+    table = tracking.runs_table(tracking.find_runs(paths))
+    lines = {line.split("  ")[0]: line.split()[1:] for line in table.splitlines()}
+    assert lines["seed"] == ["0", "1"]
+    assert "levels.1.training.batch" not in table
+    assert "random_i3d_fvd" in table
+
+
+def test_many_values_cost_little(paths):
+    with tracking.run(PARAMS, "cost", inputs="e", paths=paths) as run:
+        start = time.perf_counter()
+        for step in range(400):
+            run.log({"a": 1.0, "b": 2.0, "c": 3.0, "d": 4.0, "e": 5.0}, step=step)
+        run.flush()
+        assert (time.perf_counter() - start) / 400 < 0.02  # seconds a step with five values
+
+
+def test_experiments_belong_to_their_checkout(tmp_path):
+    copy = tmp_path / ".dvc" / "tmp" / "exps" / "tmpabc"
+    assert tracking.origin(copy) == tmp_path.resolve()
+    assert tracking.origin(tmp_path) == tmp_path.resolve()
