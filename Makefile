@@ -1,0 +1,28 @@
+# Needs Python 3.11+, git and make; everything else comes into .venv.
+VENV ?= .venv
+PYTHON ?= $(firstword $(foreach name,python3 python3.14 python3.13 python3.12 python3.11,$(if $(shell $(name) -c 'import sys; print(sys.version_info >= (3, 11) or "")' 2>/dev/null),$(name))))
+LINKS = $(if $(PIP_FIND_LINKS),--find-links $(PIP_FIND_LINKS))
+
+.PHONY: repro test slow check
+
+repro: $(VENV)/.done  ## run everything that params.yaml asks for
+	$(VENV)/bin/hvg repro
+
+test: $(VENV)/.done  ## the fast tests
+	$(VENV)/bin/python -m pytest
+
+slow: $(VENV)/.done  ## the slow ones: whole pipelines
+	$(VENV)/bin/python -m pytest -m "slow and not browser"
+
+check: $(VENV)/.done  ## style, types, and which module may import which
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/ruff format --check
+	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(VENV)/bin/pyright
+	$(VENV)/bin/lint-imports
+
+$(VENV)/.done: pyproject.toml constraints.txt
+	@$(if $(PYTHON),,echo "error: no Python 3.11 or newer on PATH: install one, or make PYTHON=/path/to/python3" >&2; exit 2)
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check uv --constraint constraints.txt
+	$(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python $(LINKS) --editable ".[dev]" --constraint constraints.txt
+	touch $@

@@ -1,0 +1,42 @@
+"""`dvc repro` with a Prefect server for its time."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from pipeline.launch.local import GRACE
+from pipeline.launch.server import API_URL, prefect_server
+from pipeline.tether import tethered
+
+
+def run_dvc_repro(state: Path, targets: Sequence[str]) -> int:
+    """Run `dvc repro` and return its exit code.
+
+    It has a process group of its own and is stopped as if by Ctrl-C, whatever ends this call: DVC waits for its
+    command, the command stops its job, and the server ends last.
+    """
+    with prefect_server(state) as url:
+        process = subprocess.Popen(
+            tethered([sys.executable, "-m", "dvc", "repro", *targets]),
+            stdin=subprocess.DEVNULL,  # the terminal's input is for the group in front
+            env={**os.environ, API_URL: url, "DVC_NO_ANALYTICS": "true"},
+            process_group=0,
+        )
+        try:
+            return process.wait()
+        except BaseException:
+            _stop(process)
+            raise
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    for number, seconds in ((signal.SIGINT, GRACE + 15), (signal.SIGTERM, 5), (signal.SIGKILL, 5)):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(seconds)
+            return
