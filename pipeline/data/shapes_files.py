@@ -1,0 +1,121 @@
+"""The embedded data set's files: H.264 videos in the layout of Kinetics, the same bytes on every run."""
+
+import base64
+import hashlib
+import multiprocessing
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+
+import ffmpeg
+import imageio_ffmpeg
+import numpy as np
+import pandas as pd
+
+from pipeline.data.listing import list_files, listing_bytes
+from pipeline.data.shapes import CLASSES, render
+from pipeline.params import ShapesParams, fingerprint
+from pipeline.paths import Paths, publish, write_atomic
+from pipeline.progress import progress
+from pipeline.tether import die_with_parent
+
+WRITTEN = 946_684_800  # 2000-01-01: every file's time, so that the listing is the same wherever it is made
+BATCH = 16  # videos a task
+
+
+@dataclass(frozen=True)
+class Task:
+    """One video to be rendered."""
+
+    name: str  # of its class
+    split: str
+    id: str
+    start: int  # seconds, as if it were cut out of a longer video
+    end: int
+    seed: int
+
+    @property
+    def path(self) -> str:
+        return f"{self.split}/{self.name}/{self.id}_{self.start:06d}_{self.end:06d}.mp4"
+
+
+def make_shapes(params: ShapesParams, key: str, seed: int, paths: Paths, workers: int) -> Path:
+    """Render a set of shapes to data/<key>, which it returns: videos, train.csv, val.csv and listing.csv.
+
+    key: the set's name in params.shapes, and part of its randomness: two sets share no video.
+    """
+    work = paths.work("make-shapes", fingerprint(params, key, seed))
+    shutil.rmtree(work)
+    tasks = [*_tasks("train", params.train, params, key, seed), *_tasks("val", params.val, params, key, seed)]
+    for folder in {(work / task.path).parent for task in tasks}:
+        folder.mkdir(parents=True)
+    batches = [tasks[first : first + BATCH] for first in range(0, len(tasks), BATCH)]
+    context = multiprocessing.get_context("spawn")
+    with (
+        ProcessPoolExecutor(min(workers, len(batches)), mp_context=context, initializer=die_with_parent) as pool,
+        progress(total=len(tasks), desc=f"render {key}", unit="videos") as bar,
+    ):
+        for done in as_completed([pool.submit(_render_batch, work, batch, params) for batch in batches]):
+            bar.update(done.result())
+    for split in ("train", "val"):
+        _write(work / f"{split}.csv", _annotations(tasks, split))
+    write_atomic(work / "listing.csv", listing_bytes(list_files(work, leave_out=work / "listing.csv")))
+    out = paths.root / "data" / key
+    publish(work, out)
+    return out
+
+
+def _tasks(split: str, videos: int, params: ShapesParams, key: str, seed: int) -> Iterator[Task]:
+    """As many videos of every class as of every other, up to one."""
+    for number in range(videos):
+        digest = hashlib.sha256(f"{seed}/{key}/{split}/{number}".encode()).digest()
+        start = digest[0]
+        yield Task(
+            name=CLASSES[number % len(CLASSES)].name,
+            split=split,
+            id=base64.urlsafe_b64encode(digest[1:9]).decode()[:11],  # as YouTube's: 11 letters, digits, - and _
+            start=start,
+            end=start + -(-params.frames // params.fps),
+            seed=int.from_bytes(digest[9:17]),
+        )
+
+
+def _render_batch(root: Path, tasks: list[Task], params: ShapesParams) -> int:
+    classes = {kind.name: kind for kind in CLASSES}
+    for task in tasks:
+        video = render(classes[task.name], params.frames, params.size, np.random.default_rng(task.seed))
+        encode(video, root / task.path, params.fps)
+    return len(tasks)
+
+
+def encode(video: np.ndarray, path: Path, fps: int) -> None:
+    """Write uint8 [T, H, W, 3] as an H.264 MP4, BT.601 4:2:0: the same bytes for the same frames.
+
+    Raises RuntimeError with ffmpeg's words where it fails.
+    """
+    size = f"{video.shape[2]}x{video.shape[1]}"
+    source = ffmpeg.input("pipe:", format="rawvideo", pix_fmt="rgb24", s=size, r=fps, threads=1, loglevel="error")
+    output = source.output(
+        f"file:{path.absolute()}",
+        **{"vcodec": "libx264", "preset": "veryfast", "crf": 16, "pix_fmt": "yuv420p", "threads": 1},
+        **{"fflags": "+bitexact", "flags:v": "+bitexact", "map_metadata": -1},
+    )
+    command = output.overwrite_output().compile(cmd=imageio_ffmpeg.get_ffmpeg_exe())
+    done = subprocess.run(command, input=video.tobytes(), capture_output=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"ffmpeg could not write {path}: {done.stderr.decode(errors='replace').strip()}")
+    os.utime(path, (WRITTEN, WRITTEN))
+
+
+def _annotations(tasks: list[Task], split: str) -> pd.DataFrame:
+    rows = [(task.name, task.id, task.start, task.end, split) for task in tasks if task.split == split]
+    return pd.DataFrame(sorted(rows), columns=["label", "youtube_id", "time_start", "time_end", "split"])
+
+
+def _write(path: Path, table: pd.DataFrame) -> None:
+    write_atomic(path, table.to_csv(index=False, lineterminator="\n"))
+    os.utime(path, (WRITTEN, WRITTEN))
