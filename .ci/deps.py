@@ -17,22 +17,30 @@ PACKAGES = ("models", "pipeline", "stages")
 def closure(module: Path, root: Path = ROOT) -> set[str]:
     """Paths of the project files that a module imports, itself included: also lazily, also through others.
 
-    With a file come its packages' __init__ files and what is no Python in its folder, such as templates.
+    With a file come its packages' __init__ files and what is no Python beside it, such as templates.
     """
     found: set[Path] = set()
-    open_ = [module]
-    while open_:
-        file = open_.pop()
-        if file in found:
+    waiting = [module]
+    while waiting:
+        file = waiting.pop()
+        if file in found or not file.is_file():
             continue
-        found.add(file)
-        found |= {other for other in file.parent.iterdir() if other.is_file() and other.suffix not in {".py", ".pyc"}}
-        open_ += [f for f in (p / "__init__.py" for p in file.parents if p != root and root in p.parents) if f.is_file()]
+        found |= {file, *_beside(file.parent)}
+        waiting += [folder / "__init__.py" for folder in file.parents if folder.is_relative_to(root) and folder != root]
         for name in _imported(ast.parse(file.read_text())):
             if name.split(".")[0] in PACKAGES:
-                open_ += [f for f in (root / f"{name.replace('.', '/')}.py",) if f.is_file()]
-                open_ += [f for f in (root / name.replace(".", "/") / "__init__.py",) if f.is_file()]
+                path = root / name.replace(".", "/")
+                waiting += [path.with_name(f"{path.name}.py"), path / "__init__.py"]
     return {file.relative_to(root).as_posix() for file in found}
+
+
+def _beside(folder: Path):
+    """Files of a package that are no Python, also in folders that hold none."""
+    for entry in folder.iterdir():
+        if entry.is_file() and entry.suffix not in {".py", ".pyc"}:
+            yield entry
+        elif entry.is_dir() and entry.name != "__pycache__" and not any(entry.glob("*.py")):
+            yield from (file for file in entry.rglob("*") if file.is_file())
 
 
 def _imported(tree: ast.AST):
@@ -48,7 +56,8 @@ def _imported(tree: ast.AST):
 def stage_module(command: str) -> Path:
     """The file that a stage's command runs."""
     name = re.search(r"hvg run ([a-z-]+)", command)
-    assert name, f"no `hvg run STAGE` in {command!r}"
+    if name is None:
+        raise ValueError(f"no `hvg run STAGE` in {command!r}")
     return ROOT / "stages" / f"{name[1].replace('-', '_')}.py"
 
 
