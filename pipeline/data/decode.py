@@ -106,8 +106,7 @@ def _check_failed(failed: pd.DataFrame, videos: int, limit: float, table: Path) 
 
 def _write_tables(folder: Path, **tables: pd.DataFrame) -> None:
     for name, table in tables.items():
-        content = table.to_csv(index=False, lineterminator="\n")
-        write_atomic(folder / f"{name}.csv", content.encode(errors="surrogateescape"))
+        write_atomic(folder / f"{name}.csv", table.to_csv(index=False, lineterminator="\n"))
 
 
 def _log_summary(decoded: pd.DataFrame, failed: pd.DataFrame, index: Index) -> None:

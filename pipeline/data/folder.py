@@ -39,7 +39,7 @@ def _class(parts: tuple[str, ...]) -> str:
 def _validation(paths: list[str]) -> set[str]:
     if len(paths) < 2:
         return set()
-    place = {path: int.from_bytes(hashlib.sha256(path.encode(errors="surrogateescape")).digest()[:8]) for path in paths}
+    place = {path: int.from_bytes(hashlib.sha256(path.encode()).digest()[:8]) for path in paths}
     lowest = min(paths, key=lambda path: place[path])
     highest = max(paths, key=lambda path: place[path])
     return ({path for path in paths if place[path] < VAL_SHARE * 2**64} | {lowest}) - {highest}

@@ -31,7 +31,7 @@ def list_files(root: Path, leave_out: Path | None = None) -> pd.DataFrame:
     so are the `._*` files that macOS leaves on foreign disks), and `leave_out`, a listing that lies there itself.
     Links to folders are followed unless they lead back to a folder above themselves.
 
-    Raises UserError where there is no such folder or no video in it.
+    Raises UserError where there is no such folder, no video in it, or a name that is not UTF-8.
     """
     if not root.is_dir():
         raise UserError(f"data.root: {root} is no folder; set it with `hvg recipe NAME --set data.root=PATH`")
@@ -43,6 +43,9 @@ def list_files(root: Path, leave_out: Path | None = None) -> pd.DataFrame:
     )
     if not any(is_video(path) for path, _, _ in rows):
         raise UserError(f"data.root: no video under {root}; set it with `hvg recipe NAME --set data.root=PATH`")
+    for path, _, _ in rows:
+        if not path.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in path):
+            raise UserError(f"data.root: the file name {path!a} is not UTF-8; rename it, e.g. with `convmv`")
     return pd.DataFrame(rows, columns=["path", "size", "mtime"])
 
 
@@ -73,20 +76,15 @@ def write_listing(root: Path, out: Path) -> bool:
 
 
 def listing_bytes(listing: pd.DataFrame) -> bytes:
-    """The CSV. File names are bytes, and not always UTF-8: they survive."""
-    return listing.to_csv(index=False, lineterminator="\n").encode(errors="surrogateescape")
+    """The CSV."""
+    return listing.to_csv(index=False, lineterminator="\n").encode()
 
 
 def read_listing(path: Path) -> pd.DataFrame:
     """The table that `write_listing` wrote. Raises UserError where there is none."""
     if not path.is_file():
         raise UserError(f"data.listing: {path} does not exist; `hvg index` writes it")
-    return pd.read_csv(
-        path,
-        dtype={"path": str, "size": "int64", "mtime": "int64"},
-        keep_default_na=False,
-        encoding_errors="surrogateescape",
-    )
+    return pd.read_csv(path, dtype={"path": str, "size": "int64", "mtime": "int64"}, keep_default_na=False)
 
 
 def data_root(params: Params, paths: Paths) -> Path:

@@ -7,6 +7,7 @@ on pixels, frames and time.
 
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import islice
@@ -16,7 +17,7 @@ from typing import Literal
 import av
 import numpy as np
 from av.container import InputContainer
-from av.error import FFmpegError
+from av.error import ExitError, FFmpegError
 from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation, VideoReformatter
@@ -31,6 +32,7 @@ Crop = Literal["center", "none"]
 MAX_PIXELS = 2**26  # of a frame, decoded or scaled: 8K twice
 MAX_BYTES = 2**32  # of one video's top view, which is held in memory
 MAX_RATE = 1000  # frames a second; what claims more is a broken header
+LATE = "took longer than decode.timeout"
 SCALER = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 
 
@@ -79,11 +81,10 @@ def decode_video(
     limit = frame_limit(size)
     wanted = min(max_frames or limit + 1, limit + 1)
     try:
-        # No option of the demuxer lets it open a second file; the list of formats keeps playlists out.
-        options = {"protocol_whitelist": "file", "format_whitelist": FORMATS}
-        with av.open(f"file:{path.absolute()}", options=options, timeout=timeout) as container:
+        with _open(path, timeout) as container:
+            rate = _average_rate(container, _video_stream(container), deadline)
+        with _open(path, timeout) as container:
             stream = _video_stream(container)
-            rate = _average_rate(stream)
             if engine == "pyav":
                 frames = _frames_at_ticks(container, stream, rate, frame_step, size, crop, deadline)
             else:
@@ -102,11 +103,19 @@ def decode_video(
                 seconds=float(len(chosen) * frame_step / rate) if seconds is None else seconds,
                 codec=stream.codec_context.name,
             )
+    except ExitError as error:  # PyAV's word for a file system that does not answer
+        raise VideoError(LATE) from error
     except FFmpegError as error:
         raise VideoError(f"not a readable video: {error.strerror}") from error
     except FfmpegFailure as error:
         raise VideoError(str(error)) from error
     return np.stack(chosen), facts
+
+
+def _open(path: Path, timeout: float) -> InputContainer:
+    """No option of a demuxer lets it open a second file; the list of formats keeps playlists out."""
+    options = {"protocol_whitelist": "file", "format_whitelist": FORMATS}
+    return av.open(f"file:{path.absolute()}", options=options, timeout=timeout)
 
 
 def frame_limit(size: int) -> int:
@@ -126,12 +135,27 @@ def _video_stream(container: InputContainer) -> VideoStream:
     return stream
 
 
-def _average_rate(stream: VideoStream) -> Fraction:
-    """Frames a second; the container's guess where it cannot count (a Theora file without a length)."""
-    for rate in (stream.average_rate, stream.guessed_rate, stream.base_rate):
-        if rate is not None and 0 < rate <= MAX_RATE:
-            return Fraction(rate)
-    raise VideoError(f"no believable frame rate: {stream.average_rate or stream.guessed_rate}")
+def _average_rate(container: InputContainer, stream: VideoStream, deadline: float) -> Fraction:
+    """Frames a second: what the header says where that is about right, else what the packets' times say.
+
+    Headers of variable-rate files can be far off. The packets alone are not the better measure: some are never shown,
+    and some containers round their times.
+    """
+    times: set[int] = set()
+    with suppress(FFmpegError):  # where the file is cut off
+        for packet in container.demux(stream):
+            moment = packet.dts if packet.pts is None else packet.pts
+            if moment is not None and not packet.is_discard:
+                times.add(moment)
+            if time.monotonic() > deadline:
+                raise VideoError(LATE)
+    said = [rate for rate in (stream.average_rate, stream.guessed_rate, stream.base_rate) if rate]
+    if len(times) > 2 and stream.time_base is not None:
+        measured = (len(times) - 1) / ((max(times) - min(times)) * stream.time_base)
+        said = [rate for rate in said if abs(rate / measured - 1) < 0.1] or [measured]
+    if not said or said[0] > MAX_RATE:
+        raise VideoError(f"no believable frame rate: {float(said[0]) if said else 'none'}")
+    return Fraction(said[0])
 
 
 def _seconds(container: InputContainer, stream: VideoStream) -> float | None:
@@ -155,7 +179,7 @@ def _frames_at_ticks(
     first: Fraction | None = None
     for frame in _decoded(container, stream):
         if time.monotonic() > deadline:
-            raise VideoError("took longer than decode.timeout")
+            raise VideoError(LATE)
         base = frame.time_base or stream.time_base
         if frame.pts is None or base is None:
             tick, length = shown_tick + (shown is not None), 0
@@ -189,6 +213,8 @@ def _decoded(container: InputContainer, stream: VideoStream) -> Iterator[VideoFr
     while True:
         try:
             packet = next(packets)
+        except ExitError:
+            raise
         except (StopIteration, FFmpegError):
             return  # the file's end, or where it is cut off
         try:
