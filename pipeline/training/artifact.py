@@ -1,5 +1,6 @@
 """What a trained level publishes: generator.safetensors, config.json and history.csv."""
 
+import hashlib
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -58,3 +59,8 @@ def read(folder: Path, sigma: float) -> Generator:
 
 def _under(prefix: str, tensors: Statistics) -> Statistics:
     return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+
+
+def digest(folder: Path) -> str:
+    """The SHA-256 of a level's generator file: what was generated from it depends on nothing else of the level."""
+    return hashlib.sha256((folder / "generator.safetensors").read_bytes()).hexdigest()

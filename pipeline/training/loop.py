@@ -24,7 +24,7 @@ from pipeline.training.step import Metrics, Networks
 log = logging.getLogger(__name__)
 
 History = list[dict[str, float]]  # a row every `log_every` iterations: step, and means since the row before
-OnLog = Callable[[dict[str, float], int], Any]
+OnLog = Callable[[dict[str, float], int], Any]  # a row's means, and its step
 
 
 def train(
@@ -33,7 +33,7 @@ def train(
     params: TrainingParams,
     workers: Workers,
     folder: Path,
-    on_log: OnLog,
+    on_log: OnLog | None = None,
 ) -> History:
     """Train a level to `params.iterations`, from the newest checkpoint in `folder` where there is one.
 
@@ -64,7 +64,7 @@ def train(
                 _check(row, step, level)
                 history.append({"step": step, **row})
                 bar.set_postfix(D=f"{row['loss_discriminator']:.2f}", G=f"{row['loss_generator']:.2f}")
-                if workers.rank == 0:
+                if on_log is not None:
                     speed = done * params.batch / (time.monotonic() - began)
                     on_log({**row, "clips_per_second": speed}, step)
             stop = workers.any(terminated())

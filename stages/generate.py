@@ -1,0 +1,56 @@
+"""Generate a level's samples, data/samples/level-l: for the metrics and as conditions of the level above, and figures.
+
+    hvg run generate --level 2
+    torchrun --nproc-per-node 8 -m stages.generate --level 2
+    python -m stages.generate --level 2
+
+Interrupted, the same command goes on with the shards that are missing.
+"""
+
+import argparse
+import shutil
+from collections.abc import Sequence
+
+from pipeline.data.windows import ViewReader
+from pipeline.params import fingerprint, load_params
+from pipeline.paths import Paths, publish
+from pipeline.stage import run_stage
+from pipeline.training import artifact
+from pipeline.training.checkpoint import code_hash
+from pipeline.training.distributed import workers
+from pipeline.training.generation import SPLITS, generate, sigma_of
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--level", type=int, required=True)
+    level = parser.parse_args(argv).level
+    params, paths = load_params(), Paths()
+    chosen = params.levels[str(level)].generation
+    with workers() as us:
+        data = ViewReader(paths.pyramid, 1, "train")
+        below = {s: ViewReader(paths.samples(level - 1), level - 1, s) for s in SPLITS} if level > 1 else None
+        folder = paths.artifact(level)
+        generators = {s: artifact.read(folder, sigma_of(s, params.sigma)).to(us.device) for s in SPLITS}
+        digests = [data.digest, *(reader.digest for reader in (below or {}).values()), artifact.digest(folder)]
+        work = paths.work(
+            f"generate-level-{level}", fingerprint(chosen, params.sigma, params.seed, digests, code_hash())
+        )
+        generate(
+            generators,
+            store=work / "samples",
+            params=chosen,
+            sigma=params.sigma,
+            seed=params.seed,
+            labels=data.labels,
+            classes=data.classes,
+            conditions=below,
+            workers=us,
+        )
+        if us.rank == 0:
+            publish(work / "samples", paths.samples(level))
+            shutil.rmtree(work)
+
+
+if __name__ == "__main__":
+    run_stage(main)
