@@ -1,0 +1,94 @@
+"""What a page says of the data, the code and the machine."""
+
+import os
+import platform
+import subprocess
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from pipeline.params import Params
+
+SHOWN = 100  # rows of a list of files; the rest is counted
+PACKAGES = ("torch", "zarr", "numcodecs", "av", "ffmpeg-python", "imageio-ffmpeg", "pandas", "dvc", "prefect", "mlflow")
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A table of files that something is wrong with."""
+
+    title: str
+    note: str
+    columns: list[str]
+    rows: list[list[str]]
+    total: int
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What became of the listed videos."""
+
+    splits: list[tuple[str, int, int, str]]  # split, videos, frames of the top view, seconds
+    classes: int
+    lists: list[Listed]
+
+
+def decoded(pyramid: Path) -> Decoded:
+    """The counts of a pyramid and the videos that are not in it."""
+    videos = pd.read_parquet(pyramid / "videos.parquet")
+    splits = [
+        (str(split), len(rows), int(rows["n_frames"].to_numpy().sum()), f"{rows['seconds'].to_numpy().sum():.0f}")
+        for split, rows in videos.groupby("split", sort=True)
+    ]
+    lists = [
+        _listed(pyramid / "failed.csv", "Could not be decoded", "left out, with the reason"),
+        _listed(pyramid / "missing.csv", "Missing", "annotated, but no such file"),
+        _listed(pyramid / "unlisted.csv", "Not listed", "video files that no annotation names"),
+    ]
+    return Decoded(splits, videos.loc[videos["label"] >= 0, "label"].nunique(), lists)
+
+
+def _listed(path: Path, title: str, note: str) -> Listed:
+    table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    rows = [[str(value) for value in row] for row in table.head(SHOWN).itertuples(index=False)]
+    return Listed(title, note, list(table.columns), rows, len(table))
+
+
+def levels(params: Params) -> list[str]:
+    """The hierarchy in a few words a level."""
+    return [
+        f"{view.frames} frames of {view.size}×{view.size}"
+        for view in (params.view(level) for level in range(1, params.n_levels + 1))
+    ]
+
+
+def environment(root: Path) -> dict[str, str]:
+    """Code, versions and machine: what else a result depends on."""
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
+    return {
+        "Git revision": revision(root),
+        "Python": platform.python_version(),
+        **{package: version(package) for package in PACKAGES},
+        "Platform": f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs",
+        "GPU": device,
+    }
+
+
+def revision(root: Path) -> str:
+    """The checkout's commit, and whether tracked files differ from it."""
+    try:
+        commit = _git(root, "rev-parse", "HEAD")
+        changed = _git(root, "status", "--porcelain", "--untracked-files=no")
+    except FileNotFoundError:
+        return "unknown: no git on this machine"
+    except subprocess.CalledProcessError:
+        return "unknown: no git checkout"
+    return f"{commit} with uncommitted changes" if changed else commit
+
+
+def _git(root: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(root), *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout.strip()

@@ -1,0 +1,139 @@
+"""Training curves and power spectra as inline SVG that takes its colours and type from the page."""
+
+import io
+import re
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from markupsafe import Markup
+from matplotlib.figure import Figure
+
+# matplotlib knows no CSS variables: colours that stand for them, replaced in the finished SVG. The page defines them
+# twice, for light and dark.
+_INK, _FAINT = "#010203", "#010204"
+_SERIES = ("#010205", "#010206", "#010207", "#010208")
+_VARIABLES = {
+    _INK: "var(--ink-2)",
+    _FAINT: "var(--line)",
+    **{color: f"var(--series-{i})" for i, color in enumerate(_SERIES, start=1)},
+}
+_STYLE: dict[Any, Any] = {  # Any: matplotlib's type is a literal of all its keys
+    "svg.fonttype": "none",  # text stays text: readable by screen readers, set in the page's type
+    "svg.hashsalt": "hvg",
+    "font.size": 9,
+    "text.color": _INK,
+    "axes.labelcolor": _INK,
+    "axes.edgecolor": _FAINT,
+    "axes.titlesize": 9.5,
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": _FAINT,
+    "grid.linewidth": 0.6,
+    "xtick.color": _INK,
+    "ytick.color": _INK,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+}
+_SIZE = (3.1, 2.05)  # inches; the page scales them
+
+
+def panels(columns: Iterable[str]) -> dict[str, dict[str, str]]:
+    """Which columns of a history share a panel: {panel: {series: column}}.
+
+    The losses are one panel; what differs in `real` and `fake` alone, as accuracy_real_spatial and
+    accuracy_fake_spatial, is another; everything else stands alone.
+    """
+    found: dict[str, dict[str, str]] = {}
+    for column in columns:
+        words = column.split("_")
+        side = next((word for word in words if word in ("real", "fake")), None)
+        if words[0] == "loss" and len(words) > 1:
+            panel, series = "loss", " ".join(words[1:])
+        elif side is not None and len(words) > 1:
+            panel, series = " ".join(word for word in words if word != side), side
+        else:
+            panel, series = column.replace("_", " "), ""
+        found.setdefault(panel, {})[series] = column
+    return found
+
+
+def curves(history: pd.DataFrame) -> list[Markup]:
+    """A small plot for each panel of a level's history, whose first column is `step`."""
+    plots = []
+    for panel, series in panels(c for c in history.columns if c != "step").items():
+
+        def draw(axes: Any, panel: str = panel, series: dict[str, str] = series) -> None:
+            for color, (name, column) in zip(_SERIES, series.items(), strict=False):
+                axes.plot(history["step"], history[column], color=color, linewidth=1.3, label=name)
+            axes.set_xlabel("iteration")
+            axes.set_xlim(0, max(history["step"].max(), 1))
+            axes.margins(y=0.08)
+            if panel.startswith("accuracy"):
+                axes.set_ylim(-0.03, 1.03)
+
+        plots.append(_plot(panel, draw, legend=len(series) > 1))
+    return plots
+
+
+def spectra(psd: pd.DataFrame) -> list[Markup]:
+    """A small plot for each frame: mean power and its deviation over sets, real and generated (Fig. 10)."""
+    plots = []
+    low, high = _limits(psd)
+    for frame in sorted(set(psd["frame"])):
+        rows = psd[(psd["frame"] == frame) & (psd["cycles"] > 0)]
+        columns = {name: np.asarray(rows[name]) for name in rows.columns}
+
+        def draw(axes: Any, columns: dict[str, Any] = columns) -> None:
+            cycles = columns["cycles"]
+            for color, side in zip(_SERIES, ("real", "generated"), strict=False):
+                mean, deviation = columns[f"{side}_mean"], columns[f"{side}_deviation"]
+                axes.plot(cycles, mean, color=color, linewidth=1.4, label=side)
+                below = (mean - deviation).clip(min=low)
+                axes.fill_between(cycles, below, mean + deviation, color=color, alpha=0.22, linewidth=0)
+            axes.set(xscale="log", yscale="log", ylim=(low, high), xlabel="cycles a frame", ylabel="power")
+            axes.grid(True, which="major")
+
+        plots.append(_plot(f"frame {frame}", draw, legend=True))
+    return plots
+
+
+def _limits(psd: pd.DataFrame) -> tuple[float, float]:
+    """The same power axis for every frame: a loss of high frequencies over time is what the plots are for."""
+    means = psd.loc[psd["cycles"] > 0, ["real_mean", "generated_mean"]].to_numpy()
+    positive = means[means > 0]
+    return (positive.min() / 2, positive.max() * 2) if positive.size else (1e-6, 1.0)
+
+
+def _plot(title: str, draw: Callable[[Any], None], *, legend: bool) -> Markup:
+    with mpl.rc_context({**_STYLE, "svg.hashsalt": title}):
+        figure = Figure(figsize=_SIZE, layout="constrained")
+        axes = figure.add_subplot()
+        draw(axes)
+        axes.set_title(title, fontweight="bold")
+        axes.minorticks_off()
+        if legend:
+            beside = {"loc": "lower right", "bbox_to_anchor": (1, 1), "borderaxespad": 0.2}
+            axes.legend(**beside, ncols=4, handlelength=1.0, columnspacing=1.0)  # on the title's line, clear of curves
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    return _inline(buffer.getvalue(), title)
+
+
+def _inline(svg: str, title: str) -> Markup:
+    """matplotlib's file as part of a page: its colours and type, no ids that another plot has too."""
+    body = svg[svg.index(">", svg.index("<svg")) + 1 :]
+    for color, variable in _VARIABLES.items():
+        body = body.replace(color, variable)
+    body = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", body, flags=re.DOTALL)
+    body = re.sub(r"font-family: [^;\"]*", "font-family: inherit", body)
+    body = re.sub(r' id="[\w.]+_\d+"', "", body)  # groups; what is referred to is named by a hash of its content
+    width, height = (round(72 * inches, 1) for inches in _SIZE)
+    head = Markup('<svg role="img" aria-label="{}" viewBox="0 0 {} {}" xmlns:xlink="http://www.w3.org/1999/xlink">')
+    return head.format(title, width, height) + Markup(body)  # noqa: S704 - matplotlib escapes the text it draws

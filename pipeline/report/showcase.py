@@ -1,0 +1,169 @@
+"""A page's videos and pictures: samples beside their conditions (Fig. 15), grids (Fig. 6), frames in a row (Fig. 3)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from jaxtyping import UInt8
+
+from pipeline.data.windows import ViewReader
+from pipeline.media.grid import enlarge, fitting, spread, strip, tile, write_png
+from pipeline.media.mp4 import write_mp4
+from pipeline.params import Params
+from pipeline.paths import Paths
+
+MEDIA = "media"  # the folder beside the page
+ROWS = 8
+STRIPS = 4
+STRIP_FRAMES = 8
+GRID = 4  # videos on a side
+SHOWN = 224  # pixels: how wide a small video is made, by whole factors
+GRID_SHOWN = 560
+SLOWEST = 8.0  # frames a second of the top level on the page; slower looks like slides
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One video or picture of the page."""
+
+    file: str  # relative to the page
+    poster: str  # its first frame; of a picture "", it needs none
+    caption: str
+    detail: str
+    label: str  # for those who do not see it
+
+
+@dataclass(frozen=True)
+class Row:
+    """One sample at every level, lowest first, and a real clip of its class."""
+
+    name: str
+    levels: list[Clip]
+    real: Clip | None
+
+
+@dataclass(frozen=True)
+class Showcase:
+    """Everything that is looked at."""
+
+    rows: list[Row]
+    grids: list[Clip]
+    strips: list[Clip]
+    seconds: float  # a clip of full length lasts, in the world
+    speed: float  # how many times faster the page plays it
+
+
+def showcase(params: Params, paths: Paths, split: str, folder: Path) -> Showcase:
+    """Write the media of a page into `folder`; real clips come from `split`."""
+    top, view = params.n_levels, params.view(params.n_levels)
+    samples = [ViewReader(paths.samples(level), level, "figures", in_memory=0) for level in range(1, top + 1)]
+    real = ViewReader(paths.pyramid, top, split, in_memory=0)
+    seconds = view.frames * params.decode.frame_step / _native_fps(paths.pyramid)
+    speed = max(SLOWEST * seconds / view.frames, 1.0)
+    writer = _Writer(folder, seconds / speed, view.frames)
+
+    chosen = choose_rows(samples[-1].labels, ROWS)
+    partners = real_partners(samples[-1].labels[chosen], real, view.frames)
+    rows, strips = [], []
+    for number, (index, partner) in enumerate(zip(chosen, partners, strict=True), start=1):
+        name = class_name(samples[-1], index) or f"Sample {number}"
+        levels = []
+        for level, reader in enumerate(samples, start=1):
+            place = int(np.flatnonzero(reader.rows == samples[-1].rows[index])[0])
+            frames = reader.read(place, 0, int(reader.n_frames[place]))
+            levels.append(writer.clip(f"sample-{number}-level-{level}", frames, f"Level {level}", f"Sample of {name}"))
+        clip = None
+        if partner is not None:
+            frames = real.read(partner, 0, view.frames)
+            clip = writer.clip(f"real-{number}", frames, "Real clip", f"Real clip beside the sample of {name}")
+        rows.append(Row(name, levels, clip))
+        if number <= STRIPS:
+            index_frames = samples[-1].read(index, 0, int(samples[-1].n_frames[index]))
+            strips.append(writer.strip(f"strip-{number}", index_frames, name))
+
+    long_enough = np.flatnonzero(real.n_frames >= view.frames).tolist()
+    some = min(GRID * GRID, len(samples[-1]), len(long_enough))
+    grids = [
+        writer.grid("grid-samples", samples[-1], range(len(samples[-1])), some, f"Level {top} samples"),
+        writer.grid("grid-real", real, long_enough, some, "Real clips"),
+    ]
+    return Showcase(rows, grids, strips, seconds, speed)
+
+
+def choose_rows(labels: np.ndarray, n: int) -> list[int]:
+    """At most `n` samples: one of as many classes as there are, then a second one of each …"""
+    seen: dict[int, int] = {}
+    occurrence = []
+    for label in labels.tolist():
+        occurrence.append(seen.get(label, 0))
+        seen[label] = occurrence[-1] + 1
+    firsts = [i for i in np.argsort(labels, kind="stable").tolist() if occurrence[i] == 0]
+    if len(firsts) >= n:
+        return [firsts[i] for i in spread(len(firsts), n)]
+    return sorted(range(len(labels)), key=lambda i: (occurrence[i], labels[i]))[:n]
+
+
+def real_partners(labels: np.ndarray, real: ViewReader, frames: int) -> list[int | None]:
+    """A real video for each sample, of its class and long enough, another one each time while there are others."""
+    used: dict[int, int] = {}
+    partners: list[int | None] = []
+    for label in labels.tolist():
+        same = real.n_frames >= frames if label < 0 else (real.n_frames >= frames) & (real.labels == label)
+        fitting_videos = np.flatnonzero(same)
+        turn = used.get(label, 0)
+        used[label] = turn + 1
+        partners.append(int(fitting_videos[turn % len(fitting_videos)]) if len(fitting_videos) else None)
+    return partners
+
+
+def class_name(reader: ViewReader, index: int) -> str:
+    """A sample's class; empty where it has none."""
+    label = int(reader.labels[index])
+    return reader.classes[label] if 0 <= label < len(reader.classes) else ""
+
+
+def _native_fps(pyramid: Path) -> float:
+    videos = pd.read_parquet(pyramid / "videos.parquet", columns=["fps"])
+    return float(np.median(videos["fps"].to_numpy(np.float64)))
+
+
+class _Writer:
+    """Writes media that all last `duration` seconds, so that the levels of a row loop together."""
+
+    def __init__(self, folder: Path, duration: float, frames: int) -> None:
+        self.folder, self.duration, self.frames = folder, duration, frames  # frames: of the top view
+
+    def clip(
+        self, name: str, frames: UInt8[np.ndarray, "T H W 3"], caption: str, label: str, shown: int = SHOWN
+    ) -> Clip:
+        factor = fitting(frames.shape[2], shown)
+        write_mp4(self.folder / f"{name}.mp4", frames, len(frames) / self.duration, factor)
+        write_png(self.folder / f"{name}.png", frames[0], factor)
+        size = frames.shape[2]
+        return Clip(
+            f"{MEDIA}/{name}.mp4",
+            f"{MEDIA}/{name}.png",
+            caption,
+            f"{len(frames)}\N{NO-BREAK SPACE}frames, {size}\N{NO-BREAK SPACE}px",
+            f"{label}, {caption.lower()}: {len(frames)} frames, {size} pixels wide and high",
+        )
+
+    def strip(self, name: str, frames: UInt8[np.ndarray, "T H W 3"], of: str) -> Clip:
+        times = spread(len(frames), STRIP_FRAMES)
+        picture = strip(frames, times)
+        write_png(self.folder / f"{name}.png", picture, fitting(frames.shape[2], SHOWN // 2))
+        numbers = ", ".join(str(t + 1) for t in times)
+        return Clip(
+            f"{MEDIA}/{name}.png", "", of, f"frames {numbers}", f"Frames {numbers} of the sample of {of}, in a row"
+        )
+
+    def grid(self, name: str, reader: ViewReader, videos: Sequence[int], some: int, caption: str) -> Clip:
+        chosen = [videos[i] for i in spread(len(videos), some)]
+        sheet = tile(np.stack([reader.read(video, 0, self.frames) for video in chosen]), columns=min(GRID, some))
+        factor = fitting(sheet.shape[2], GRID_SHOWN)
+        write_mp4(self.folder / f"{name}.mp4", sheet, self.frames / self.duration, factor)
+        write_png(self.folder / f"{name}.png", enlarge(sheet[0], factor))
+        label = f"{caption}: {some} videos side by side"
+        return Clip(f"{MEDIA}/{name}.mp4", f"{MEDIA}/{name}.png", caption, f"{some} of {len(videos)}", label)

@@ -1,0 +1,57 @@
+"""How a page groups, names and draws what it is given."""
+
+import numpy as np
+import pandas as pd
+
+from pipeline.report import plots
+from pipeline.report.page import metric_rows, protocol_rows
+from pipeline.report.showcase import choose_rows
+
+
+def test_real_and_fake_share_a_panel():
+    columns = ["loss_discriminator", "accuracy_real_matching", "accuracy_fake_matching", "loss_generator", "seconds"]
+    assert plots.panels(columns) == {
+        "loss": {"discriminator": "loss_discriminator", "generator": "loss_generator"},
+        "accuracy matching": {"real": "accuracy_real_matching", "fake": "accuracy_fake_matching"},
+        "seconds": {"": "seconds"},
+    }
+
+
+def test_curves_are_escaped_svg_in_the_pages_colours():
+    history = pd.DataFrame({"step": [1, 2, 3], "<b>": [1.0, np.nan, 2.0], "loss_generator": [3.0, 2.0, 1.0]})
+    odd, loss = plots.curves(history)
+    assert "<b>" not in odd and 'aria-label="&lt;b&gt;"' in odd
+    assert "var(--series-1)" in loss and "#0102" not in loss and "<style" not in loss
+    assert loss.count("<svg") == 1 and loss.rstrip().endswith("</svg>")
+    assert plots.curves(history) == [odd, loss]  # the same bytes again
+
+
+def test_spectra_a_plot_for_each_frame_even_of_black_videos():
+    table = pd.DataFrame({"frame": [1, 1, 8, 8], "cycles": [0, 1, 0, 1]})
+    for side in ("real", "generated"):
+        table[f"{side}_mean"] = 0.0
+        table[f"{side}_deviation"] = 0.0
+    drawn = plots.spectra(table)
+    assert len(drawn) == 2 and ">frame 8<" in drawn[1]
+
+
+def test_metrics_are_explained():
+    rows = metric_rows({"random_i3d_frechet_logits": 12.3456, "fid": 1.0, "grounding_psnr_level_3": 20.0, "other": 2})
+    assert [row.value for row in rows] == ["12.35", "1", "20", "2"]
+    assert "no FVD" in rows[0].meaning and rows[0].better == "lower"
+    assert "Kinetics-600" in rows[1].meaning and rows[2].unit == "dB" and rows[3].meaning == ""
+    deviation, score = metric_rows({"inception_score_deviation": 1.0, "inception_score": 5.0})
+    assert deviation.better == "" and score.better == "higher"
+
+
+def test_protocol_in_words():
+    shown = protocol_rows({"psd_frames": [1, 6], "logits_sha256": None, "pyramid": "ab" * 32, "sigma": 1.0})
+    assert shown == {"psd frames": "1, 6", "logits sha256": "none", "pyramid": "abababababababab…", "sigma": "1.0"}
+
+
+def test_rows_show_as_many_classes_as_they_can():
+    labels = np.array([0, 0, 0, 1, 1, 2])
+    assert choose_rows(labels, 3) == [0, 3, 5]
+    assert choose_rows(labels, 5) == [0, 3, 5, 1, 4]
+    assert choose_rows(labels, 2) == [0, 5]
+    assert choose_rows(np.full(4, -1), 3) == [0, 1, 2]

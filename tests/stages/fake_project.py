@@ -1,0 +1,96 @@
+"""A finished reproduction, made in a moment: what evaluate and report read, with awkward names in it."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from ruamel.yaml import YAML
+
+from models.hierarchy import f_s, f_t
+from pipeline.data.store import StoreWriter
+from pipeline.paths import Paths
+
+RECIPE = Path(__file__).parents[2] / "recipes" / "shapes.yaml"
+CLASSES = ("<script>alert(1)</script>", "a & b", "plain", "ünïcode")
+
+
+def make_project(root: Path, *, videos: int = 6, classes: tuple[str, ...] = CLASSES) -> Paths:
+    """Stores, histories and params.yaml under `root`; two levels, 4 frames of 8 and 8 frames of 16 pixels."""
+    paths = Paths(root)
+    raw = YAML(typ="safe").load(RECIPE)
+    raw["views"] = {"1": {"frames": 4, "size": 8}, "2": {"frames": 8, "size": 16}}
+    raw["levels"]["1"]["generator"]["multipliers"] = [4, 2]
+    raw["levels"]["1"]["discriminators"]["multipliers"] = [2, 4]
+    raw["levels"]["2"]["generator"]["multipliers"] = [4, 4]
+    raw["levels"]["2"]["discriminators"]["multipliers"] = [1, 2, 4]
+    raw["levels"]["2"]["training"]["window"] = 2
+    raw["evaluation"] |= {"videos": 4, "psd_frames": [1, 8], "psd_sets": 2}
+    if not classes:
+        raw["data"]["classes"] = 0
+    root.mkdir(parents=True, exist_ok=True)
+    with paths.params.open("w") as file:
+        file.write("# a comment with <b>tags</b>\n")
+        YAML().dump(raw, file)
+
+    _pyramid(paths, videos, classes)
+    tops = np.stack([moving(i, 8, 16, dim=0.8) for i in range(videos + 4)])
+    rows = _rows(["samples"] * videos + ["figures"] * 4, classes, 8).assign(sigma=[1.0] * videos + [0.5] * 4)
+    _store(paths.samples(2), {2: tops}, rows, "samples", classes)
+    _store(paths.samples(1), {1: below(tops)}, rows.assign(n_frames=4), "samples", classes)
+    for level in (1, 2):
+        paths.artifact(level).mkdir(parents=True)
+        steps = np.arange(10, 60, 10)
+        columns = {"loss_discriminator": 2 - steps / 60, "accuracy_real_spatial": steps / 60}
+        columns |= {"accuracy_fake_spatial": 1 - steps / 80, "loss_generator": np.sin(steps)}
+        pd.DataFrame({"step": steps, **columns}).to_csv(paths.artifact(level) / "history.csv", index=False)
+    return paths
+
+
+def moving(seed: int, frames: int, size: int, dim: float = 1.0) -> np.ndarray:
+    """A bright square that moves over a ramp: [T, H, W, 3] uint8."""
+    ramp = np.linspace(20, 120, size)
+    video = np.broadcast_to(ramp[None, None, :, None], (frames, size, size, 3)).copy()
+    color = np.random.default_rng(seed).uniform(90, 255, 3)
+    side = size // 3
+    for t in range(frames):
+        x, y = (seed + t * 2) % (size - side), (3 * seed + t) % (size - side)
+        video[t, y : y + side, x : x + side] = color
+    return (video * dim).astype(np.uint8)
+
+
+def below(tops: np.ndarray) -> np.ndarray:
+    """The view below of videos [N T H W 3], half as long and wide."""
+    import torch
+
+    x = torch.from_numpy(tops).movedim(-1, -3)
+    return f_s(f_t(x, 2), tops.shape[2] // 2).movedim(-3, -1).numpy()
+
+
+def _rows(splits: list[str], classes: tuple[str, ...], frames: int) -> pd.DataFrame:
+    labels = [i % len(classes) if classes else -1 for i in range(len(splits))]
+    names = [classes[label] if label >= 0 else "" for label in labels]
+    table = {"row": range(len(splits)), "split": splits, "label": labels, "class": names}
+    return pd.DataFrame({**table, "n_frames": frames})
+
+
+def _pyramid(paths: Paths, videos: int, classes: tuple[str, ...]) -> None:
+    tops = np.stack([moving(100 + i, 10, 16) for i in range(2 * videos)])
+    rows = _rows(["train"] * videos + ["val"] * videos, classes, 10)
+    rows["path"] = [f"{name}/{i}.mp4" for i, name in enumerate(rows["class"])]
+    rows = rows.assign(fps=24.0, width=64, height=64, seconds=0.8, codec="h264")
+    _store(paths.pyramid, {1: below(tops), 2: tops}, rows, "pyramid", classes)
+    failed = {"path": ["x/<img src=x>.mp4"], "split": ["val"], "class": ["plain"], "reason": ["no frames"]}
+    pd.DataFrame(failed).to_csv(paths.pyramid / "failed.csv", index=False)
+    missing = pd.DataFrame(columns=["split", "class", "id", "start", "end"])
+    missing.to_csv(paths.pyramid / "missing.csv", index=False)
+    pd.DataFrame(columns=["path"]).to_csv(paths.pyramid / "unlisted.csv", index=False)
+
+
+def _store(path: Path, views: dict[int, np.ndarray], rows: pd.DataFrame, kind: str, classes: tuple[str, ...]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sizes = {level: (videos.shape[1], videos.shape[2]) for level, videos in views.items()}
+    count = len(rows)
+    writer = StoreWriter(path, views=sizes, videos=count, shard_videos=count)
+    for level, videos in views.items():
+        writer.write(level, 0, videos)
+    writer.finish(rows, kind=kind, classes=classes)

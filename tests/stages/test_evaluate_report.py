@@ -1,0 +1,180 @@
+"""Evaluate and report on a small finished project: honest names, the right clips, a page that stands on its own."""
+
+import json
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pandas as pd
+import pytest
+from fake_project import make_project
+
+from pipeline import tracking
+from pipeline.data.windows import ViewReader
+from pipeline.errors import UserError
+from pipeline.evaluation import choose_clips, grounding, real_split
+from pipeline.params import load_params
+from pipeline.paths import Paths
+from pipeline.report.build import build
+from stages import evaluate, report
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory) -> Paths:
+    """A project after both stages."""
+    root = tmp_path_factory.mktemp("project")
+    make_project(root)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        patch.delenv("WORLD_SIZE", raising=False)
+        evaluate.main([])
+        report.main([])
+    return Paths(root)
+
+
+class _Links(HTMLParser):
+    """What a page refers to, and its tags."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.files: set[str] = set()
+        self.fragments: set[str] = set()
+        self.ids: list[str] = []
+        self.tags: list[str] = []
+        self.unnamed: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        given = dict(attrs)
+        self.tags.append(tag)
+        self.ids += [given["id"] or ""] if "id" in given else []
+        for key in ("src", "poster", "href"):
+            value = given.get(key)
+            if value and value.startswith("#"):
+                self.fragments.add(value[1:])
+            elif value and value != "data:,":
+                self.files.add(value)
+        if tag in ("video", "img") and not (given.get("alt") or given.get("aria-label")):
+            self.unnamed.append(str(given))
+
+
+def test_random_weights_never_bear_famous_names(project):
+    content = json.loads((project.reports / "metrics.json").read_text())
+    assert set(content["metrics"]) == {
+        "random_i3d_frechet_logits",
+        "random_i3d_frechet_pooled",
+        "grounding_psnr_level_2",
+    }
+    assert all(np.isfinite(value) for value in content["metrics"].values())
+    logged = tracking.find_runs(project, "evaluate")
+    assert [set(run.metrics) for run in logged] == [set(content["metrics"])]
+    assert not re.search(r'"(fvd|fid|inception_score|is)"', (project.reports / "metrics.json").read_text())
+
+
+def test_the_protocol_stands_beside_the_numbers(project):
+    protocol = json.loads((project.reports / "metrics.json").read_text())["protocol"]
+    assert protocol["real_split"] == "val" and protocol["sigma"] == 1.0
+    assert (protocol["real_videos"], protocol["generated_videos"]) == (4, 4)
+    assert (protocol["frames"], protocol["size"], protocol["frame_step"]) == (8, 16, 2)
+    assert "forth and back" in protocol["played"] and protocol["logits_sha256"] is None
+    assert protocol["samples"] == ViewReader(project.samples(2), 2).digest
+
+
+def test_spectra_are_a_row_a_frequency(project):
+    table = pd.read_csv(project.reports / "psd.csv")
+    assert sorted(set(table["frame"])) == [1, 8] and len(table) == 2 * 9
+    assert np.isfinite(table.to_numpy()).all() and table["real_mean"].to_numpy().min() >= 0
+
+
+def test_the_page_refers_to_nothing_that_is_not_there(project):
+    text = (project.reports / "index.html").read_text()
+    page = _Links(text)
+    assert page.files and all(name.startswith("media/") for name in page.files)
+    assert {f"media/{path.name}" for path in (project.reports / "media").iterdir()} == page.files
+    assert page.fragments <= set(page.ids)
+    without_svg = re.sub(r"<svg.*?</svg>", "", text, flags=re.DOTALL)
+    assert not re.search(r"https?://|@import|url\(", without_svg)
+
+
+def test_every_name_is_escaped(project):
+    text = (project.reports / "index.html").read_text()
+    assert "<script>alert" not in text and "&lt;script&gt;alert(1)&lt;/script&gt;" in text
+    assert "<img src=x>" not in text and "x/&lt;img src=x&gt;.mp4" in text
+    assert "<b>tags</b>" not in text and "a &amp; b" in text and "ünïcode" in text
+    assert _Links(text).tags.count("script") == 1
+
+
+def test_the_page_can_be_used_without_seeing_it(project):
+    page = _Links((project.reports / "index.html").read_text())
+    assert not page.unnamed
+    assert page.tags.count("h1") == 1 and "main" in page.tags and "nav" in page.tags
+    assert page.tags.count("video") == 4 * 3 + 2  # four samples at two levels beside a real clip, and two grids
+
+
+def test_levels_of_a_row_last_equally_long(project):
+    import av
+
+    seconds = []
+    for name in ("sample-1-level-1", "sample-1-level-2", "real-1", "grid-real"):
+        with av.open(str(project.reports / "media" / f"{name}.mp4")) as video:
+            stream = video.streams.video[0]
+            assert stream.duration is not None and stream.time_base is not None
+            seconds.append(float(stream.duration * stream.time_base))
+    assert seconds == pytest.approx([8 * 2 / 24] * 4, abs=1e-3)
+
+
+def test_runs_and_parameters_are_on_the_page(project):
+    text = (project.reports / "index.html").read_text()
+    assert all(run.id in text for run in tracking.find_runs(project, "evaluate"))
+    assert "# a comment with &lt;b&gt;tags&lt;/b&gt;" in text
+
+
+def test_without_classes_rows_are_numbered(tmp_path):
+    paths = make_project(tmp_path / "plain", classes=())
+    paths.reports.mkdir()
+    content = {"metrics": {"fvd": 12.5}, "protocol": {"real_split": "train", "logits_sha256": "ab" * 32}}
+    (paths.reports / "metrics.json").write_text(json.dumps(content))
+    table = {"frame": [1, 1], "cycles": [0, 1], "real_mean": [1.0, 2], "real_deviation": [0.0, 0]}
+    table |= {"generated_mean": [1.0, 1], "generated_deviation": [0.0, 0]}
+    pd.DataFrame(table).to_csv(paths.reports / "psd.csv", index=False)
+    text = build(load_params(paths.params), paths, []).read_text()
+    assert "Sample 1" in text and "no classes" in text and "no FVD, FID or IS" not in text
+    (paths.artifact(2) / "history.csv").unlink()
+    with pytest.raises(UserError, match=r"history\.csv: missing"):
+        build(load_params(paths.params), paths, [])
+
+
+def test_real_clips_fall_back_to_train_aloud(project, caplog):
+    assert real_split(project.pyramid, "val", 8) == "val"
+    assert real_split(project.pyramid, "test", 8) == "train"
+    assert "come from train" in caplog.text
+    with pytest.raises(UserError, match=r"evaluation\.split"):
+        real_split(project.pyramid, "val", 11)
+
+
+def test_clips_are_whole_aligned_and_of_different_videos(project):
+    params = load_params(project.params)
+    reader = ViewReader(project.pyramid, 2, "val")  # 10 frames a video: a clip of 8 starts at 0 or at 2
+    clips = choose_clips(params, reader, "real")
+    assert len(clips) == 4 == len({video for video, _ in clips})
+    assert {start for _, start in clips} <= {0, 2}
+    assert clips == choose_clips(params, reader, "real") != choose_clips(params, reader, "generated")
+
+
+def test_grounding_pairs_rows(project):
+    assert grounding(load_params(project.params), project, 2) == 100  # the fake level 1 is the view of level 2
+
+
+def test_too_few_videos_name_the_parameter(tmp_path, monkeypatch):
+    paths = make_project(tmp_path / "few")
+    text = paths.params.read_text().replace("psd_sets: 2", "psd_sets: 5")
+    paths.params.write_text(text)
+    monkeypatch.chdir(paths.root)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    with pytest.raises(UserError, match=r"evaluation\.psd_sets: 5 parts of 4 videos"):
+        evaluate.main([])
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for stage in (evaluate, report):
+        with pytest.raises(UserError, match="one process"):
+            stage.main([])
