@@ -12,7 +12,7 @@ from models.hierarchy import f_s, f_t
 from models.layers import Embedding, Linear
 
 # The outputs of a level's discriminators, by discriminator ("spatial", "temporal", "matching"): [N, outputs a clip].
-Outputs = dict[str, Float[Tensor, "N o"]]
+Outputs = dict[str, Float[Tensor, "N _"]]
 
 
 class Discriminator(nn.Module):

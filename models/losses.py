@@ -18,5 +18,5 @@ def generator_loss(fake: Outputs) -> Float[Tensor, ""]:
     return -_joined(fake).mean()
 
 
-def _joined(outputs: Outputs) -> Float[Tensor, "N o"]:
+def _joined(outputs: Outputs) -> Float[Tensor, "N _"]:
     return torch.cat(list(outputs.values()), dim=1)

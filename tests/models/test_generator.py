@@ -1,0 +1,76 @@
+from dataclasses import replace
+
+import pytest
+import torch
+
+from models.config import View
+from models.generator import Generator
+from models.unroll import recalibrate, use_statistics
+from tests.models.level_configs import FIRST, SECOND
+
+
+def inputs(config, batch=2, frames=None):
+    torch.manual_seed(0)
+    labels = torch.arange(batch) % config.classes if config.classes else None
+    condition = None
+    if config.condition is not None:
+        condition = torch.rand(batch, frames or config.condition.frames, 3, *[config.condition.size] * 2) * 2 - 1
+    return torch.randn(batch, config.generator.noise), labels, condition
+
+
+@pytest.mark.parametrize("config", [FIRST, SECOND, replace(FIRST, classes=0), replace(SECOND, classes=0)])
+def test_shapes_and_range(config):
+    video = Generator(config)(*inputs(config))
+    assert video.shape == (2, config.view.frames, 3, config.view.size, config.view.size)
+    assert video.abs().max() <= 1
+
+
+def test_the_length_follows_the_condition_and_at_level_1_the_argument():
+    assert Generator(SECOND)(*inputs(SECOND, frames=3)).shape[1] == 6
+    assert Generator(FIRST)(*inputs(FIRST), frames=7).shape[1] == 7
+
+
+def test_first_sizes():
+    assert FIRST.first_size == 4
+    assert SECOND.first_size == 4
+    paper = replace(FIRST, view=View(frames=24, size=32), generator=replace(FIRST.generator, multipliers=(8, 8, 4, 2)))
+    assert paper.first_size == 4
+    third = replace(
+        SECOND, view=View(frames=48, size=256), generator=replace(SECOND.generator, multipliers=(8, 4, 4, 4, 2, 1))
+    )
+    assert third.first_size == 4
+
+
+def test_residuals_stop_at_the_conditions_resolution():
+    generator = Generator(SECOND)  # 4 -> 8 -> 16, conditioned on 8x8
+    names = [name for name, _ in generator.named_parameters() if "residual" in name]
+    assert names == [
+        "units.0.residual_temporal.map.weight",
+        "units.0.residual1.map.weight",
+        "units.0.residual2.map.weight",
+        "units.1.residual_temporal.map.weight",
+        "units.1.residual1.map.weight",
+    ]
+
+
+def test_every_parameter_learns():
+    for config in (FIRST, SECOND):
+        generator = Generator(config)
+        (generator(*inputs(config)) * torch.randn(config.view.size)).sum().backward()
+        for name, parameter in generator.named_parameters():
+            assert parameter.grad is not None, name
+            assert parameter.grad.abs().max() > 0, name
+
+
+def test_an_upsampling_level_is_local_in_time():
+    """Of two units the first one's temporal convolution comes before any residual; the second's reaches one frame."""
+    generator = Generator(SECOND)
+    noise, labels, condition = inputs(SECOND, frames=8)
+    assert condition is not None
+    use_statistics(generator, recalibrate(generator, [(noise, labels, condition)]))
+    generator.eval()
+    changed = condition.clone()
+    changed[:, 4] *= -1  # output frames 8 and 9
+    before, after = generator(noise, labels, condition), generator(noise, labels, changed)
+    same = torch.isclose(before, after).flatten(2).all(2).all(0)
+    assert same.tolist() == [t < 7 or t > 10 for t in range(16)]
