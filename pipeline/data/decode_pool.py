@@ -136,7 +136,8 @@ class _Worker:
     """A worker process as its parent sees it."""
 
     def __init__(self, settings: Settings):
-        context = multiprocessing.get_context("spawn")
+        context = multiprocessing.get_context("forkserver")  # imports once, also for those that replace a crashed one
+        context.set_forkserver_preload([__name__])
         self.channel, theirs = context.Pipe()
         self._process = context.Process(target=_work, args=(theirs, settings), daemon=True)
         self._process.start()

@@ -26,17 +26,17 @@ def greys(path: Path, engine: Any, **changed: Any) -> list[int]:
     return [round(float(frame.mean()) / 20) for frame in frames]
 
 
-def write(path: Path, times: list[float], aspect: Fraction = Fraction(1), lasts: int = 100) -> Path:
-    """An H.264 video: frame i, shown at times[i] tenths of a second for `lasts` ms, is of grey level 20 i."""
+def write(path: Path, times: list[float], aspect: Fraction = Fraction(1), rate: int = 10) -> Path:
+    """An H.264 video: frame i, at times[i] tenths of a second, is of grey level 20 i. `rate` is what the header says."""
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=10, options={"crf": "10", "bf": "2"})
+        stream = container.add_stream("libx264", rate=rate, options={"crf": "10", "bf": "2"})
         stream.width = stream.height = 32
         stream.pix_fmt = "yuv420p"
         stream.time_base = stream.codec_context.time_base = Fraction(1, 1000)
         stream.codec_context.sample_aspect_ratio = aspect
         for number, moment in enumerate(times):
             frame = av.VideoFrame.from_ndarray(np.full((32, 32, 3), 20 * number, np.uint8), format="rgb24")
-            frame.pts, frame.time_base, frame.duration = round(moment * 100), Fraction(1, 1000), lasts
+            frame.pts, frame.time_base, frame.duration = round(moment * 100), Fraction(1, 1000), 1000 // rate
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     return path
@@ -53,7 +53,7 @@ def test_every_nth_frame(tmp_path, engine):
 @pytest.mark.parametrize("engine", ENGINES)
 def test_milliseconds_lose_no_frame(tmp_path, engine):
     times = [10 * round(number / 30, 3) for number in range(12)]  # 30 frames a second: 0, 33, 67, 100 ms …
-    assert greys(write(tmp_path / "a.mkv", times, lasts=33), engine) == list(range(12))
+    assert greys(write(tmp_path / "a.mkv", times, rate=30), engine) == list(range(12))
 
 
 @pytest.mark.parametrize("engine", ENGINES)

@@ -1,0 +1,194 @@
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import torch.nn.functional as F
+import zarr
+from ruamel.yaml import YAML
+
+from pipeline.data import decode_pool
+from pipeline.data.decode import decode
+from pipeline.data.decode_pool import Settings, Shard, decode_shards, facts_file, views_of
+from pipeline.data.listing import prepare_listing
+from pipeline.data.shapes_files import encode
+from pipeline.errors import UserError
+from pipeline.params import Params, parse_params
+from pipeline.paths import Paths
+
+PROJECT = Path(__file__).parents[3]
+
+
+def raw_params(**decode_params: Any) -> dict[str, Any]:
+    raw = YAML(typ="safe").load(PROJECT / "recipes" / "shapes.yaml")
+    raw["shapes"] = {}
+    raw["data"] = {"layout": "folder", "root": "videos", "listing": "listing.csv", "classes": None}
+    raw["decode"] |= {"shard_videos": 2, **decode_params}
+    return raw
+
+
+def params(**decode_params: Any) -> Params:
+    return parse_params(raw_params(**decode_params))
+
+
+def tree(path: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(path)): file.read_bytes() for file in sorted(path.rglob("*")) if file.is_file()}
+
+
+def film(path: Path, frames: int, seed: int = 0) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(seed)
+    small = rng.integers(0, 256, (frames, 6, 10, 3), dtype=np.uint8)
+    encode(small.repeat(8, 1).repeat(8, 2), path, 10)
+
+
+@pytest.fixture
+def project(tmp_path):
+    """Five videos and one that is none, of two classes."""
+    for number, frames in enumerate((40, 21, 33, 7)):
+        film(tmp_path / "videos" / "train" / "ab"[number % 2] / f"{number}.mp4", frames, number)
+    film(tmp_path / "videos" / "val" / "b" / "4.mp4", 20)
+    (tmp_path / "videos" / "train" / "a" / "broken.mp4").write_bytes(b"no video")
+    (tmp_path / "videos" / "loose.mp4").write_bytes(b"x")
+    prepare_listing(params(), Paths(tmp_path))
+    return Paths(tmp_path)
+
+
+def test_views_from_the_view_above():
+    rng = np.random.default_rng(0)
+    top = rng.integers(0, 256, (7, 24, 24, 3), dtype=np.uint8)
+    low, middle, same = views_of(top, (6, 12, 24), (2, 3))
+    assert same is top
+    for above, below, factor, size in ((top, middle, 3, 12), (middle, low, 2, 6)):
+        tensor = torch.from_numpy(above[::factor].copy()).permute(0, 3, 1, 2)
+        expected = F.interpolate(tensor, (size, size), mode="bilinear", antialias=True).permute(0, 2, 3, 1).numpy()
+        assert np.array_equal(below, expected)
+    assert len(middle) == 3
+    assert len(low) == 2
+
+
+def test_the_pyramid(project):
+    decode(params(max_failed=0.2), project, 2)
+    group = zarr.open_group(project.pyramid, mode="r")
+    low, top = np.asarray(group["level-1"]), np.asarray(group["level-2"])
+    assert low.shape == (6, 10, 16, 16, 3)
+    assert top.shape == (6, 20, 32, 32, 3)
+    # train/a/0, train/a/2, train/a/broken, train/b/1, train/b/3, val/b/4; every second frame
+    frames = [20, 17, 0, 11, 4, 10]
+    assert np.asarray(group["n_frames"]).tolist() == frames
+    assert np.asarray(group["labels"]).tolist() == [0, 0, -1, 1, 1, 1]
+    assert group.attrs["classes"] == ["a", "b"]
+    assert group.attrs["kind"] == "pyramid"
+    for row, count in enumerate(frames):
+        tensor = torch.from_numpy(top[row, :count:2]).permute(0, 3, 1, 2)
+        if count:
+            expected = F.interpolate(tensor, (16, 16), mode="bilinear", antialias=True).permute(0, 2, 3, 1).numpy()
+            assert np.array_equal(low[row, : len(expected)], expected)
+        assert not top[row, count:].any()
+        assert not low[row, -(-count // 2) :].any()
+    table = pd.read_parquet(project.pyramid / "videos.parquet")
+    assert table["row"].tolist() == [0, 1, 3, 4, 5]
+    assert table["split"].tolist() == ["train"] * 4 + ["val"]
+    assert table.loc[0, ["path", "class", "label", "width", "height", "fps"]].tolist() == [
+        *("train/a/0.mp4", "a", 0),
+        *(80, 48, 10.0),
+    ]
+    failed = pd.read_csv(project.pyramid / "failed.csv")
+    assert failed["path"].tolist() == ["train/a/broken.mp4"]
+    assert failed["reason"].str.contains("not a readable video").all()
+    assert pd.read_csv(project.pyramid / "unlisted.csv")["path"].tolist() == ["loose.mp4"]
+    assert len(pd.read_csv(project.pyramid / "missing.csv")) == 0
+    assert not list((project.state / "work").iterdir())
+
+
+def test_too_many_failures(project):
+    with pytest.raises(UserError, match=r"1 of 6 videos .* decode\.max_failed allows 10%: train/a/broken.mp4: not a"):
+        decode(params(max_failed=0.1), project, 1)
+    assert not project.pyramid.exists()
+    (failed,) = (project.state / "work").glob("decode-*/failed.csv")
+    assert failed.read_text().count("\n") == 2
+    begun = time.monotonic()
+    decode(params(max_failed=0.5), project, 1)  # nothing is decoded again for another limit
+    assert time.monotonic() - begun < 2
+    assert project.pyramid.is_dir()
+
+
+def test_changed_files_need_a_new_listing(project):
+    film(project.root / "videos/train/a/0.mp4", 11)
+    with pytest.raises(UserError, match=r"1 of 6 videos .* the first train/a/0\.mp4; `hvg index`"):
+        decode(params(), project, 1)
+
+
+class Sabotage(type(Path())):
+    """A root that kills or hangs the worker which opens a certain video under it."""
+
+    def __truediv__(self, key: Any) -> Path:
+        if "crash" in str(key):
+            os.kill(os.getpid(), signal.SIGSEGV)
+        if "hang" in str(key):
+            time.sleep(1000)
+        return Path(str(self)) / key
+
+
+def test_a_crash_or_a_hang_costs_one_video(tmp_path, monkeypatch):
+    monkeypatch.setattr(decode_pool, "GRACE", 0.5)
+    names = ("a.mp4", "crash.mp4", "c.mp4", "hang.mp4")
+    for number, name in enumerate(names):
+        film(tmp_path / "v" / name, 8, number)
+    (tmp_path / "facts").mkdir()
+    settings = Settings.of(params(timeout=2), Sabotage(tmp_path / "v"), tmp_path, 4)
+    decode_shards([Shard(0, names[:2]), Shard(2, names[2:])], settings, 2)
+    facts = [fact for row in (0, 2) for fact in pd.read_json(facts_file(tmp_path, row)).to_dict("records")]
+    assert [fact["n_frames"] for fact in facts] == [4, 0, 4, 0]
+    assert [fact["reason"] for fact in facts] == [
+        "",
+        "the decoder crashed (exit code -11)",
+        "",
+        "the decoder hung",
+    ]
+    assert settings.writer().done(0)
+    assert settings.writer().done(2)
+
+
+@pytest.mark.slow
+def test_a_killed_decode_goes_on_to_the_same_bytes(tmp_path):
+    for number in range(40):
+        film(tmp_path / "whole" / "videos" / f"{number:02d}.mp4", 6 + number % 5, number)
+    whole, again = Paths(tmp_path / "whole"), Paths(tmp_path / "again")
+    prepare_listing(params(), whole)
+    shutil.copytree(whole.root, again.root)
+    decode(params(), whole, 2)
+
+    YAML().dump(raw_params(), again.params)
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
+    command = [sys.executable, "-m", "stages.decode", "--workers", "1"]
+    with subprocess.Popen(command, cwd=again.root, env=environment, stderr=subprocess.DEVNULL) as process:
+        while len(notes := list(again.state.glob("work/*/pyramid.shards/*.json"))) < 6 and process.poll() is None:
+            time.sleep(0.002)
+        process.kill()
+    assert not again.pyramid.exists()
+    times = {note.name: note.stat().st_mtime_ns for note in notes}
+    both = {
+        name for name in times if {name.replace("level-1", "level-2"), name.replace("level-2", "level-1")} <= set(times)
+    }
+    kept: dict[str, int] = {}
+    finish = decode_pool.StoreWriter.finish
+
+    def spied(writer: Any, *args: Any, **kwargs: Any) -> str:
+        kept.update({name: (writer._notes / name).stat().st_mtime_ns for name in both})
+        return finish(writer, *args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(decode_pool.StoreWriter, "finish", spied)
+        decode(params(), again, 2)
+    assert len(both) >= 4
+    assert kept == {name: times[name] for name in both}  # what was finished was not done again
+    assert tree(again.pyramid) == tree(whole.pyramid)

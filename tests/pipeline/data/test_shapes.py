@@ -1,0 +1,63 @@
+import hashlib
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pipeline.data.datasets import index_videos
+from pipeline.data.listing import read_listing
+from pipeline.data.shapes import CLASSES, render
+from pipeline.data.shapes_files import make_shapes
+from pipeline.data.video import decode_video
+from pipeline.params import ShapesParams
+from pipeline.paths import Paths
+
+SET = ShapesParams(train=11, val=8, size=32, frames=12, fps=8)
+
+
+@pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.name)
+def test_a_class_is_seen_in_every_frame_and_moves(kind):
+    video = render(kind, 48, 64, np.random.default_rng(3)).astype(int)
+    assert video.shape == (48, 64, 64, 3)
+    background = np.median(video.reshape(-1, 3), axis=0)
+    shown = np.abs(video - background).max(-1) > 80
+    assert (shown.mean((1, 2)) > 0.03).all()
+    for start in range(0, 48 - 28, 4):  # the eight frames of a window of the lowest view
+        moments = [shown[start + 4 * step] for step in range(8)]
+        assert all((a ^ b).mean() > 0.01 for a, b in pairwise(moments))
+
+
+def test_videos_of_a_class_differ():
+    one, other = (render(CLASSES[0], 8, 16, np.random.default_rng(seed)) for seed in (0, 1))
+    assert (one != other).mean() > 0.5
+    assert np.array_equal(one, render(CLASSES[0], 8, 16, np.random.default_rng(0)))
+
+
+def contents(folder: Path) -> dict[str, str]:
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    return {str(file.relative_to(folder)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+
+
+def test_a_set_has_the_layout_of_kinetics(tmp_path):
+    out = make_shapes(SET, "shapes", 0, Paths(tmp_path), workers=2)
+    assert out == tmp_path / "data" / "shapes"
+    listing = read_listing(out / "listing.csv")
+    found = index_videos("kinetics", listing, out)
+    assert found.videos["split"].value_counts().to_dict() == {"train": 11, "val": 8}
+    assert found.classes == tuple(kind.name for kind in CLASSES)
+    assert found.missing.empty
+    assert found.unlisted.empty
+    assert pd.read_csv(out / "val.csv")["label"].tolist() == list(found.classes)
+    for path, size, mtime in listing.itertuples(index=False):
+        assert ((out / path).stat().st_size, (out / path).stat().st_mtime_ns) == (size, mtime)
+    path = out / found.videos.loc[0, "path"]  # pyright: ignore[reportOperatorIssue]
+    frames, facts = decode_video(path, frame_step=1, size=32, crop="center", max_frames=None, engine="pyav", timeout=60)
+    assert frames.shape == (12, 32, 32, 3)
+    assert (facts.fps, facts.codec) == (8, "h264")
+
+    again = make_shapes(SET, "shapes", 0, Paths(tmp_path / "b"), workers=1)
+    assert contents(again) == contents(out)
+    other = make_shapes(SET, "more", 0, Paths(tmp_path / "b"), workers=2)
+    assert not set(contents(other)) & {name for name in contents(out) if name.endswith(".mp4")}
