@@ -54,7 +54,8 @@ def make_shapes(params: ShapesParams, key: str, seed: int, paths: Paths, workers
     for folder in {(work / task.path).parent for task in tasks}:
         folder.mkdir(parents=True)
     batches = [tasks[first : first + BATCH] for first in range(0, len(tasks), BATCH)]
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
     with (
         ProcessPoolExecutor(min(workers, len(batches)), mp_context=context, initializer=die_with_parent) as pool,
         progress(total=len(tasks), desc=f"render {key}", unit="videos") as bar,

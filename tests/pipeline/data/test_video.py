@@ -27,7 +27,7 @@ def greys(path: Path, engine: Any, **changed: Any) -> list[int]:
 
 
 def write(path: Path, times: list[float], aspect: Fraction = Fraction(1), rate: int = 10) -> Path:
-    """An H.264 video: frame i, at times[i] tenths of a second, is of grey level 20 i. `rate` is what the header says."""
+    """An H.264 video: frame i, at times[i] tenths of a second, is of grey level 20 i; `rate` is the header's."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=rate, options={"crf": "10", "bf": "2"})
         stream.width = stream.height = 32
