@@ -17,7 +17,8 @@ PACKAGES = ("models", "pipeline", "stages")
 def closure(module: Path, root: Path = ROOT) -> set[str]:
     """Paths of the project files that a module imports, itself included: also lazily, also through others.
 
-    With a file come its packages' __init__ files and what is no Python beside it, such as templates.
+    With a file come its packages' __init__ files and what is no Python beside it, such as templates. Empty files are
+    left out: DVC warns of them.
     """
     found: set[Path] = set()
     waiting = [module]
@@ -31,7 +32,7 @@ def closure(module: Path, root: Path = ROOT) -> set[str]:
             if name.split(".")[0] in PACKAGES:
                 path = root / name.replace(".", "/")
                 waiting += [path.with_name(f"{path.name}.py"), path / "__init__.py"]
-    return {file.relative_to(root).as_posix() for file in found}
+    return {file.relative_to(root).as_posix() for file in found if file.stat().st_size}
 
 
 def _beside(folder: Path):

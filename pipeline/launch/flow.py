@@ -1,6 +1,8 @@
 """A stage as a Prefect flow: one task that launches its job, tried again after a crash, found again by its name."""
 
 import logging
+import os
+import threading
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -9,6 +11,7 @@ from pipeline.launch.job import DeadlineExceeded, Job
 from pipeline.progress import write_line
 
 RETRY_DELAY = 5.0  # seconds
+FLUSH = 10.0  # seconds that Prefect's server may take for what it has not been told yet
 
 
 class Launcher(Protocol):
@@ -37,6 +40,8 @@ def run_flow(plan: Plan, job: Job, launcher: Launcher) -> None:
     """
     # Seconds to import, hence here. Its settings are read at the import, hence after PREFECT_API_URL is set.
     from prefect import flow, get_run_logger, tags, task
+    from prefect.events.worker import EventsWorker
+    from prefect.logging.handlers import APILogWorker
 
     for runs in ("prefect.flow_runs", "prefect.task_runs"):
         logging.getLogger(runs).setLevel(logging.INFO)
@@ -61,11 +66,30 @@ def run_flow(plan: Plan, job: Job, launcher: Launcher) -> None:
     def launch() -> None:
         nonlocal tried
         tried += 1
-        launcher.run(job, get_run_logger().info, plan.deadline)
+        try:
+            launcher.run(job, get_run_logger().info, plan.deadline)
+        except (KeyboardInterrupt, SystemExit) as stop:
+            _leave_soon(stop)
+            raise
 
     @flow(name=f"hvg-{plan.stage}", flow_run_name=plan.name, validate_parameters=False)
     def run(module: str, args: tuple[str, ...], workers: int) -> None:  # the parameters are for Prefect's pages
         launch()
 
-    with tags("hvg", plan.stage, *plan.tags):
-        run(job.module, job.args, job.workers)
+    try:
+        with tags("hvg", plan.stage, *plan.tags):
+            run(job.module, job.args, job.workers)
+    finally:
+        # Lines and states are still on their way, and the server may end with this call. Prefect itself would send
+        # them at the interpreter's end, and try for minutes.
+        EventsWorker.drain_all(timeout=FLUSH)
+        APILogWorker.drain_all(timeout=FLUSH)
+
+
+def _leave_soon(stop: BaseException) -> None:
+    """End this process in ten seconds: its job is stopped, and Prefect tries for minutes to tell a server that is gone
+    as well. Servers that this process has started end with it."""
+    code = stop.code if isinstance(stop, SystemExit) and isinstance(stop.code, int) else 130
+    timer = threading.Timer(FLUSH, os._exit, (code,))
+    timer.daemon = True
+    timer.start()

@@ -30,12 +30,15 @@ class _Output:
     """A job's output on its way: to the screen as it is, to its log, and line by line to `on_line`.
 
     The screen shows live bars as they move; lines are what a terminal would show in the end, after the last carriage
-    return. From a stage's last word on, everything goes to the log alone: it is torchrun's report.
+    return. From a stage's last word on, and from the first traceback after `stopping` is set, everything goes to the
+    log alone: it is torchrun's report.
     """
 
     def __init__(self, log: Path, on_line: Callable[[str], None]) -> None:
         self.on_line = on_line
         self.last_word: tuple[int, str] | None = None
+        self.stopping = False
+        self._over = False  # nothing more is shown
         self._log = log.open("ab")
         self._pending = b""  # an unfinished line
         self._shown = 0  # how much of it is on the screen
@@ -47,31 +50,35 @@ class _Output:
         for line in lines:
             self._line(line + b"\n")
         self._pending = rest
-        if self.last_word is None and LAST_WORD.encode() not in rest:
+        if LAST_WORD.encode() not in rest and not self.stopping:
             self._show(rest)
 
     def close(self) -> None:
         if self._pending:
-            self._line(self._pending)
+            self._line(self._pending + b"\n")
         self._log.close()
 
     def _show(self, line: bytes) -> None:
+        if self._over:
+            return
         sys.stdout.buffer.write(line[self._shown :])
         sys.stdout.buffer.flush()
         self._shown = len(line)
 
     def _line(self, line: bytes) -> None:
-        if self.last_word is None:
-            before, mark, after = line.partition(LAST_WORD.encode())
-            if mark:
-                word = re.match(r"exit (\d+) ?(.*)", after.decode(errors="replace"))
-                assert word, f"a stage's last word is {after!r}"
-                self.last_word = int(word[1]), word[2].strip()
-                line = before + b"\n" if before else b""
+        before, mark, after = line.partition(LAST_WORD.encode())
+        if mark and self.last_word is None:
+            word = re.match(r"exit (\d+) ?(.*)", after.decode(errors="replace"))
+            assert word, f"a stage's last word is {after!r}"
+            self.last_word = int(word[1]), word[2].strip()
+            line = before + b"\n" if before else b""
+        self._over |= self.stopping and line.startswith(b"Traceback")
+        if not self._over:
             self._show(line)
             text = line.decode(errors="replace").rstrip("\r\n").rpartition("\r")[2]
             if text.strip():
                 self.on_line(text)
+        self._over |= self.last_word is not None
         self._shown = 0
 
 
@@ -145,6 +152,7 @@ class LocalLauncher:
 
     def _stop(self, process: subprocess.Popen[bytes], name: str, output: _Output) -> None:
         """TERM to the group, which torchrun hands on to its workers (they have sessions of their own); then KILL."""
+        output.stopping = True
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGTERM)
         end = time.monotonic() + self.grace
