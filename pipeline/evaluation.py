@@ -1,7 +1,7 @@
 """From stores to numbers: which clips are compared, and what is measured of them (Sec. 5.1, App. D)."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from pipeline.params import EvaluationParams, Params
 from pipeline.paths import Paths
 from pipeline.progress import progress
 from pipeline.sampling import generator
+from pipeline.tracking import origin
 
 log = logging.getLogger(__name__)
 BATCH = 8  # clips in memory at a time
@@ -40,18 +41,22 @@ class Evaluation:
 def evaluate(params: Params, paths: Paths) -> Evaluation:
     """Compare the top level's samples with real clips, and every level's with their condition."""
     chosen, top = params.evaluation, params.n_levels
-    networks = load_networks(chosen, params.seed)
+    networks = load_networks(chosen, params.seed, origin(paths.root))
     split = real_split(paths.pyramid, chosen.split, params.view(top).frames)
     real = ViewReader(paths.pyramid, top, split, in_memory=0)  # each clip is read once
     generated = ViewReader(paths.samples(top), top, "samples", in_memory=0)
     real_clips = choose_clips(params, real, "real")
     generated_clips = choose_clips(params, generated, "generated")
-    _check_numbers(chosen, len(real_clips), len(generated_clips))
+    fewest = min(len(real_clips), len(generated_clips))
+    if fewest < 2:
+        raise UserError(f"evaluation.videos: at least 2 of each side, not {len(real_clips)} and {len(generated_clips)}")
+    psd_sets = _parts("psd_sets", chosen.psd_sets, fewest)
+    splits = _parts("splits", chosen.splits, len(generated_clips))
     with progress(total=len(real_clips) + len(generated_clips), desc="features", unit="clips") as bar:
         of_real = measure(networks, _read(real, real_clips, params, bar), chosen.psd_frames)
         of_generated = measure(networks, _read(generated, generated_clips, params, bar), chosen.psd_frames)
     labelled = len(real.classes) > 0 and params.data.classes != 0
-    metrics = scores(networks, of_real, of_generated, labelled=labelled, splits=chosen.splits)
+    metrics = scores(networks, of_real, of_generated, labelled=labelled, splits=splits)
     for level in range(2, top + 1):
         metrics[f"grounding_psnr_level_{level}"] = grounding(params, paths, level)
     measured_on = protocol(
@@ -64,26 +69,27 @@ def evaluate(params: Params, paths: Paths) -> Evaluation:
         size=real.size,
         frame_step=params.decode.frame_step,
         sigma=params.sigma.metrics,
-        splits=chosen.splits,
+        splits=splits,
         psd_frames=chosen.psd_frames,
-        psd_sets=chosen.psd_sets,
+        psd_sets=psd_sets,
         seed=params.seed,
         pyramid=real.digest,
         samples=generated.digest,
     )
-    return Evaluation(metrics, measured_on, psd_table(of_real, of_generated, chosen))
+    return Evaluation(metrics, measured_on, psd_table(of_real, of_generated, chosen.psd_frames, psd_sets))
 
 
-def load_networks(chosen: EvaluationParams, seed: int) -> Networks:
-    """The I3Ds that the parameters name; one random network stands in for both where there are no weights."""
+def load_networks(chosen: EvaluationParams, seed: int, root: Path) -> Networks:
+    """The I3Ds that the parameters name, from `root`; one random network stands in where there are no weights."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.backends.cudnn.allow_tf32 = False  # torch's default on GPUs: features would differ from a CPU's by 1e-3
     stand_in = None
     if chosen.i3d_k400 is None or chosen.i3d_k600 is None:
         stand_in = random_i3d(seed, device)
         log.info("no I3D weights for every metric: numbers of the random I3D carry random_i3d in their names")
     given = []
     for key, path, classes in (("i3d_k400", chosen.i3d_k400, 400), ("i3d_k600", chosen.i3d_k600, 600)):
-        given.append(stand_in if path is None else load_i3d(Path(path), classes, f"evaluation.{key}", device))
+        given.append(stand_in if path is None else load_i3d(root / path, classes, f"evaluation.{key}", device))
     return Networks(logits=given[0], pooled=given[1])
 
 
@@ -125,24 +131,22 @@ def grounding(params: Params, paths: Paths, level: int) -> float:
     return total / len(videos)
 
 
-def psd_table(real: Measured, generated: Measured, chosen: EvaluationParams) -> pd.DataFrame:
-    """A row for every frame and frequency: the mean spectra and their deviation over sets."""
+def psd_table(real: Measured, generated: Measured, shown: Sequence[int], sets: int) -> pd.DataFrame:
+    """A row for every frame and frequency: the mean spectra and their deviation over sets of videos."""
     columns = {}
     for side, measured in (("real", real), ("generated", generated)):
-        mean, deviation = over_sets(torch.cat(measured.spectra), chosen.psd_sets)
+        mean, deviation = over_sets(torch.cat(measured.spectra), sets)
         columns |= {f"{side}_mean": mean.flatten().tolist(), f"{side}_deviation": deviation.flatten().tolist()}
     bins = real.spectra[0].shape[-1]
-    frames = np.repeat(chosen.psd_frames, bins)
-    return pd.DataFrame({"frame": frames, "cycles": np.tile(np.arange(bins), len(chosen.psd_frames)), **columns})
+    frames = np.repeat(shown, bins)
+    return pd.DataFrame({"frame": frames, "cycles": np.tile(np.arange(bins), len(shown)), **columns})
 
 
-def _check_numbers(chosen: EvaluationParams, real: int, generated: int) -> None:
-    fewest = min(real, generated)
-    if fewest < 2:
-        raise UserError(f"evaluation.videos: a covariance takes 2 videos of each side, not {real} and {generated}")
-    for key, needed in (("psd_sets", chosen.psd_sets), ("splits", chosen.splits)):
-        if needed > fewest:
-            raise UserError(f"evaluation.{key}: {needed} parts of {fewest} videos; lower it or raise evaluation.videos")
+def _parts(key: str, wanted: int, videos: int) -> int:
+    """How many parts a set is measured in; a small one ends no run that took hours, and the protocol tells."""
+    if wanted > videos:
+        log.warning("evaluation.%s is %d and there are %d videos: as many parts as videos", key, wanted, videos)
+    return min(wanted, videos)
 
 
 def _tensor(reader: ViewReader, clips: list[tuple[int, int]], frames: int) -> UInt8[Tensor, "B T 3 H W"]:

@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     levels = range(1, params.n_levels + 1)
     samples = [ViewReader(paths.samples(level), level, in_memory=0).digest for level in levels]
     pyramid = ViewReader(paths.pyramid, params.n_levels, in_memory=0).digest
-    with tracking.run(params, "evaluate", inputs=fingerprint(params.evaluation, samples, pyramid), paths=paths) as run:
+    with tracking.run(params, "evaluate", inputs=fingerprint(params, samples, pyramid), paths=paths) as run:
         found = evaluate(params, paths)
         run.log(found.metrics)
         run.params({"protocol": found.protocol.as_dict()})

@@ -77,7 +77,7 @@ def showcase(params: Params, paths: Paths, split: str, folder: Path) -> Showcase
         clip = None
         if partner is not None:
             frames = real.read(partner, 0, view.frames)
-            clip = writer.clip(f"real-{number}", frames, "Real clip", f"Real clip beside the sample of {name}")
+            clip = writer.clip(f"real-{number}", frames, "Real", f"Real clip beside the sample of {name}")
         rows.append(Row(name, levels, clip))
         if number <= STRIPS:
             index_frames = samples[-1].read(index, 0, int(samples[-1].n_frames[index]))

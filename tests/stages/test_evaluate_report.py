@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from fake_project import make_project
 
-from pipeline import tracking
+from pipeline import evaluation, tracking
 from pipeline.data.windows import ViewReader
 from pipeline.errors import UserError
 from pipeline.evaluation import choose_clips, grounding, real_split
@@ -166,14 +166,16 @@ def test_grounding_pairs_rows(project):
     assert grounding(load_params(project.params), project, 2) == 100  # the fake level 1 is the view of level 2
 
 
-def test_too_few_videos_name_the_parameter(tmp_path, monkeypatch):
+def test_one_video_is_refused_and_few_make_fewer_sets(tmp_path, monkeypatch, caplog):
     paths = make_project(tmp_path / "few")
-    text = paths.params.read_text().replace("psd_sets: 2", "psd_sets: 5")
-    paths.params.write_text(text)
-    monkeypatch.chdir(paths.root)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    with pytest.raises(UserError, match=r"evaluation\.psd_sets: 5 parts of 4 videos"):
-        evaluate.main([])
+    paths.params.write_text(paths.params.read_text().replace("videos: 4", "videos: 1"))
+    with pytest.raises(UserError, match=r"evaluation\.videos: at least 2"):
+        evaluation.evaluate(load_params(paths.params), paths)
+    assert evaluation._parts("psd_sets", 3, 8) == 3 and not caplog.text
+    assert evaluation._parts("psd_sets", 3, 2) == 2 and "psd_sets" in caplog.text
+
+
+def test_several_workers_are_refused(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     for stage in (evaluate, report):
         with pytest.raises(UserError, match="one process"):
