@@ -62,7 +62,7 @@ class Settings:
             crop=params.decode.crop,
             max_frames=params.decode.max_frames,
             engine=params.decode.engine,
-            timeout=params.decode.timeout,
+            timeout=float(params.decode.timeout),
         )
 
     def writer(self) -> StoreWriter:
@@ -181,8 +181,8 @@ class _Worker:
             return self._without(f"the decoder crashed (exit code {self._process.exitcode})")
         if self.shard.attempts + 1 == ATTEMPTS:
             raise RuntimeError(
-                f"a decode worker died {ATTEMPTS} times (exit code {self._process.exitcode}) while it wrote the shard "
-                f"of {self.shard.paths[0]}; is there enough memory for decode.shard_videos of them?"
+                f"a decode worker died {ATTEMPTS} times (exit code {self._process.exitcode}) at the shard of "
+                f"{self.shard.paths[0]}, but not while it decoded; is there memory for decode.shard_videos of them?"
             )
         return replace(self.shard, attempts=self.shard.attempts + 1)
 

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import zarr
-from jaxtyping import UInt8
+from jaxtyping import Shaped
 from zarr.errors import ContainsArrayError, ContainsGroupError
 
 from pipeline.paths import write_atomic
@@ -31,7 +31,7 @@ CHUNK_FRAMES = 12  # of the highest view; windows of the views below are shorter
 LOWER_CHUNK_FRAMES = 6
 SHARD_CHUNKS = 20  # along time, so that a writer never holds a whole hour twice
 
-Videos = UInt8[np.ndarray, "videos T H W 3"] | Sequence[UInt8[np.ndarray, "T H W 3"]]
+Videos = Shaped[np.ndarray, "videos _ H W 3"] | Sequence[Shaped[np.ndarray, "_ H W 3"]]  # uint8, which `write` checks
 
 
 class StoreWriter:

@@ -53,7 +53,9 @@ def test_a_set_has_the_layout_of_kinetics(tmp_path):
     for path, size, mtime in listing.itertuples(index=False):
         assert ((out / path).stat().st_size, (out / path).stat().st_mtime_ns) == (size, mtime)
     path = out / found.videos.loc[0, "path"]  # pyright: ignore[reportOperatorIssue]
-    frames, facts = decode_video(path, frame_step=1, size=32, crop="center", max_frames=None, engine="pyav", timeout=60)
+    frames, facts = decode_video(
+        path, frame_step=1, size=32, crop="center", max_frames=None, engine="pyav", timeout=60.0
+    )
     assert frames.shape == (12, 32, 32, 3)
     assert (facts.fps, facts.codec) == (8, "h264")
 

@@ -16,7 +16,7 @@ ENGINES = ["pyav", "ffmpeg"]
 
 
 def decode(path: Path, engine: Any = "pyav", **changed: Any):
-    options: dict[str, Any] = {"frame_step": 1, "size": 16, "crop": "center", "max_frames": None, "timeout": 60}
+    options: dict[str, Any] = {"frame_step": 1, "size": 16, "crop": "center", "max_frames": None, "timeout": 60.0}
     return decode_video(path, engine=engine, **{**options, **changed})
 
 
