@@ -62,6 +62,7 @@ def with_settings(text: str, settings: Sequence[str], source: Path) -> str:
     yaml.preserve_quotes = True
     yaml.width = 4096
     yaml.indent(mapping=2, sequence=4, offset=2)
+    yaml.representer.add_representer(type(None), lambda r, _: r.represent_scalar("tag:yaml.org,2002:null", "null"))
     tree = yaml.load(text)
     for setting in settings:
         _set(tree, setting, source)

@@ -68,8 +68,9 @@ def run_flow(plan: Plan, job: Job, launcher: Launcher) -> None:
         tried += 1
         try:
             launcher.run(job, get_run_logger().info, plan.deadline)
-        except (KeyboardInterrupt, SystemExit) as stop:
-            _leave_soon(stop)
+        except BaseException as error:
+            if not isinstance(error, Exception):  # Ctrl-C, TERM (which Prefect makes a signal of its own), exit
+                _leave_soon(130 if isinstance(error, KeyboardInterrupt) else 143)
             raise
 
     @flow(name=f"hvg-{plan.stage}", flow_run_name=plan.name, validate_parameters=False)
@@ -86,10 +87,9 @@ def run_flow(plan: Plan, job: Job, launcher: Launcher) -> None:
         APILogWorker.drain_all(timeout=FLUSH)
 
 
-def _leave_soon(stop: BaseException) -> None:
+def _leave_soon(code: int) -> None:
     """End this process in ten seconds: its job is stopped, and Prefect tries for minutes to tell a server that is gone
     as well. Servers that this process has started end with it."""
-    code = stop.code if isinstance(stop, SystemExit) and isinstance(stop.code, int) else 130
     timer = threading.Timer(FLUSH, os._exit, (code,))
     timer.daemon = True
     timer.start()

@@ -1,0 +1,98 @@
+"""The command line as a user meets it: quick help, and errors of one line with exit code 2."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline.doctor import examine
+from pipeline.paths import Paths
+
+ROOT = Path(__file__).parents[2]
+HEAVY = {"torch", "prefect", "mlflow", "dvc", "pandas", "zarr", "numpy", "pydantic", "av", "matplotlib"}
+
+
+def hvg(*args: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", "from pipeline.cli import main; main()", *args]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture
+def project(tmp_path):
+    (tmp_path / "recipes").mkdir()
+    shutil.copy(ROOT / "recipes" / "shapes.yaml", tmp_path / "recipes")
+    shutil.copy(ROOT / "recipes" / "shapes.yaml", tmp_path / "params.yaml")
+    (tmp_path / "dvc.yaml").write_text("stages: {}\n")
+    return tmp_path
+
+
+def test_help_is_at_once(monkeypatch):
+    program = "import json, sys, pipeline.cli; print(json.dumps([m for m in sys.modules]))"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert not {name.split(".")[0] for name in json.loads(done.stdout)} & HEAVY
+    shown = hvg("--help")
+    assert shown.returncode == 0 and "hvg recipe folder --set data.root=/videos" in shown.stdout
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["run", "trian"], "'trian' is not one of"),
+        (["run", "train"], "--level: train needs one"),
+        (["run", "decode", "--level", "1"], "--level: decode takes none"),
+        (["run", "train", "--level", "7"], "--level 7: params.yaml has the levels 1, 2"),
+        (["run", "make-shapes"], "--key: make-shapes needs one"),
+        (["run", "make-shapes", "--key", "x"], "--key x: params.yaml has the shapes shapes"),
+        (["run", "train", "--leve", "1"], "No such option"),
+        (["recipe", "nothing"], "no recipe 'nothing'; there are shapes"),
+        (["recipe", "shapes", "--set", "a.b=1"], "a.b: no such parameter"),
+        (["describe", "--params", "none.yaml"], "none.yaml: no such parameter file"),
+    ],
+)
+def test_mistakes_are_one_line(project, args, message):
+    shutil.copytree(ROOT / "pipeline", project / "pipeline", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "models", project / "models", ignore=shutil.ignore_patterns("__pycache__"))
+    done = hvg(*args, cwd=project)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("error: ") and message in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_elsewhere_it_says_where_to_go(tmp_path):
+    program = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from pipeline.cli import main; main()"
+    command = [sys.executable, "-c", program, "runs"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (2, "error: dvc.yaml: not in this folder; run hvg in the project's\n")
+
+
+def test_a_recipe_lists_the_videos_it_finds(project):
+    videos = project / "videos" / "juggling"
+    videos.mkdir(parents=True)
+    (videos / "a.mp4").write_bytes(b"x")
+    program = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from pipeline.cli import main; main()"
+
+    def run(*args: str) -> str:
+        command = [sys.executable, "-c", program, *args]
+        return subprocess.run(command, cwd=project, capture_output=True, text=True, check=True).stdout
+
+    settings = ["--set", "data.layout=folder", "--set", "shapes={}", "--set", "data.listing=data/listing.csv"]
+    assert "does not exist yet" in run("recipe", "shapes", *settings, "--set", "data.root=nowhere")
+    assert "written, 1 videos" in run("recipe", "--set", "data.root=videos")
+    assert "up to date, 1 videos" in run("index")
+    (videos / "b.mp4").write_bytes(b"x")
+    assert "written, 2 videos" in run("index")
+
+
+def test_the_doctor_says_what_is_missing(project, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
+    found = {check.name: check for check in examine(Paths(project))}
+    assert all(found[name].ok for name in ("python", "torch", "ffmpeg", "dvc", "prefect", "mlflow", "mlflow store"))
+    assert not found["server"].ok and not found["server"].necessary
+    text = (project / "params.yaml").read_text()
+    (project / "params.yaml").write_text(text.replace("root: data/shapes", "root: nowhere"))
+    (missing,) = [check for check in examine(Paths(project)) if not check.ok and check.necessary]
+    assert missing.name == "data" and "nowhere" in missing.found

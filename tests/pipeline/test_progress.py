@@ -1,0 +1,73 @@
+"""Progress without a terminal, and how a stage ends."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline import progress as module
+from pipeline.progress import progress
+from pipeline.stage import LAST_WORD
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(program: str, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", program]
+    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+
+
+def test_plain_lines_have_an_end_and_no_carriage_return(capsys, monkeypatch):
+    monkeypatch.delenv(module.COLUMNS, raising=False)
+    bar = progress(total=10, desc="decode", unit="videos")
+    for _ in range(3):
+        bar.update(2)
+        bar.set_postfix(failed=1)
+    bar.close()
+    err = capsys.readouterr().err
+    assert err.startswith("decode: 6/10 videos") and "failed=1" in err
+    assert err.count("\n") == 1 and "\r" not in err
+
+
+def test_lines_come_now_and_then(capsys, monkeypatch):
+    monkeypatch.delenv(module.COLUMNS, raising=False)
+    monkeypatch.setattr(module, "LINE_EVERY", 0.0)
+    assert list(progress(range(3), desc="count", unit="things")) == [0, 1, 2]
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(",")[0] for line in lines] == [f"count: {n}/3 things" for n in (1, 2, 3)]
+
+
+def test_the_launchers_terminal_gets_a_bar(capsys, monkeypatch):
+    monkeypatch.setenv(module.COLUMNS, "60")
+    with progress(total=2, desc="train", unit="iterations") as bar:
+        bar.update(2)
+    assert "\r" in (err := capsys.readouterr().err) and "100%" in err
+    assert all(len(part.rstrip()) <= 60 for part in err.split("\r"))
+
+
+def test_other_ranks_are_silent(capsys, monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    assert list(progress(range(3), desc="count", unit="things")) == [0, 1, 2]
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("body", "env", "code", "stderr"),
+    [
+        ("raise UserError('a.b: no')", {}, 2, "error: a.b: no\n"),
+        ("raise UserError('a.b:\\n no')", {"HVG_JOB": "x"}, 2, f"{LAST_WORD}exit 2 a.b: no\n"),
+        ("pass", {}, 0, ""),
+    ],
+)
+def test_how_a_stage_ends(body, env, code, stderr):
+    imports = "from pipeline.errors import UserError\nfrom pipeline.stage import run_stage"
+    done = run(f"{imports}\ndef main():\n    {body}\nrun_stage(main)", env)
+    assert (done.returncode, done.stderr) == (code, stderr)
+
+
+def test_ranks_are_named_where_there_are_several():
+    imports = "import logging\nfrom pipeline.stage import run_stage"
+    program = f"{imports}\nrun_stage(lambda: logging.getLogger('stages.x').info('hi'))"
+    done = run(program, {"RANK": "1", "WORLD_SIZE": "2"})
+    assert done.stderr.startswith("[1] ") and done.stderr.endswith(" hi\n")

@@ -1,0 +1,90 @@
+"""A recipe becomes params.yaml: values set, comments kept, other people's edits left alone."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import UserError
+from pipeline.params import load_params
+from pipeline.paths import Paths
+from pipeline.recipes import apply_recipe, edited, recipe_names
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def paths(tmp_path):
+    (tmp_path / "recipes").mkdir()
+    shutil.copy(ROOT / "recipes" / "shapes.yaml", tmp_path / "recipes")
+    return Paths(tmp_path)
+
+
+def test_a_recipe_without_settings_is_copied(paths):
+    assert recipe_names(paths) == ["shapes"]
+    apply_recipe(paths, "shapes")
+    assert paths.params.read_bytes() == (paths.root / "recipes" / "shapes.yaml").read_bytes()
+    assert not edited(paths)
+
+
+def test_settings_are_yaml_and_comments_stay(paths):
+    settings = ["data.root=/videos", "levels.2.training.iterations=7", "shapes={}", "evaluation.psd_frames=[1, 2]"]
+    params = apply_recipe(paths, "shapes", [*settings, "last=2", "data.classes=0"])
+    assert (params.data.root, params.levels["2"].training.iterations, params.shapes) == ("/videos", 7, {})
+    assert (params.evaluation.psd_frames, params.last, params.data.classes) == ((1, 2), "2", 0)
+    assert load_params(paths.params) == params
+    assert "# of everything random" in paths.params.read_text()
+
+
+def test_only_the_line_of_a_setting_changes(paths):
+    apply_recipe(paths, "shapes", ["seed=7"])
+    before = (paths.root / "recipes" / "shapes.yaml").read_text().splitlines()
+    after = paths.params.read_text().splitlines()
+    assert [(a, b) for a, b in zip(before, after, strict=True) if a != b] == [
+        (
+            "seed: 0                        # of everything random",
+            "seed: 7                        # of everything random",
+        )
+    ]
+
+
+def test_a_second_recipe_replaces_the_first_and_settings_add_up(paths):
+    apply_recipe(paths, "shapes", ["seed=1"])
+    apply_recipe(paths, None, ["decode.frame_step=3"])
+    assert (load_params(paths.params).seed, load_params(paths.params).decode.frame_step) == (1, 3)
+    assert apply_recipe(paths, "shapes").seed == 0
+
+
+def test_an_edited_file_is_refused_without_force(paths):
+    apply_recipe(paths, "shapes")
+    paths.params.write_text(paths.params.read_text().replace("seed: 0", "seed: 5"))
+    with pytest.raises(UserError, match="has been edited"):
+        apply_recipe(paths, "shapes")
+    apply_recipe(paths, None, ["decode.frame_step=3"])  # a change on top of an edit
+    with pytest.raises(UserError, match="has been edited"):
+        apply_recipe(paths, "shapes")
+    assert load_params(paths.params).seed == 5
+    assert apply_recipe(paths, "shapes", force=True).seed == 0
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("data.rot=/videos", "data.rot: no such parameter"),
+        ("dat.root=/videos", "dat.root: no such parameter"),
+        ("seed.x=1", "seed.x: no such parameter"),
+        ("seed=many", "seed: "),
+        ("seed=[", "not valid YAML"),
+        ("seed", "expected KEY=VALUE"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_is_written(paths, setting, message):
+    with pytest.raises(UserError, match=message) as raised:
+        apply_recipe(paths, "shapes", [setting])
+    assert "\n" not in str(raised.value)
+    assert not paths.params.exists()
+
+
+def test_an_unknown_recipe_names_those_there_are(paths):
+    with pytest.raises(UserError, match="no recipe 'shape'; there are shapes"):
+        apply_recipe(paths, "shape")
