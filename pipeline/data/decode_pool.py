@@ -7,6 +7,7 @@ import signal
 import time
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -212,23 +213,24 @@ def _work(channel: Connection, settings: Settings) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends its workers
     torch.set_num_threads(1)
     writer = settings.writer()
-    while True:
-        try:
-            shard: Shard = channel.recv()
-        except EOFError:
-            return
-        views: list[list[np.ndarray]] = []
-        facts = []
-        for row, path in enumerate(shard.paths, start=shard.first_row):
-            channel.send(path)
-            found = _decode_one(path, shard.given_up.get(path), settings)
-            views.append(found[0])
-            facts.append({"row": row, **found[1]})
-        channel.send("")
-        write_atomic(facts_file(settings.work, shard.first_row), json.dumps(facts))
-        for place, level in enumerate(sorted(settings.views)):
-            writer.write(level, shard.first_row, [of_video[place] for of_video in views])
-        channel.send(None)
+    with suppress(EOFError, ConnectionError):  # the parent is gone, or has no more to do
+        while True:
+            _decode_shard(channel.recv(), channel, writer, settings)
+
+
+def _decode_shard(shard: Shard, channel: Connection, writer: StoreWriter, settings: Settings) -> None:
+    views: list[list[np.ndarray]] = []
+    facts = []
+    for row, path in enumerate(shard.paths, start=shard.first_row):
+        channel.send(path)
+        views_of_video, facts_of_video = _decode_one(path, shard.given_up.get(path), settings)
+        views.append(views_of_video)
+        facts.append({"row": row, **facts_of_video})
+    channel.send("")
+    write_atomic(facts_file(settings.work, shard.first_row), json.dumps(facts))
+    for place, level in enumerate(sorted(settings.views)):
+        writer.write(level, shard.first_row, [of_video[place] for of_video in views])
+    channel.send(None)
 
 
 def _decode_one(path: str, given_up: str | None, settings: Settings) -> tuple[list[np.ndarray], dict[str, Any]]:
