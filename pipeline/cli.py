@@ -48,7 +48,7 @@ def cli() -> None:
 @click.option("--level", type=click.IntRange(min=1), help="The level, for train and generate.")
 @click.option("--key", help="The entry of params' shapes, for make-shapes.")
 @click.option("--workers", type=click.IntRange(min=1), envvar="HVG_WORKERS",
-              help="Processes of torchrun. Default: HVG_WORKERS, or one a GPU for train, else 1.")  # fmt: skip
+              help="Processes of torchrun. Default: HVG_WORKERS, or one a GPU for train and generate, else 1.")  # fmt: skip
 @click.option("--retries", type=click.IntRange(min=0), default=1, show_default=True, envvar="HVG_RETRIES",
               help="How often a crash is tried again.")  # fmt: skip
 @click.option("--deadline", type=click.FloatRange(min=0, min_open=True), metavar="MIN", envvar="HVG_DEADLINE",
@@ -107,8 +107,8 @@ def _stage_arguments(stage: str, level: int | None, key: str | None) -> list[str
 
 
 def _workers(stage: str) -> int:
-    """One a GPU for training, found without importing torch; 1 elsewhere."""
-    if stage != "train" or not (command := shutil.which("nvidia-smi")):
+    """One a GPU for training and generating, found without importing torch; 1 elsewhere."""
+    if stage not in PER_LEVEL or not (command := shutil.which("nvidia-smi")):
         return 1
     if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
         return max(1, len([device for device in visible.split(",") if device.strip()]))
