@@ -48,7 +48,7 @@ def cli() -> None:
 @click.option("--level", type=click.IntRange(min=1), help="The level, for train and generate.")
 @click.option("--key", help="The entry of params' shapes, for make-shapes.")
 @click.option("--workers", type=click.IntRange(min=1), envvar="HVG_WORKERS",
-              help="Processes of torchrun. Default: HVG_WORKERS, or one a GPU for train and generate, else 1.")  # fmt: skip
+              help="Processes. Default: HVG_WORKERS, or one a GPU (train, generate), else 1.")  # fmt: skip
 @click.option("--retries", type=click.IntRange(min=0), default=1, show_default=True, envvar="HVG_RETRIES",
               help="How often a crash is tried again.")  # fmt: skip
 @click.option("--deadline", type=click.FloatRange(min=0, min_open=True), metavar="MIN", envvar="HVG_DEADLINE",
