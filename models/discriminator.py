@@ -36,7 +36,8 @@ class Discriminator(nn.Module):
             )
             for i in range(len(config.multipliers))
         )
-        self.last = Linear(widths[-1], 1)
+        # No bias: inside the hinge's margin its gradients from real and fake clips cancel; Adam would follow the noise.
+        self.last = Linear(widths[-1], 1, bias=False)
         self.projection = Embedding(classes, widths[-1]) if classes and config.projection else None
 
     def forward(self, x: Float[Tensor, "N T C H W"], labels: Int[Tensor, " N"] | None) -> Float[Tensor, "N t"]:

@@ -17,8 +17,8 @@ from pipeline.params import Params
 GIB = 2**30
 
 
-def describe(params: Params, classes: int | None = None) -> dict[str, Any]:
-    """Count every level of a recipe; `classes` as found in the data, where data.classes is null.
+def describe(params: Params) -> dict[str, Any]:
+    """Count every level of a recipe. Where data.classes is null, levels count as unconditional: the data decides.
 
     Of a clip as in training, float32: `forward_tflop` of the generator and `forward_tflop_discriminators` of all
     discriminators (two operations a multiply-add), `iteration_tflop` of one whole iteration, `saved_activation_gib`
@@ -27,7 +27,7 @@ def describe(params: Params, classes: int | None = None) -> dict[str, Any]:
     """
     levels = {}
     for level in range(1, params.n_levels + 1):
-        config = params.level(level, classes)
+        config = params.level(level, classes=0)
         window = params.window(level)
         with torch.device("meta"):
             networks = Generator(config), Discriminators(config).requires_grad_(False)  # as in a generator update
@@ -38,13 +38,12 @@ def describe(params: Params, classes: int | None = None) -> dict[str, Any]:
         levels[str(level)] = {
             "output": f"{config.view.frames}/{config.view.size}x{config.view.size}",
             "trained_on": _trained_on(config, window),
-            "classes": config.classes,
             **counts,
             **clip,
             "training_memory_gib": total * 16 / GIB + clip["saved_activation_gib"],
             "full_length": {name: value for name, value in full.items() if name != "iteration_tflop"},
         }
-    return {"levels": levels}
+    return {"levels": levels, "classes": params.data.classes}
 
 
 def render(description: dict[str, Any]) -> str:
@@ -77,6 +76,8 @@ def render(description: dict[str, Any]) -> str:
     widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     note = "memory: 16 bytes a parameter (Adam) and the activations that a generator update saves for one clip, float32"
+    if description["classes"] is None:
+        note += "\ndata.classes is null, as many as found: counted without classes, which add a few percent"
     return "\n".join([*lines, "", note])
 
 

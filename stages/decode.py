@@ -7,7 +7,7 @@ import argparse
 from collections.abc import Sequence
 
 from pipeline.data.decode import decode
-from pipeline.data.workers import cores
+from pipeline.machine import cores
 from pipeline.params import load_params
 from pipeline.paths import Paths
 from pipeline.stage import run_stage

@@ -7,8 +7,8 @@ import argparse
 from collections.abc import Sequence
 
 from pipeline.data.shapes_files import make_shapes
-from pipeline.data.workers import cores
 from pipeline.errors import UserError
+from pipeline.machine import cores
 from pipeline.params import load_params
 from pipeline.paths import Paths
 from pipeline.stage import run_stage

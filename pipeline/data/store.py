@@ -37,7 +37,7 @@ Videos = Shaped[np.ndarray, "videos _ H W 3"] | Sequence[Shaped[np.ndarray, "_ H
 class StoreWriter:
     """A store in the making; any number of processes may have one on the same folder, each writing its own shards.
 
-    path: the store's folder. What is finished is noted beside it, in `<name>.shards`, so that a restart skips it.
+    path: the store's folder. Until it is finished, it also holds notes of the shards that are, for a restart to skip.
     views: (frames at most, size in pixels) by level; the highest view's frames are a multiple of every other's.
         Frames that no video has are cut off at the end.
     videos: the number of rows.
@@ -46,8 +46,7 @@ class StoreWriter:
 
     def __init__(self, path: Path, *, views: Mapping[int, tuple[int, int]], videos: int, shard_videos: int):
         self.path, self.videos, self.shard_videos = path, videos, shard_videos
-        self._notes = path.with_name(f"{path.name}.shards")
-        self._notes.mkdir(parents=True, exist_ok=True)
+        self._notes = path / ".shards"
         with contextlib.suppress(ContainsGroupError):  # a restart, or another process of this job
             zarr.create_group(path)
         top = max(views)
@@ -151,6 +150,7 @@ class StoreWriter:
         content.update(json.dumps(attributes, sort_keys=True).encode())
         digest = content.hexdigest()
         zarr.open_group(self.path, mode="r+").attrs.put({**attributes, "digest": digest})
+        shutil.rmtree(self._notes)
         return digest
 
     def _note(self, level: int, first_row: int) -> Path:

@@ -5,6 +5,8 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from pipeline.machine import cores
+
 
 class JobFailed(RuntimeError):
     """A job that ended with another code than 0 and no UserError: `code` is its exit code."""
@@ -48,8 +50,3 @@ class Job:
             "DO_NOT_TRACK": "1",
             **self.env,
         }
-
-
-def cores() -> int:
-    """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -22,7 +22,7 @@ def write(
     folder: Path,
     generator: Generator,
     statistics: dict[float, Statistics],
-    history: list[dict[str, float]],
+    history: list[dict[str, float | int]],
     about: dict[str, Any],
 ) -> None:
     """Write a level's files. `statistics` are recalibrated ones by sigma; `about` says what it was trained from."""

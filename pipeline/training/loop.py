@@ -23,7 +23,7 @@ from pipeline.training.step import Metrics, Networks
 
 log = logging.getLogger(__name__)
 
-History = list[dict[str, float]]  # a row every `log_every` iterations: step, and means since the row before
+History = list[dict[str, float | int]]  # a row every `log_every` iterations: step, and means since the row before
 OnLog = Callable[[dict[str, float], int], Any]  # a row's means, and its step
 
 
@@ -87,9 +87,9 @@ class _Means:
 
     def add(self, metrics: Metrics) -> None:
         for name, value in metrics.items():
-            total = self.sums.setdefault(name, [0.0, 0])
+            total = self.sums.setdefault(name, [0.0, 0.0])
             total[0] += float(value)
-            total[1] += 1
+            total[1] += 1.0
 
     def take(self, workers: Workers) -> dict[str, float]:
         values = torch.tensor([total / n for total, n in self.sums.values()], device=workers.device)

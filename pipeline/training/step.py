@@ -1,7 +1,9 @@
 """One update of a level's discriminators, and one of its generator: the same for every level (App. A, App. B)."""
 
+import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -78,8 +80,11 @@ class Networks:
 def _synced(network: nn.Module, workers: Workers) -> nn.Module:
     if workers.count == 1:
         return network
-    # The buffers are singular vectors, which move alike everywhere.
-    return DistributedDataParallel(network, broadcast_buffers=False)
+    # The buffers are singular vectors, which move alike everywhere: none is sent. torch 2.13 renames the option.
+    names = ("forward_sync_buffers", "broadcast_buffers")
+    known = inspect.signature(DistributedDataParallel.__init__).parameters
+    options: Any = {next(name for name in names if name in known): False}
+    return DistributedDataParallel(network, **options)
 
 
 def _joined(real: Tensor | None, fake: Tensor | None) -> Tensor | None:

@@ -54,6 +54,7 @@ def test_the_matching_discriminator_sees_the_pair():
     x, condition, labels, frames = clips(SECOND)
     seen = []
     assert d.matching is not None
+    assert condition is not None
     d.matching.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
     d(x, condition, labels, frames, None)
     assert seen[0].shape == (2, 4, 6, 8, 8)

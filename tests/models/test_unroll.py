@@ -38,8 +38,8 @@ def test_recalibration_changes_nothing_else():
 
 def test_two_batches_are_averaged():
     generator = Generator(FIRST)
-    first, second = inputs(FIRST, 4), tuple(t if t is None else t.flip(0) + t for t in inputs(FIRST, 4))
-    second = (second[0], first[1], None)
+    first = inputs(FIRST, 4)
+    second = (first[0].flip(0) + first[0], first[1], None)
     a, b, both = (recalibrate(generator, list(batches)) for batches in ([first], [second], [first, second]))
     name = "units.0.block1.norm1.mean"  # before any batch norm: plain features of the GRU
     assert torch.allclose(both[name], (a[name] + b[name]) / 2, atol=1e-6)

@@ -1,4 +1,4 @@
-"""How many processes this machine is good for."""
+"""What this machine offers."""
 
 import os
 

@@ -1,0 +1,54 @@
+from pathlib import Path
+
+import pytest
+
+from pipeline.describe import describe, render
+from pipeline.params import load_params
+
+# recipe, level: M parameters of G and of each D, forward TFLOP of G a clip, GiB saved a clip (reading.md's counts)
+COUNTS = {
+    ("kinetics-48x128", "1"): (306, (159, 167), 2.92, 2.1),
+    ("kinetics-48x128", "2"): (170, (90, 91, 91), 1.36, 2.9),
+    ("bdd-24x128", "1"): (306, (157, 166), 2.11, 2.5),
+    ("bdd-24x128", "2"): (93, (89, 90, 90), 0.76, 2.3),
+    ("bdd-48x256", "3"): (78, (100, 101, 101), 2.27, 8.8),
+}
+ITERATION = {("kinetics-48x128", "1"): 16.1, ("kinetics-48x128", "2"): 10.0, ("bdd-48x256", "3"): 23.9}
+FULL_LENGTH = {("kinetics-48x128", "2"): (5.42, 10.8), ("bdd-48x256", "3"): (9.09, 31.5)}
+
+
+@pytest.fixture(scope="module")
+def described():
+    return {name: describe(load_params(Path(f"recipes/{name}.yaml"))) for name in {name for name, _ in COUNTS}}
+
+
+@pytest.mark.parametrize("place", COUNTS, ids="-".join)
+def test_full_size_counts(described, place):
+    name, level = place
+    g, d, tflop, gib = COUNTS[place]
+    got = described[name]["levels"][level]
+    assert got["generator_parameters"] / 1e6 == pytest.approx(g, rel=0.03)
+    assert list(got["discriminator_parameters"]) == ["spatial", "temporal", "matching"][: len(d)]
+    for ours, expected in zip(got["discriminator_parameters"].values(), d, strict=True):
+        assert ours / 1e6 == pytest.approx(expected, rel=0.03)
+    assert got["forward_tflop"] == pytest.approx(tflop, rel=0.03)
+    assert got["saved_activation_gib"] == pytest.approx(gib, rel=0.03)
+
+
+@pytest.mark.parametrize("place", ITERATION, ids="-".join)
+def test_a_whole_iteration(described, place):
+    assert described[place[0]]["levels"][place[1]]["iteration_tflop"] == pytest.approx(ITERATION[place], rel=0.03)
+
+
+@pytest.mark.parametrize("place", FULL_LENGTH, ids="-".join)
+def test_at_full_length(described, place):
+    tflop, gib = FULL_LENGTH[place]
+    full = described[place[0]]["levels"][place[1]]["full_length"]
+    assert full["forward_tflop"] == pytest.approx(tflop, rel=0.03)
+    assert full["saved_activation_gib"] == pytest.approx(gib, rel=0.03)
+
+
+def test_the_table_has_a_row_a_level(described):
+    table = render(described["bdd-48x256"]).splitlines()
+    assert [line.split()[0] for line in table[:4]] == ["level", "1", "2", "3"]
+    assert "6/128x128 -> 12/256x256" in table[3]

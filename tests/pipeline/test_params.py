@@ -1,0 +1,102 @@
+import copy
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from pipeline.errors import UserError
+from pipeline.params import fingerprint, load_params, parse_params
+
+RECIPES = sorted(Path("recipes").glob("*.yaml"))
+
+
+@pytest.fixture
+def raw():
+    return YAML(typ="safe").load(Path("recipes/shapes.yaml"))
+
+
+def put(raw, key, value):
+    *above, last = key.split(".")
+    place = raw
+    for part in above:
+        place = place[part]
+    place[last] = value
+    return raw
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+def test_every_recipe_is_valid_and_comments_every_key_of_a_level(recipe):
+    params = load_params(recipe)
+    assert params.n_levels >= 2
+    text = recipe.read_text()
+    assert text.startswith("# ")
+    first_level = text[text.index('  "1":\n') : text.index('  "2":\n', text.index('  "1":\n'))]
+    for line in first_level.splitlines():
+        key = line.strip().split(":")[0]
+        if key in ("channels", "last_unit_upsamples", "matching", "lr_generator", "lr_discriminator"):
+            continue  # they say what they are
+        if not line.endswith(":"):
+            assert "#" in line, line
+
+
+def test_geometry(raw):
+    params = parse_params(raw)
+    assert params.factors == (2,)
+    assert params.window(1) == 8
+    assert params.window(2) == 4
+    level = params.level(2, classes=8)
+    assert (level.time_factor, level.first_size, level.classes) == (2, 4, 8)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("levels.2.training.bach", 3, "levels.2.training.bach: no such parameter"),
+        ("seed", "x", 'seed: Input should be a valid integer, not "x"'),
+        ("levels.2.training.batch", -1, "levels.2.training.batch: Input should be greater than 0, not -1"),
+        ("views.2.size", 33, "views.2: must be a whole multiple of view 1"),
+        ("levels.1.generator.multipliers", [1] * 9, "levels.1.generator.multipliers: 9 units cannot double"),
+        ("levels.1.discriminators.matching", True, "levels.1.discriminators.matching: must be false"),
+        ("levels.2.training.window", 9, "levels.2.training.window: longer than the condition"),
+        ("levels.2.condition", "data/samples/level-2", "levels.2.condition: must be 'data/samples/level-1'"),
+        ("levels.2.generation.videos", 641, "levels.2.generation.videos: each needs a sample of level 1"),
+        ("evaluation.videos", 10**6, "evaluation.videos: level 2 generates only 640"),
+        ("evaluation.psd_frames", [1, 17], "evaluation.psd_frames: the top view has 16 frames"),
+        ("last", "1", "last: must be the last level, '2'"),
+        ("shapes.shapes.size", 63, "shapes.shapes.size: must be even"),
+    ],
+)
+def test_what_cannot_be_is_refused_by_its_key(raw, key, value, message):
+    with pytest.raises(UserError) as refused:
+        parse_params(put(raw, key, value))
+    assert str(refused.value).startswith(f"params.yaml: {message}")
+    assert "\n" not in str(refused.value)
+
+
+def test_missing_parts(raw, tmp_path):
+    del raw["levels"]["2"]["training"]["batch"]
+    with pytest.raises(UserError, match=r"levels\.2\.training\.batch: missing"):
+        parse_params(raw)
+    with pytest.raises(UserError, match="no such parameter file"):
+        load_params(tmp_path / "none.yaml")
+    (tmp_path / "broken.yaml").write_text("a: [1\n")
+    with pytest.raises(UserError, match="not valid YAML"):
+        load_params(tmp_path / "broken.yaml")
+
+
+def test_a_gap_in_the_levels(raw):
+    raw["levels"]["4"] = raw["levels"].pop("2")
+    with pytest.raises(UserError, match='levels: keys must be "1", "2"'):
+        parse_params(raw)
+
+
+def test_the_fingerprint_knows_values_and_not_order(raw):
+    again = parse_params(dict(reversed(list(copy.deepcopy(raw).items()))))
+    params = parse_params(raw)
+    assert fingerprint(params) == fingerprint(again)
+    assert fingerprint(params) != fingerprint(parse_params(put(raw, "seed", 1)))
+
+
+def test_unknown_number_of_classes(raw):
+    with pytest.raises(UserError, match=r"data\.classes is null"):
+        parse_params(put(raw, "data.classes", None)).level(1)

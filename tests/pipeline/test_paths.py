@@ -1,0 +1,33 @@
+from pipeline.paths import Paths, publish, write_atomic
+
+
+def test_publish_replaces_a_folder_whole(tmp_path):
+    out, new = tmp_path / "out" / "store", tmp_path / "work" / "store"
+    for folder, name in ((out, "old"), (new, "new")):
+        folder.mkdir(parents=True)
+        (folder / name).touch()
+    publish(new, out)
+    assert [path.name for path in out.iterdir()] == ["new"]
+    assert [path.name for path in out.parent.iterdir()] == ["store"]
+    assert not new.exists()
+
+
+def test_publish_where_nothing_was(tmp_path):
+    (tmp_path / "new").mkdir()
+    publish(tmp_path / "new", tmp_path / "deep" / "out")
+    assert (tmp_path / "deep" / "out").is_dir()
+
+
+def test_write_atomic_leaves_no_trace(tmp_path):
+    write_atomic(tmp_path / "a" / "b.txt", "one")
+    write_atomic(tmp_path / "a" / "b.txt", b"two")
+    assert (tmp_path / "a" / "b.txt").read_text() == "two"
+    assert len(list((tmp_path / "a").iterdir())) == 1
+
+
+def test_work_is_named_by_its_inputs(tmp_path):
+    paths = Paths(tmp_path)
+    first, second = paths.work("train-level-1", "a" * 64), paths.work("train-level-1", "b" * 64)
+    assert first != second
+    assert first == paths.work("train-level-1", "a" * 64)
+    assert first.is_dir()

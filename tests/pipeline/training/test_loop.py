@@ -1,0 +1,84 @@
+import signal
+import threading
+import time
+from dataclasses import replace
+
+import pytest
+import torch
+
+from pipeline.errors import UserError
+from pipeline.training import checkpoint
+from pipeline.training.loop import train
+from tests.pipeline.training.tiny import ALONE, TRAINING, batches, networks
+
+
+def weights(trained):
+    return {**trained.generator.state_dict(), **{f"D.{k}": v for k, v in trained.discriminators.state_dict().items()}}
+
+
+def same(a, b):
+    return all(torch.equal(value, weights(b)[name]) for name, value in weights(a).items())
+
+
+@pytest.mark.parametrize("level", [1, 2])
+def test_interrupted_training_ends_with_the_same_bytes(level, tmp_path):
+    whole = networks(level)
+    history = train(whole, batches(level), TRAINING, ALONE, tmp_path / "whole")
+    assert [row["step"] for row in history] == [3, 6]
+
+    class Stop(Exception):
+        pass
+
+    def stop_at_3(row, step):
+        raise Stop
+
+    with pytest.raises(Stop):  # as a kill would: the checkpoint of iteration 2 is the newest
+        train(networks(level), batches(level), TRAINING, ALONE, tmp_path / "cut", stop_at_3)
+    resumed = networks(level)
+    again = train(resumed, batches(level), TRAINING, ALONE, tmp_path / "cut")
+    assert same(whole, resumed)
+    assert again == history
+
+
+def test_training_moves_every_weight(tmp_path):
+    before, after = networks(2), networks(2)
+    train(after, batches(2), TRAINING, ALONE, tmp_path)
+    old = dict(before.generator.named_parameters()) | dict(before.discriminators.named_parameters())
+    new = dict(after.generator.named_parameters()) | dict(after.discriminators.named_parameters())
+    assert [name for name, value in new.items() if torch.equal(value, old[name])] == []
+
+
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, caplog):
+    whole = networks(1)
+    train(whole, batches(1), TRAINING, ALONE, tmp_path)
+    newest = sorted(tmp_path.glob("checkpoint-*.pt"))[-1]
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["checkpoint-00000004.pt", "checkpoint-00000006.pt"]
+    newest.write_bytes(newest.read_bytes()[:1000])
+    resumed = networks(1)
+    train(resumed, batches(1), TRAINING, ALONE, tmp_path)
+    assert "checkpoint-00000006.pt is damaged" in caplog.text
+    assert same(whole, resumed)
+
+
+def test_term_writes_a_checkpoint_and_exits(tmp_path):
+    def terminate_soon():
+        time.sleep(0.5)
+        signal.raise_signal(signal.SIGTERM)
+
+    long = replace(TRAINING, iterations=10**6, checkpoint_every=10**6)
+    threading.Thread(target=terminate_soon).start()
+    with pytest.raises(SystemExit) as ended:
+        train(networks(1), batches(1), long, ALONE, tmp_path)
+    assert ended.value.code == 143
+    restored = checkpoint.load(tmp_path, networks(1))
+    assert restored is not None
+    assert restored[0] > 0
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_divergence_stops_with_what_to_try(tmp_path):
+    broken = networks(1)
+    with torch.no_grad():
+        broken.generator.last_conv.weight.fill_(float("nan"))
+    with pytest.raises(UserError, match=r"level 1: a loss is no number .* lower levels\.1\.training\.lr_generator"):
+        train(broken, batches(1), TRAINING, ALONE, tmp_path)
