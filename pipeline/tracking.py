@@ -191,7 +191,7 @@ def _lock(paths: Paths) -> FileLock:
 
 def _client(paths: Paths) -> Any:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    for chatty in ("alembic", "mlflow"):
+    for chatty in ("alembic", "mlflow", "mlflow.store.db.utils"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     from mlflow.tracking import MlflowClient
 

@@ -71,8 +71,7 @@ def showcase(params: Params, paths: Paths, split: str, folder: Path) -> Showcase
         name = class_name(samples[-1], index) or f"Sample {number}"
         levels = []
         for level, reader in enumerate(samples, start=1):
-            place = int(np.flatnonzero(reader.rows == samples[-1].rows[index])[0])
-            frames = reader.read(place, 0, int(reader.n_frames[place]))
+            frames = reader.read(index, 0, int(reader.n_frames[index]))  # sample i is made from sample i below
             levels.append(writer.clip(f"sample-{number}-level-{level}", frames, f"Level {level}", f"Sample of {name}"))
         clip = None
         if partner is not None:

@@ -1,0 +1,204 @@
+"""Whole reproductions of the mini recipes on real clips: every stage, as a user runs it, in a checkout of its own."""
+
+import csv
+import hashlib
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import zarr
+
+ROOT = Path(__file__).parents[1]
+CLIPS = ROOT.parent / "shared" / "clips"
+BIN = Path(sys.executable).parent
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(1200),
+    pytest.mark.skipif(not CLIPS.is_dir(), reason=f"the real clips are not here: {CLIPS}"),
+]
+
+
+class Checkout:
+    """The project's files in a folder of their own, and its commands there."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        names = [
+            "dvc.yaml",
+            ".dvc",
+            ".dvcignore",
+            ".gitignore",
+            "prefect.toml",
+            "recipes",
+            "models",
+            "pipeline",
+            "stages",
+        ]
+        for name in names:
+            source = ROOT / name
+            if source.is_dir():
+                generated = shutil.ignore_patterns("__pycache__", "tmp", "cache", "config.local")
+                shutil.copytree(source, folder / name, ignore=generated)
+            else:
+                shutil.copy(source, folder / name)
+        unwanted = {"PREFECT_API_URL", "MLFLOW_TRACKING_URI", "PREFECT_HOME"}
+        self.environment = {k: v for k, v in os.environ.items() if k not in unwanted}
+        self.environment["PATH"] = f"{BIN}:{os.environ['PATH']}"
+        self.run("git", "init", "-q")
+
+    def run(self, *command: str) -> str:
+        done = subprocess.run(
+            command, cwd=self.folder, env=self.environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, f"{command}:\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+        return done.stdout + done.stderr
+
+    def hvg(self, *arguments: str) -> str:
+        return self.run(str(BIN / "hvg"), *arguments)
+
+    def path(self, name: str) -> Path:
+        return self.folder / name
+
+
+@pytest.fixture(scope="module")
+def kinetics(tmp_path_factory):
+    checkout = Checkout(tmp_path_factory.mktemp("kinetics"))
+    checkout.hvg("recipe", "kinetics-mini", "--set", f"data.root={CLIPS / 'kinetics'}")
+    checkout.hvg("repro")
+    return checkout
+
+
+@pytest.fixture(scope="module")
+def bdd(tmp_path_factory):
+    checkout = Checkout(tmp_path_factory.mktemp("bdd"))
+    checkout.hvg("recipe", "bdd-mini", "--set", f"data.root={CLIPS / 'bdd100k'}")
+    checkout.hvg("repro")
+    return checkout
+
+
+def the_page_is_whole(checkout, levels):
+    page = checkout.path("reports/index.html").read_text()
+    sources = set(re.findall(r'(?:src|poster|href)="([^"#:]+)"', page))
+    assert sources
+    assert [source for source in sources if not checkout.path(f"reports/{source}").is_file()] == []
+    for level in range(1, levels + 1):
+        assert f"Level {level}" in page
+    metrics = json.loads(checkout.path("reports/metrics.json").read_text())
+    assert metrics["protocol"]
+    assert any("random_i3d" in name for name in metrics["metrics"])
+    assert not {"fvd", "fid", "inception_score"} & set(metrics["metrics"])
+    assert all(np.isfinite(value) for value in metrics["metrics"].values())
+
+
+def the_views_are_identical(checkout, levels):
+    """x^l = f_s(f_t(x^{l+1})), exactly, by plain zarr-python and torch."""
+    group = zarr.open_group(checkout.path("data/pyramid"), mode="r")
+    for level in range(1, levels):
+        above, below = np.asarray(group[f"level-{level + 1}"]), np.asarray(group[f"level-{level}"])
+        for high, low in zip(above, below, strict=True):
+            frames = torch.from_numpy(high[::2]).permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
+            small = torch.nn.functional.interpolate(frames, size=low.shape[1:3], mode="bilinear", antialias=True)
+            assert np.array_equal(small.permute(0, 2, 3, 1).numpy(), low)
+
+
+def test_kinetics_mini_ends_with_a_page(kinetics):
+    the_page_is_whole(kinetics, 2)
+
+
+def test_kinetics_mini_loses_nothing_but_the_missing_clips(kinetics):
+    videos = pd.read_parquet(kinetics.path("data/pyramid/videos.parquet"))
+    files = [f for split in ("train", "val") for f in (CLIPS / "kinetics" / split).rglob("*") if f.is_file()]
+    assert len(videos) == len(files) == 27
+    assert videos["n_frames"].min() > 0
+    with kinetics.path("data/pyramid/missing.csv").open() as file:
+        assert {row["id"] for row in csv.DictReader(file)} == {"-missing0_A", "gone_video_"}
+    assert kinetics.path("data/pyramid/failed.csv").read_text().count("\n") == 1  # its head alone
+
+
+def test_kinetics_mini_views_are_identical(kinetics):
+    the_views_are_identical(kinetics, 2)
+
+
+def test_samples_have_the_schema_of_a_view(kinetics):
+    for level, shape in ((1, (60, 8, 16, 16, 3)), (2, (60, 16, 32, 32, 3))):
+        group = zarr.open_group(kinetics.path(f"data/samples/level-{level}"), mode="r")
+        assert np.asarray(group[f"level-{level}"]).shape == shape
+        table = pd.read_parquet(kinetics.path(f"data/samples/level-{level}/videos.parquet"))
+        assert table["label"].tolist() == np.asarray(group["labels"]).tolist()
+        classes = list(cast("list[str]", group.attrs["classes"]))
+        assert [classes[label] for label in table["label"]] == table["class"].tolist()
+
+
+def test_one_parent_run_and_a_child_a_level(kinetics):
+    runs = json.loads(kinetics.hvg("runs", "--json"))
+    parents = [run for run in runs if run["parent"] is None]
+    assert len(parents) == 1
+    assert sorted(run["name"] for run in runs if run["parent"] == parents[0]["id"]) == [
+        "evaluate",
+        "train level 1",
+        "train level 2",
+    ]
+    assert {run["status"] for run in runs} == {"FINISHED"}
+    assert "random_i3d_frechet_logits" in kinetics.hvg("runs")
+
+
+def test_nothing_to_do_is_said_and_level_2_alone_runs_again(kinetics):
+    assert "up to date" in kinetics.run(str(BIN / "dvc"), "repro")
+    kinetics.hvg("recipe", "--set", "levels.2.training.lr_generator=0.0004")
+    status = kinetics.run(str(BIN / "dvc"), "status")
+    assert "train-level@2" in status
+    assert "train-level@1" not in status
+    assert "decode" not in status
+    kinetics.hvg("recipe", "--set", "levels.2.training.lr_generator=0.0005")
+
+
+def sha256(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def test_killed_training_resumes_to_the_same_bytes(kinetics):
+    generator = kinetics.path("artifacts/level-1/generator.safetensors")
+    undisturbed = sha256(generator)
+    shutil.rmtree(generator.parent)
+    for work in kinetics.folder.glob(".hvg/work/train-level-1-*"):
+        shutil.rmtree(work)
+    command = [sys.executable, "-m", "stages.train", "--level", "1"]
+    with subprocess.Popen(
+        command, cwd=kinetics.folder, env=kinetics.environment, stderr=subprocess.DEVNULL, start_new_session=True
+    ) as process:
+        while not list(kinetics.folder.glob(".hvg/work/train-level-1-*/checkpoint-*.pt")):
+            assert process.poll() is None, "training ended before it was killed"
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGKILL)
+    assert not generator.exists()
+    log = kinetics.run(*command)
+    assert "going on from iteration" in log
+    assert sha256(generator) == undisturbed
+
+
+def test_bdd_mini_ends_with_a_page(bdd):
+    the_page_is_whole(bdd, 3)
+
+
+def test_bdd_mini_is_unconditional_and_whole(bdd):
+    videos = pd.read_parquet(bdd.path("data/pyramid/videos.parquet"))
+    assert len(videos) == 6
+    assert set(videos["label"]) == {-1}
+    config = json.loads(bdd.path("artifacts/level-3/config.json").read_text())
+    assert config["config"]["classes"] == 0
+
+
+def test_bdd_mini_views_are_identical(bdd):
+    the_views_are_identical(bdd, 3)
