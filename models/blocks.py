@@ -10,7 +10,9 @@ from models.layers import ConditionalBatchNorm, Conv
 
 
 class ConvGRU(nn.Module):
-    """A convolutional GRU with as many hidden channels as its input and a ReLU update (App. B.1, after DVD-GAN).
+    """A convolutional GRU with a ReLU update (App. B.1, after DVD-GAN).
+
+    PAPER: its width is not said; as many hidden channels as its input.
 
     u, r = sigmoid(W [h, x]); c = ReLU(W_c [r h, x]); h' = u h + (1 - u) c; h_0 = 0. The hidden states are its output.
     """
@@ -38,7 +40,10 @@ class ConvGRU(nn.Module):
 
 
 class SeparableBlock(nn.Module):
-    """A residual block norm-act-conv(3x1x1)-conv(1x3x3): the upsampling levels' temporal layer (App. B.2)."""
+    """A residual block norm-act-conv(3x1x1)-conv(1x3x3): the upsampling levels' temporal layer (App. B.2).
+
+    PAPER: it is called a 3D-ResNet block and a separable convolution; what stands around the two is not said.
+    """
 
     def __init__(self, channels: int, condition: int) -> None:
         super().__init__()
@@ -103,5 +108,5 @@ class DiscriminatorBlock(nn.Module):
             return x
         if x.ndim == 4:
             return F.avg_pool2d(x, 2)
-        # PAPER: how 3D blocks pool is not said; in time as well while two timesteps are left
-        return F.avg_pool3d(x, (min(2, x.shape[2]), 2, 2))
+        # PAPER: how 3D blocks pool is not said; in time as well while two timesteps are left, an odd last one by itself
+        return F.avg_pool3d(x, (min(2, x.shape[2]), 2, 2), ceil_mode=True)

@@ -21,6 +21,7 @@ class GeneratorConfig:
     channels: int  # ch, the base number of channels
     multipliers: tuple[int, ...]  # one a unit: its output has multiplier * ch channels
     temporal_layer: TemporalLayer  # what a unit begins with; the paper: ConvGRU at level 1, separable 3D above
+    # PAPER: nothing is said of the upper levels' first size; every unit doubling from 4x4 gives exactly their sizes.
     last_unit_upsamples: bool  # whether the last unit doubles the resolution like the others
     noise: int = 128  # dimensions of z
     embedding: int = 128  # dimensions of the class embedding; unused without classes
@@ -31,6 +32,7 @@ class DiscriminatorConfig:
     """The widths of a level's discriminators, which are alike (App. B.1, B.2)."""
 
     channels: int  # the base number of channels
+    # PAPER: App. B.1 lists level 1's from the output side, and calls the pooling of a block optional.
     multipliers: tuple[int, ...]  # one a block, input side first; every block but the last halves the resolution
     frames: int = 8  # k, how many frames the spatial discriminator sees
     projection: bool = True  # class projection; PAPER: not mentioned, as in DVD-GAN; unused without classes
@@ -54,7 +56,11 @@ class LevelConfig:
         return 1 if self.condition is None else self.view.frames // self.condition.frames
 
     @property
+    def doublings(self) -> int:
+        """How many units double the resolution."""
+        return len(self.generator.multipliers) - (0 if self.generator.last_unit_upsamples else 1)
+
+    @property
     def first_size(self) -> int:
         """The resolution of the generator's first tensor: what its units double to reach the view's size."""
-        doublings = len(self.generator.multipliers) - (0 if self.generator.last_unit_upsamples else 1)
-        return self.view.size >> doublings
+        return self.view.size >> self.doublings

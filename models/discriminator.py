@@ -36,6 +36,7 @@ class Discriminator(nn.Module):
             )
             for i in range(len(config.multipliers))
         )
+        # PAPER: the last layer is not described; as in BigGAN a sum over space and a linear map, here without a bias:
         # No bias: inside the hinge's margin its gradients from real and fake clips cancel; Adam would follow the noise.
         self.last = Linear(widths[-1], 1, bias=False)
         self.projection = Embedding(classes, widths[-1]) if classes and config.projection else None

@@ -61,9 +61,8 @@ class Unit(nn.Module):
 class Generator(nn.Module):
     """G_l: noise, labels and, above level 1, x^{l-1} -> x^l.
 
-    Convolutional in time: above level 1 the number of output frames is K_T times the condition's, whatever it is; at
-    level 1 it is an argument. Its batch norms know timesteps, so in evaluation mode they need statistics for the
-    length in use (`models.unroll`).
+    Convolutional in time: above level 1 the number of output frames is K_T times the condition's, whatever it is. Its
+    batch norms know timesteps, so in evaluation mode they need statistics for the length in use (`models.unroll`).
     """
 
     def __init__(self, config: LevelConfig) -> None:
@@ -92,17 +91,15 @@ class Generator(nn.Module):
         noise: Float[Tensor, "B n"],
         labels: Int[Tensor, " B"] | None,
         condition: Float[Tensor, "B t 3 h w"] | None,
-        frames: int | None = None,
     ) -> Float[Tensor, "B T 3 H W"]:
         """A video in [-1, 1].
 
-        `labels` are None without classes; `condition` is x^{l-1} in [-1, 1], None at level 1; `frames` is T at level 1
-        (default: the view's), and is the condition's length times K_T above it.
+        `labels` are None without classes; `condition` is x^{l-1} in [-1, 1], None at level 1. T is the view's at level
+        1, and the condition's times K_T above it.
         """
         z = noise if self.embedding is None else torch.cat((noise, self.embedding(labels)), dim=1)
-        if condition is None:
-            frames = frames or self.config.view.frames
-        else:
+        frames = self.config.view.frames
+        if condition is not None:
             condition = repeat(condition, "b t c h w -> b (t k) c h w", k=self.config.time_factor)
             frames = condition.shape[1]
         x = rearrange(self.first(z), "b (c h w) -> b c h w", h=self.config.first_size, w=self.config.first_size)

@@ -83,6 +83,8 @@ class Conv(SpectralNorm):
 class ConditionalBatchNorm(nn.Module):
     """Batch norm with a mean and deviation per (timestep, channel), gain and bias mapped from the condition (App. A).
 
+    PAPER: a gain of 1 + W c, as in BigGAN, so that it begins near 1.
+
     In training mode the statistics are those of the global batch, over all workers (synchronous batch norm). In
     evaluation mode they are the stored ones, which `models.unroll` collects for a length and a sigma.
     """

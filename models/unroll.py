@@ -21,6 +21,8 @@ def _norms(generator: Generator) -> dict[str, ConditionalBatchNorm]:
 def recalibrate(generator: Generator, batches: Iterable[Inputs]) -> Statistics:
     """Exact cumulative per-timestep statistics over forward passes at the length and sigma of `batches` (App. A: 200).
 
+    PAPER: how the passes are combined is not said; the moments of all of them together, no moving average.
+
     Every pass normalises with its own (global) batch's statistics, as in training; batches are equally large. The
     generator's weights, singular vectors and mode are as before afterwards.
     """

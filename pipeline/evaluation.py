@@ -20,10 +20,9 @@ from pipeline.metrics.grounding import grounding_psnr
 from pipeline.metrics.protocol import Protocol, protocol
 from pipeline.metrics.psd import over_sets
 from pipeline.params import EvaluationParams, Params
-from pipeline.paths import Paths
+from pipeline.paths import Paths, origin
 from pipeline.progress import progress
 from pipeline.sampling import generator
-from pipeline.tracking import origin
 
 log = logging.getLogger(__name__)
 BATCH = 8  # clips in memory at a time

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -15,7 +16,7 @@ from models.config import DiscriminatorConfig, GeneratorConfig, LevelConfig, Vie
 from pipeline.errors import UserError
 
 Positive = Annotated[int, Field(gt=0)]
-Natural = Annotated[int, Field(ge=0)]
+Natural = Annotated[int, Field(ge=0, lt=2**48)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Rate = Annotated[float, Field(gt=0)]
 
@@ -136,6 +137,12 @@ class Params:
         """K_T between successive views, lowest first."""
         return tuple(self.time_factor(level) for level in range(2, self.n_levels + 1))
 
+    def of_level(self, level: int) -> LevelParams:
+        """What belongs to one level alone. Raises UserError for a level that there is not."""
+        if str(level) not in self.levels:
+            raise UserError(f"--level {level}: params.yaml has the levels {', '.join(self.levels)}")
+        return self.levels[str(level)]
+
     def view(self, level: int) -> View:
         return self.views[str(level)]
 
@@ -145,7 +152,7 @@ class Params:
 
     def level(self, level: int, classes: int | None = None) -> LevelConfig:
         """The networks' configuration of a level. `classes` as found in the data, where data.classes is null."""
-        chosen = self.levels[str(level)]
+        chosen = self.of_level(level)
         known = self.data.classes if self.data.classes is not None else classes
         if known is None:
             raise UserError("data.classes is null: give a number, or decode the data first")
@@ -160,7 +167,7 @@ class Params:
 
     def window(self, level: int) -> int:
         """How many frames a training clip of a level has in the level's condition (level 1: in its own view)."""
-        given = self.levels[str(level)].training.window
+        given = self.of_level(level).training.window
         return given if given is not None else self.view(max(level - 1, 1)).frames
 
 
@@ -188,8 +195,13 @@ def parse_params(raw: Any, path: Path = Path("params.yaml")) -> Params:
     """Check a mapping as a parameter file; `path` is for messages."""
     if not isinstance(raw, dict):
         raise UserError(f"{path}: expected a mapping of parameters")
+    for section in ("levels", "views"):
+        if unquoted := [key for key in raw.get(section) or {} if not isinstance(key, str)]:
+            raise UserError(f'{path}: {section}: keys must be quoted, "{unquoted[0]}": DVC drops numbers silently')
     try:
         params = TypeAdapter(Params).validate_json(json.dumps(raw))
+    except TypeError as error:
+        raise UserError(f"{path}: holds a value that is no number, text, list or mapping: {error}") from error
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         key = ".".join(str(part) for part in first["loc"])
@@ -209,47 +221,24 @@ def _explain(error: Any) -> str:
             return f"{error['msg']}, not {json.dumps(error['input'])}"
 
 
-def _impossible(params: Params):
-    """Yield (key, why not) for combinations that no hierarchy can have."""
+def _impossible(params: Params) -> Iterator[tuple[str, str]]:
+    """Yield (key, why not) for values and combinations that no hierarchy can have."""
     numbers = [str(number) for number in range(1, len(params.levels) + 1)]
-    if not numbers or sorted(params.levels, key=lambda k: (len(k), k)) != numbers:
+    if not numbers or set(params.levels) != set(numbers):
         yield "levels", f'keys must be "1", "2", … without a gap, not {list(params.levels)}'
         return
-    if sorted(params.views, key=lambda k: (len(k), k)) != numbers:
+    if set(params.views) != set(numbers):
         yield "views", f"must have the keys of levels, {numbers}, not {list(params.views)}"
         return
     if params.last != numbers[-1]:
         yield "last", f"must be the last level, {numbers[-1]!r}"
+    yield from _not_positive(params)
     for low, high in pairwise(numbers):
         below, above = params.views[low], params.views[high]
         if above.size % below.size or above.frames % below.frames:
             yield f"views.{high}", f"must be a whole multiple of view {low} in frames and size"
-    for key, level in params.levels.items():
-        config = params.level(int(key), classes=0)
-        expected = "data/pyramid/videos.parquet" if key == "1" else f"data/samples/level-{int(key) - 1}"
-        if level.condition != expected:
-            yield f"levels.{key}.condition", f"must be {expected!r}"
-        if config.first_size < 1 or config.first_size * (config.view.size // config.first_size) != config.view.size:
-            yield (
-                f"levels.{key}.generator.multipliers",
-                f"{len(level.generator.multipliers)} units cannot double up to {config.view.size} pixels",
-            )
-        elif config.view.size != config.first_size << (
-            len(level.generator.multipliers) - (not level.generator.last_unit_upsamples)
-        ):
-            yield f"levels.{key}.generator.multipliers", f"the first size times the doublings is not {config.view.size}"
-        smallest = config.view.size >> (len(level.discriminators.multipliers) - 1)
-        if smallest < 2:
-            yield (
-                f"levels.{key}.discriminators.multipliers",
-                f"too many blocks: {config.view.size} pixels, halved for the temporal discriminator, end below 1",
-            )
-        if key == "1" and level.discriminators.matching:
-            yield "levels.1.discriminators.matching", "must be false: a first level has no condition to match"
-        if key == "1" and level.training.window is not None:
-            yield "levels.1.training.window", "must be null: the first level is trained on whole views"
-        if params.window(int(key)) > params.view(max(int(key) - 1, 1)).frames:
-            yield f"levels.{key}.training.window", "longer than the condition"
+    for key in numbers:
+        yield from _impossible_level(params, int(key))
     for low, high in pairwise(numbers):
         for name in ("videos", "figures"):
             most = getattr(params.levels[low].generation, name)
@@ -261,5 +250,42 @@ def _impossible(params: Params):
     for key, shapes in params.shapes.items():
         if shapes.size % 2:
             yield f"shapes.{key}.size", "must be even (H.264 4:2:0)"
-    if max(params.evaluation.psd_frames) > params.view(params.n_levels).frames:
-        yield "evaluation.psd_frames", f"the top view has {params.view(params.n_levels).frames} frames"
+    frames = params.view(params.n_levels).frames
+    if not params.evaluation.psd_frames or max(params.evaluation.psd_frames) > frames:
+        yield "evaluation.psd_frames", f"must be some of the top view's frames, 1 to {frames}"
+
+
+def _not_positive(params: Params) -> Iterator[tuple[str, str]]:
+    """The networks' and views' numbers, whose dataclasses know no checks."""
+    sections: dict[str, Any] = {f"views.{key}": view for key, view in params.views.items()}
+    for key, level in params.levels.items():
+        sections[f"levels.{key}.generator"] = level.generator
+        sections[f"levels.{key}.discriminators"] = level.discriminators
+        if max(level.training.betas) >= 1:
+            yield f"levels.{key}.training.betas", "must be below 1"
+    for section, values in sections.items():
+        for name, value in asdict(values).items():
+            numbers = value if isinstance(value, tuple) else (value,)
+            if not numbers or any(isinstance(number, int) and number < 1 and number is not False for number in numbers):
+                yield f"{section}.{name}", f"must be positive, not {json.dumps(value)}"
+
+
+def _impossible_level(params: Params, number: int) -> Iterator[tuple[str, str]]:
+    level, config = params.of_level(number), params.level(number, classes=0)
+    key = f"levels.{number}"
+    expected = "data/pyramid/videos.parquet" if number == 1 else f"data/samples/level-{number - 1}"
+    if level.condition != expected:
+        yield f"{key}.condition", f"must be {expected!r}"
+    if config.first_size << config.doublings != config.view.size or config.first_size < 1:
+        units = len(level.generator.multipliers)
+        yield f"{key}.generator.multipliers", f"{units} units cannot double up to {config.view.size} pixels"
+    smallest = min(config.view.size // 2, config.condition.size if config.condition else config.view.size)
+    if smallest >> (len(level.discriminators.multipliers) - 1) < 1:
+        blocks = len(level.discriminators.multipliers)
+        yield f"{key}.discriminators.multipliers", f"{blocks} blocks halve {smallest} pixels to less than one"
+    if number == 1 and level.discriminators.matching:
+        yield f"{key}.discriminators.matching", "must be false: a first level has no condition to match"
+    if number == 1 and level.training.window is not None:
+        yield f"{key}.training.window", "must be null: the first level is trained on whole views"
+    if params.window(number) > params.view(max(number - 1, 1)).frames:
+        yield f"{key}.training.window", "longer than the condition"

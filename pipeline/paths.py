@@ -37,10 +37,22 @@ class Paths:
         return self.root / "artifacts" / f"level-{level}"
 
     def work(self, stage: str, inputs: str) -> Path:
-        """The folder in which a stage works until it publishes: it outlives a kill, and other inputs have another."""
-        folder = self.state / "work" / f"{stage}-{inputs[:16]}"
+        """The folder in which a stage works until it publishes: it outlives a kill, and other inputs have another.
+
+        It lies in the origin checkout: the copy that an experiment of DVC's runs in may be gone when it goes on.
+        """
+        folder = Paths(origin(self.root)).state / "work" / f"{stage}-{inputs[:16]}"
         folder.mkdir(parents=True, exist_ok=True)
         return folder
+
+
+def origin(root: Path) -> Path:
+    """The checkout that a folder belongs to: DVC runs experiments in copies under .dvc/tmp/exps of it."""
+    resolved = root.resolve()
+    for folder in resolved.parents:
+        if folder.match("*/.dvc/tmp/exps"):
+            return folder.parents[2]
+    return root
 
 
 def publish(finished: Path, out: Path) -> None:
@@ -60,7 +72,7 @@ def publish(finished: Path, out: Path) -> None:
         old.unlink(missing_ok=True)
 
 
-def write_atomic(path: Path, content: str | bytes) -> None:
+def write_atomic(path: Path, content: str | bytes | memoryview) -> None:
     """Write a whole file or nothing: to a temporary name, synced, then renamed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")

@@ -16,12 +16,6 @@ def generator(seed: int, level: int, stream: str, step: int, position: int) -> n
     return np.random.Generator(np.random.Philox(key=key, counter=counter))
 
 
-def normal(seed: int, level: int, stream: str, step: int, positions: range, size: int) -> np.ndarray:
-    """z ~ N(0, I): [positions, size] float32."""
-    draws = [generator(seed, level, stream, step, p).standard_normal(size, dtype=np.float32) for p in positions]
-    return np.stack(draws)
-
-
 def spread(counts: np.ndarray, n: int) -> np.ndarray:
     """`n` labels in the proportions of `counts`, largest remainders first, in ascending order: [n] int64.
 

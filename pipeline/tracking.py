@@ -20,7 +20,7 @@ from typing import Any
 from filelock import FileLock
 
 from pipeline.params import Params, fingerprint
-from pipeline.paths import Paths
+from pipeline.paths import Paths, origin
 
 EXPERIMENT = "hvg"
 FLUSH_EVERY = 10.0  # seconds: a write of MLflow's costs milliseconds, and as much for hundreds of values as for one
@@ -161,15 +161,6 @@ def runs_table(found: list[Found], last: int = 8) -> str:
     )
 
 
-def origin(root: Path) -> Path:
-    """The checkout that a folder belongs to: DVC runs experiments in copies under .dvc/tmp/exps of it."""
-    root = root.resolve()
-    for folder in root.parents:
-        if folder.match("*/.dvc/tmp/exps"):
-            return folder.parents[2]
-    return root
-
-
 def store_uri(paths: Paths | None = None) -> str:
     """Where the runs are: what `mlflow ui --backend-store-uri` takes."""
     return _uri_given() or f"sqlite:///{_database(paths or Paths())}"
@@ -180,7 +171,7 @@ def _uri_given() -> str | None:
 
 
 def _database(paths: Paths) -> Path:
-    return origin(paths.root) / "mlflow.db"
+    return origin(paths.root).resolve() / "mlflow.db"
 
 
 def _lock(paths: Paths) -> FileLock:
@@ -210,7 +201,7 @@ def _parent(client: Any, experiment: str, params: Params, paths: Paths) -> str:
     """This reproduction's run: that of the same checkout, experiment and parameters."""
     tags = {
         "hvg.name": "reproduction",
-        "hvg.root": str(origin(paths.root)),
+        "hvg.root": str(origin(paths.root).resolve()),
         "hvg.experiment": os.environ.get("DVC_EXP_NAME", ""),
         "hvg.params": fingerprint(params),
     }
@@ -226,7 +217,7 @@ def _parent(client: Any, experiment: str, params: Params, paths: Paths) -> str:
 def _child(client: Any, experiment: str, parent: str, name: str, inputs: str, paths: Paths) -> str:
     stage, *rest = name.split()
     level = re.search(r"\d+", " ".join(rest))
-    tags = {"hvg.name": name, "hvg.stage": stage, "hvg.inputs": inputs, "hvg.root": str(origin(paths.root))}
+    tags = {"hvg.name": name, "hvg.stage": stage, "hvg.inputs": inputs, "hvg.root": str(origin(paths.root).resolve())}
     for found in _search(client, experiment, " and ".join(f"tags.`{key}` = '{v}'" for key, v in tags.items() if v)):
         if found.info.status != "FINISHED" and found.data.tags.get("hvg.inputs", "") == inputs:
             client.update_run(found.info.run_id, status="RUNNING")

@@ -11,7 +11,7 @@ import argparse
 import shutil
 from collections.abc import Sequence
 
-from pipeline.data.windows import ViewReader
+from pipeline.data.windows import ViewReader, windows_of_videos
 from pipeline.params import fingerprint, load_params
 from pipeline.paths import Paths, publish
 from pipeline.stage import run_stage
@@ -26,13 +26,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--level", type=int, required=True)
     level = parser.parse_args(argv).level
     params, paths = load_params(), Paths()
-    chosen = params.levels[str(level)].generation
+    chosen = params.of_level(level).generation
     with workers() as us:
-        data = ViewReader(paths.pyramid, 1, "train")
+        data = ViewReader(paths.pyramid, 1, "train", in_memory=0)
+        trained_on = windows_of_videos(data.top_frames, params.factors, 1, params.window(1)) > 0
         below = {s: ViewReader(paths.samples(level - 1), level - 1, s) for s in SPLITS} if level > 1 else None
         folder = paths.artifact(level)
-        generators = {s: artifact.read(folder, sigma_of(s, params.sigma)).to(us.device) for s in SPLITS}
-        digests = [data.digest, *(reader.digest for reader in (below or {}).values()), artifact.digest(folder)]
+        generators = {s: artifact.read(folder, s, sigma_of(s, params.sigma)).to(us.device) for s in SPLITS}
+        digests = [data.digest, below["samples"].digest if below else None, artifact.digest(folder)]
         work = paths.work(
             f"generate-level-{level}", fingerprint(chosen, params.sigma, params.seed, digests, code_hash())
         )
@@ -42,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             params=chosen,
             sigma=params.sigma,
             seed=params.seed,
-            labels=data.labels,
+            labels=data.labels[trained_on],
             classes=data.classes,
             conditions=below,
             workers=us,

@@ -4,12 +4,14 @@
     torchrun --nproc-per-node 8 -m stages.train --level 2      by hand, on 8 GPUs
     python -m stages.train --level 2                           by hand, one worker
 
-Interrupted, the same command goes on from the last checkpoint in .hvg/work, as long as parameters, data and code are
-the same.
+Interrupted, the same command goes on from the last checkpoint in .hvg/work, as long as what training depends on is the
+same: parameters, data and code.
 """
 
 import argparse
 import contextlib
+import dataclasses
+import shutil
 from collections.abc import Sequence
 
 from pipeline import tracking
@@ -21,7 +23,7 @@ from pipeline.training import artifact
 from pipeline.training.batches import Batches
 from pipeline.training.checkpoint import code_hash
 from pipeline.training.distributed import workers
-from pipeline.training.generation import SPLITS, sigma_of, statistics
+from pipeline.training.generation import SPLITS, calibrate
 from pipeline.training.loop import train
 from pipeline.training.step import Networks
 
@@ -31,58 +33,34 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--level", type=int, required=True)
     level = parser.parse_args(argv).level
     params, paths = load_params(), Paths()
-    chosen = params.levels[str(level)]
+    chosen, t = params.of_level(level), params.of_level(level).training
     with workers() as us:
         real = ViewReader(paths.pyramid, level, "train")
-        pair = ViewReader(paths.pyramid, level - 1, "train") if level > 1 else None
-        below = {s: ViewReader(paths.samples(level - 1), level - 1, s) for s in SPLITS} if level > 1 else {}
+        below = {s: ViewReader(paths.samples(level - 1), level - 1, s) for s in SPLITS} if level > 1 else None
         config = params.level(level, len(real.classes))
-        made_from = [config, chosen.training, chosen.generation.recalibration, params.factors, params.sigma]
-        digests = [real.digest, *(reader.digest for reader in below.values())]
-        inputs = fingerprint(*made_from, params.seed, digests, code_hash())
-        work = paths.work(f"train-level-{level}", inputs)
-
-        t, generated = chosen.training, below.get("samples")
         batches = Batches(
             config,
             seed=params.seed,
             real=real,
-            real_condition=pair,
-            generated=generated,
+            real_condition=ViewReader(paths.pyramid, level - 1, "train") if level > 1 else None,
+            generated=below["samples"] if below else None,
             factors=params.factors,
             window=params.window(level),
         )
-        networks = Networks(
-            config,
-            seed=params.seed,
-            workers=us,
-            lr_generator=t.lr_generator,
-            lr_discriminator=t.lr_discriminator,
-            betas=t.betas,
-        )
-        first = (
-            tracking.run(params, f"train level {level}", inputs=inputs) if us.rank == 0 else contextlib.nullcontext()
-        )
-        with first as run:
+        networks = Networks(config, t, seed=params.seed, workers=us)
+        digests = [real.digest, below["samples"].digest if below else None]
+        matters = dataclasses.replace(t, checkpoint_every=1)  # how often makes no difference
+        inputs = fingerprint(config, matters, params.factors, params.seed, digests, code_hash())
+        work = paths.work(f"train-level-{level}", inputs)
+        tracked = tracking.run(params, f"train level {level}", inputs=inputs) if us.rank == 0 else None
+        with tracked or contextlib.nullcontext() as run:
             history = train(networks, batches, t, us, work, run.log if run else None)
-        calibrated = {
-            sigma_of(split, params.sigma): statistics(
-                networks.generator,
-                split=split,
-                sigma=sigma_of(split, params.sigma),
-                passes=chosen.generation.recalibration,
-                batch=t.batch,
-                seed=params.seed,
-                labels=real.labels,
-                condition=below.get(split),
-                workers=us,
-            )
-            for split in SPLITS
-        }
-        if us.rank == 0:
-            about = {"classes": list(real.classes), "iterations": t.iterations, "inputs": inputs}
-            artifact.write(work / "artifact", networks.generator, calibrated, history, about)
-            publish(work / "artifact", paths.artifact(level))
+            statistics = calibrate(networks.generator, batches, chosen, params.sigma, below, us)
+            if us.rank == 0:
+                about = {"classes": list(real.classes), "iterations": t.iterations, "inputs": inputs}
+                shutil.rmtree(work / "artifact", ignore_errors=True)  # of a run that was killed while it wrote
+                artifact.write(work / "artifact", networks.generator, statistics, history, about)
+                publish(work / "artifact", paths.artifact(level))
 
 
 if __name__ == "__main__":

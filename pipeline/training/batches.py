@@ -5,11 +5,12 @@ sees the same global batch and an interrupted run goes on with the same clips.
 """
 
 import logging
+import math
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int, Int64, UInt8
 from torch import Tensor
 
 from models.config import LevelConfig
@@ -38,7 +39,9 @@ class Clips:
 
 def to_unit(frames: UInt8[np.ndarray, "*b H W 3"]) -> Float[Tensor, "*b 3 H W"]:
     """Grey levels 0..255 -> [-1, 1], channels before height and width."""
-    return torch.from_numpy(np.moveaxis(frames, -1, -3).astype(np.float32)).div_(127.5).sub_(1)
+    # By numpy: batches are read ahead in a thread, where torch would start a second team of threads of its own.
+    channels_first = np.ascontiguousarray(np.moveaxis(frames, -1, -3), dtype=np.float32)
+    return torch.from_numpy(channels_first / np.float32(127.5) - np.float32(1))
 
 
 def to_bytes(video: Float[Tensor, "*b 3 H W"]) -> UInt8[np.ndarray, "*b H W 3"]:
@@ -49,6 +52,8 @@ def to_bytes(video: Float[Tensor, "*b 3 H W"]) -> UInt8[np.ndarray, "*b H W 3"]:
 
 class Batches:
     """The clips that one level is trained on.
+
+    PAPER: Eq. 3 draws the conditions of fakes from level l-1 afresh; here from a stored set of its samples.
 
     real: the readers of x^l and, above level 1, of x^{l-1}, of the pyramid's training split.
     generated: the reader of level l-1's samples; None at level 1, whose fakes take the data's labels alone.
@@ -72,12 +77,23 @@ class Batches:
         self.starts = windows_of_videos(real.top_frames, factors, config.level, window)
         self.videos = np.flatnonzero(self.starts)
         if not len(self.videos):
+            span = window * math.prod(factors[max(config.level - 2, 0) :])
             raise UserError(
-                f"level {config.level}: no video of the training split is long enough for a window of {window} frames;"
-                f" the longest has {int(real.n_frames.max())} in this view"
+                f"levels.{config.level}.training.window: {window} frames span {span} of the top view, and the longest"
+                f" video of the training split has {int(real.top_frames.max())}"
+            )
+        if config.classes and (self.labels < 0).any():
+            raise UserError(
+                f"data.classes: {int((self.labels < 0).sum())} training videos have no class;"
+                " give them one, or set data.classes=0 to ignore classes"
             )
         if short := len(self.starts) - len(self.videos):
             log.warning("%d of %d videos are shorter than a window and left out of training", short, len(self.starts))
+
+    @property
+    def labels(self) -> Int64[np.ndarray, " videos"]:
+        """The labels of the videos that the level is trained on."""
+        return self.real.labels[self.videos]
 
     def real_clips(self, update: int, positions: range) -> Clips:
         """Pairs (x^l, x^{l-1}) of the data with their labels, at the same place in every view."""
@@ -108,7 +124,7 @@ class Batches:
         draw = sampling.generator(self.seed, self.config.level, "fake", update, position)
         noise = draw.standard_normal(self.config.generator.noise, dtype=np.float32)
         if self.generated is None:
-            return {"noise": noise, "label": self.real.labels[self.videos[draw.integers(len(self.videos))]]}
+            return {"noise": noise, "label": self.labels[draw.integers(len(self.videos))]}
         video = int(draw.integers(len(self.generated)))
         below = self.factors[: self.config.level - 2]  # between the views of the samples and the lowest one
         starts = windows_of_videos(self.generated.n_frames[video : video + 1], below, self.config.level, self.window)

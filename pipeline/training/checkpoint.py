@@ -26,9 +26,10 @@ _CODE = ("models/*.py", "pipeline/training/*.py", "pipeline/sampling.py", "pipel
 
 
 def code_hash() -> str:
-    """A hash of the code that decides what a run computes."""
+    """A hash of the code that decides what a run computes; models/i3d.py is the metrics'."""
     digest = hashlib.sha256()
-    for file in sorted(path for pattern in _CODE for path in _ROOT.glob(pattern)):
+    files = {path for pattern in _CODE for path in _ROOT.glob(pattern)} - {_ROOT / "models" / "i3d.py"}
+    for file in sorted(files):
         digest.update(file.relative_to(_ROOT).as_posix().encode() + file.read_bytes())
     return digest.hexdigest()
 
@@ -38,8 +39,8 @@ def save(folder: Path, step: int, networks: Networks, extra: dict[str, Any]) -> 
     buffer = io.BytesIO()
     state = {part: getattr(networks, part).state_dict() for part in _PARTS}
     torch.save({"step": step, "extra": extra, **state}, buffer)
-    write_atomic(folder / f"checkpoint-{step:08d}.pt", buffer.getvalue())
-    for old in _files(folder)[KEPT:]:
+    write_atomic(folder / f"checkpoint-{step:08d}.pt", buffer.getbuffer())
+    for old in [*_files(folder)[KEPT:], *folder.glob(".checkpoint-*")]:  # the latter: of a write that was killed
         old.unlink()
 
 

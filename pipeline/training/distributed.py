@@ -51,15 +51,18 @@ class Workers:
 def workers() -> Iterator[Workers]:
     """This process's place in its job: NCCL where there are GPUs, gloo elsewhere; alone, no process group at all."""
     count = int(os.environ.get("WORLD_SIZE", "1"))
+    local = int(os.environ.get("LOCAL_RANK", "0"))
     if torch.cuda.is_available():
-        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        if local >= torch.cuda.device_count():
+            raise UserError(f"--workers: at most one a GPU, and there are {torch.cuda.device_count()} GPUs here")
+        device = torch.device("cuda", local)
         torch.cuda.set_device(device)
     else:
         device = torch.device("cpu")
     if count > 1:
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    try:
-        yield Workers(rank=int(os.environ.get("RANK", "0")), count=count, device=device)
-    finally:
-        if count > 1:
-            dist.destroy_process_group()
+        on_gpu = device.type == "cuda"
+        dist.init_process_group("nccl" if on_gpu else "gloo", device_id=device if on_gpu else None)
+    yield Workers(rank=int(os.environ.get("RANK", "0")), count=count, device=device)
+    # Not after an exception: taking the group down would wait for workers that wait for this one.
+    if count > 1:
+        dist.destroy_process_group()

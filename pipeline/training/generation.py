@@ -14,9 +14,9 @@ from models.unroll import Inputs, Statistics, recalibrate, unroll
 from pipeline import sampling
 from pipeline.data.store import StoreWriter
 from pipeline.data.windows import ViewReader
-from pipeline.params import GenerationParams, SigmaParams
+from pipeline.params import GenerationParams, LevelParams, SigmaParams
 from pipeline.progress import progress
-from pipeline.training.batches import to_bytes, to_unit
+from pipeline.training.batches import Batches, to_bytes, to_unit
 from pipeline.training.distributed import Workers
 
 log = logging.getLogger(__name__)
@@ -30,40 +30,38 @@ def sigma_of(split: str, sigma: SigmaParams) -> float:
     return {"samples": sigma.metrics, "figures": sigma.figures}[split]
 
 
-def statistics(
+def calibrate(
     generator: Generator,
-    *,
-    split: str,
-    sigma: float,
-    passes: int,
-    batch: int,
-    seed: int,
-    labels: np.ndarray,
-    condition: ViewReader | None,
+    batches: Batches,
+    params: LevelParams,
+    sigma: SigmaParams,
+    conditions: dict[str, ViewReader] | None,
     workers: Workers,
-) -> Statistics:
-    """Per-timestep statistics at full length for noise of deviation `sigma` (App. A; `passes` is 200 there).
+) -> dict[str, tuple[float, Statistics]]:
+    """By split of the samples: the sigma of its noise, and per-timestep statistics at full length for it (App. A).
 
-    labels: the data's, to draw from at level 1.
-    condition: level l-1's samples of the same split, whole and with their labels; None at level 1.
+    conditions: level l-1's samples by split, which are taken whole and with their labels. At level 1 labels are drawn
+        from the data that the level was trained on.
     """
-    config = generator.config
+    config, passes = generator.config, params.generation.recalibration
 
-    def batches() -> Iterator[Inputs]:
-        for step in progress(range(passes), desc=f"recalibrate level {config.level}, sigma {sigma:g}", unit="passes"):
-            noise, chosen, conditions = [], [], []
-            for position in workers.positions(batch):
-                draw = sampling.generator(seed, config.level, f"recalibrate-{split}", step, position)
-                noise.append(draw.standard_normal(config.generator.noise, dtype=np.float32) * sigma)
-                if condition is None:
-                    chosen.append(labels[draw.integers(len(labels))])
+    def inputs(split: str, deviation: float) -> Iterator[Inputs]:
+        for step in progress(range(passes), desc=f"recalibrate level {config.level}, {split}", unit="passes"):
+            noise, labels, videos = [], [], []
+            for position in workers.positions(params.training.batch):
+                draw = sampling.generator(batches.seed, config.level, f"recalibrate-{split}", step, position)
+                noise.append(draw.standard_normal(config.generator.noise, dtype=np.float32) * deviation)
+                if conditions is None:
+                    labels.append(batches.labels[draw.integers(len(batches.labels))])
                 else:
+                    condition = conditions[split]
                     video = int(draw.integers(len(condition)))
-                    conditions.append(condition.read(video, 0, int(condition.n_frames[video])))
-                    chosen.append(condition.labels[video])
-            yield _inputs(config, noise, chosen, conditions, workers.device)
+                    videos.append(condition.read(video, 0, int(condition.n_frames[video])))
+                    labels.append(condition.labels[video])
+            yield _inputs(config, noise, labels, videos, workers.device)
 
-    return recalibrate(generator, batches())
+    sigmas = {split: sigma_of(split, sigma) for split in SPLITS}
+    return {split: (deviation, recalibrate(generator, inputs(split, deviation))) for split, deviation in sigmas.items()}
 
 
 def generate(
@@ -81,7 +79,7 @@ def generate(
     """Generate a level's samples into a store; shards that are there already are not made again.
 
     generators: the level's, by split, each with its sigma's statistics.
-    labels: the data's; a level-1 sample's label keeps their proportions.
+    labels: those of the data that level 1 was trained on; its samples keep their proportions.
     conditions: level l-1's samples by split: sample i of a split is made from its sample i, whole, with its label.
     """
     config = generators["samples"].config
@@ -92,20 +90,17 @@ def generate(
         videos=len(rows),
         shard_videos=min(SHARD_VIDEOS, len(rows)),
     )
-    shards = range(0, len(rows), writer.shard_videos)
-    bar = progress(total=len(rows), desc=f"generate level {config.level}", unit="videos")
-    for number, first in enumerate(shards):
-        of_shard = rows.iloc[first : first + writer.shard_videos]
-        if not writer.done(first) and number % workers.count == workers.rank:
-            videos = []
-            for split, part in of_shard.groupby("split", sort=False):
-                for begin in range(0, len(part), params.batch):
-                    chosen = part.iloc[begin : begin + params.batch]
-                    condition = conditions[str(split)] if conditions else None
-                    videos.append(_videos(generators[str(split)], chosen, condition, seed, workers))
-            writer.write(config.level, first, np.concatenate(videos))
-        bar.update(len(of_shard))
-    bar.close()
+    missing = [first for first in range(0, len(rows), writer.shard_videos) if not writer.done(first)]
+    workers.wait()  # before anyone writes: all share out the same shards
+    mine = missing[workers.rank :: workers.count]
+    for first in progress(mine, desc=f"generate level {config.level}", unit="shards"):
+        videos = []
+        for split, part in rows.iloc[first : first + writer.shard_videos].groupby("split", sort=False):
+            for begin in range(0, len(part), params.batch):
+                chosen = part.iloc[begin : begin + params.batch]
+                condition = conditions[str(split)] if conditions else None
+                videos.append(_videos(generators[str(split)], chosen, condition, seed, workers))
+        writer.write(config.level, first, np.concatenate(videos))
     workers.wait()
     if workers.rank == 0:
         writer.finish(rows, kind="samples", classes=classes)

@@ -37,8 +37,8 @@ def train(
 ) -> History:
     """Train a level to `params.iterations`, from the newest checkpoint in `folder` where there is one.
 
-    The same bytes come out whether or not it was interrupted. On SIGTERM it writes a checkpoint after the iteration at
-    hand and exits with 143. Raises UserError when a loss is no number any more.
+    On a CPU the same bytes come out whether or not it was interrupted. On SIGTERM it writes a checkpoint after the
+    iteration at hand and exits with 143. Raises UserError when a loss is no number any more.
     """
     restored = checkpoint.load(folder, networks)
     start, extra = restored if restored else (0, {"history": [], "sums": {}})
@@ -68,8 +68,10 @@ def train(
                     speed = done * params.batch / (time.monotonic() - began)
                     on_log({**row, "clips_per_second": speed}, step)
             stop = workers.any(terminated())
-            if (step % params.checkpoint_every == 0 or step == params.iterations or stop) and workers.rank == 0:
-                checkpoint.save(folder, step, networks, {"history": history, "sums": means.sums})
+            if step % params.checkpoint_every == 0 or step == params.iterations or stop:
+                sums = means.shared(workers)
+                if workers.rank == 0:
+                    checkpoint.save(folder, step, networks, {"history": history, "sums": sums})
             if stop:
                 log.warning(
                     "level %d: terminated; iteration %d is saved, the same command goes on from it", level, step
@@ -80,28 +82,35 @@ def train(
 
 
 class _Means:
-    """Means of metrics since the last row; plain numbers, so that a checkpoint can hold them."""
+    """Means of metrics since the last row, over all workers. Their sums are plain numbers in a checkpoint."""
 
     def __init__(self, sums: dict[str, list[float]]) -> None:
-        self.sums = sums
+        self._sums = {name: (torch.tensor(total, dtype=torch.float64), count) for name, (total, count) in sums.items()}
 
     def add(self, metrics: Metrics) -> None:
         for name, value in metrics.items():
-            total = self.sums.setdefault(name, [0.0, 0.0])
-            total[0] += float(value)
-            total[1] += 1.0
+            total, count = self._sums.get(name, (0.0, 0))
+            self._sums[name] = (total + value.double(), count + 1)  # on its device: no waiting for a GPU
+
+    def shared(self, workers: Workers) -> dict[str, list[float]]:
+        """The sums as their means over all workers, and from here on the same on each."""
+        if not self._sums:
+            return {}
+        totals = workers.mean(torch.stack([total.to(workers.device) for total, _ in self._sums.values()]))
+        counts = [count for _, count in self._sums.values()]
+        self._sums = dict(zip(self._sums, zip(totals, counts, strict=True), strict=True))
+        return {name: [float(total), float(count)] for name, (total, count) in self._sums.items()}
 
     def take(self, workers: Workers) -> dict[str, float]:
-        values = torch.tensor([total / n for total, n in self.sums.values()], device=workers.device)
-        row = dict(zip(self.sums, workers.mean(values).tolist(), strict=True))
-        self.sums.clear()
+        row = {name: total / count for name, (total, count) in self.shared(workers).items()}
+        self._sums.clear()
         return row
 
 
 def _clips(
     batches: Batches, first: int, end: int, per_iteration: int, params: TrainingParams, workers: Workers
 ) -> Iterator[Clips]:
-    """The clips of every update, read ahead by one: real and fake ones for D's updates, fake ones for G's, the last."""
+    """The clips of every update, read ahead: real and fake ones for D's updates, fake ones for G's, the last."""
     positions = workers.positions(params.batch)
     wanted = (
         (make, update)

@@ -14,6 +14,7 @@ from models.discriminator import Discriminators, Outputs
 from models.generator import Generator
 from models.layers import power_iteration
 from models.losses import discriminator_loss, generator_loss
+from pipeline.params import TrainingParams
 from pipeline.training.batches import Clips
 from pipeline.training.distributed import Workers
 
@@ -29,18 +30,18 @@ class Networks:
     def __init__(
         self,
         config: LevelConfig,
+        params: TrainingParams,
         *,
         seed: int,
         workers: Workers,
-        lr_generator: float,
-        lr_discriminator: float,
-        betas: tuple[float, float],
     ) -> None:
         torch.manual_seed((seed << 8) + config.level)
         self.generator = Generator(config).to(workers.device)
         self.discriminators = Discriminators(config).to(workers.device)
-        self.optimizer_g = torch.optim.Adam(self.generator.parameters(), lr=lr_generator, betas=betas)
-        self.optimizer_d = torch.optim.Adam(self.discriminators.parameters(), lr=lr_discriminator, betas=betas)
+        self.optimizer_g = torch.optim.Adam(self.generator.parameters(), lr=params.lr_generator, betas=params.betas)
+        self.optimizer_d = torch.optim.Adam(
+            self.discriminators.parameters(), lr=params.lr_discriminator, betas=params.betas
+        )
         self._synced_g = _synced(self.generator, workers)
         self._synced_d = _synced(self.discriminators, workers)
 

@@ -41,7 +41,7 @@ def test_a_reproduction_has_children_with_curves_and_files(paths, tmp_path):
         other.log({"random_i3d_fvd": 3.5})
     parent, first, second = tracking.find_runs(paths)
     assert (parent.name, parent.parent, parent.status) == ("reproduction", None, "FINISHED")
-    assert parent.params["levels.2.training.batch"] == "16"
+    assert parent.params["levels.2.training.batch"] == str(PARAMS.levels["2"].training.batch)
     assert (first.name, first.parent, first.id) == ("train level 1", parent.id, run.id)
     assert first.tags["hvg.level"] == "1" and first.tags["hvg.stage"] == "train"
     assert (first.status, first.params, first.metrics["loss"]) == ("FINISHED", {"generator.channels": "16"}, 1.0)

@@ -15,18 +15,21 @@ def published(tmp_path):
     generator = networks(2).generator
     clips = batches(2).fake_clips(0, range(4))
     inputs = dummy(clips)
-    statistics = {sigma: recalibrate(generator, [dummy(clips, sigma)]) for sigma in (1.0, 0.5)}
+    statistics = {
+        split: (sigma, recalibrate(generator, [dummy(clips, sigma)]))
+        for split, sigma in (("samples", 1.0), ("figures", 0.5))
+    }
     artifact.write(tmp_path, generator, statistics, [{"step": 1, "loss": 0.5}], {"classes": ["a", "b", "c"]})
     return tmp_path, generator, statistics, inputs
 
 
 def test_what_is_published_generates_the_same(published):
     folder, generator, statistics, inputs = published
-    for sigma in (1.0, 0.5):
-        read = artifact.read(folder, sigma)
+    for split, (sigma, values) in statistics.items():
+        read = artifact.read(folder, split, sigma)
         assert read.config == SECOND
         assert not read.training
-        use_statistics(generator, statistics[sigma])
+        use_statistics(generator, values)
         assert torch.equal(read(*inputs), generator.eval()(*inputs))
     assert (folder / "history.csv").read_text() == "step,loss\n1,0.5\n"
 
@@ -39,15 +42,15 @@ def test_the_same_generator_gives_the_same_bytes(published, tmp_path):
 
 def test_files_that_do_not_belong_together_are_refused(published):
     folder = published[0]
-    with pytest.raises(UserError, match=r"statistics for sigma \[0\.5, 1\.0\], none for 0\.7"):
-        artifact.read(folder, 0.7)
+    with pytest.raises(UserError, match=r"recalibrated for sigma 0\.5, not 0\.7"):
+        artifact.read(folder, "figures", 0.7)
     config = json.loads((folder / "config.json").read_text())
     config["config"]["generator"]["channels"] = 4
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(UserError, match=r"does not fit config\.json"):
-        artifact.read(folder, 1.0)
+        artifact.read(folder, "samples", 1.0)
     (folder / "generator.safetensors").write_bytes(b"no tensors")
     with pytest.raises(UserError, match="no trained level here"):
-        artifact.read(folder, 1.0)
+        artifact.read(folder, "samples", 1.0)
     with pytest.raises(UserError, match="no trained level here"):
-        artifact.read(folder / "elsewhere", 1.0)
+        artifact.read(folder / "elsewhere", "samples", 1.0)

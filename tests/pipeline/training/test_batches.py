@@ -72,7 +72,16 @@ def test_rounding_noise_is_one_grey_level_wide():
 
 
 def test_too_long_a_window_and_an_uneven_batch_are_refused():
-    with pytest.raises(UserError, match="no video of the training split is long enough for a window of 9 frames"):
+    with pytest.raises(
+        UserError, match=r"levels\.2\.training\.window: 9 frames span 18 of the top view, and the longest .* has 12"
+    ):
         batches(2, window=9)
     with pytest.raises(UserError, match="a batch of 5 cannot be shared equally by 2 workers"):
         Workers(rank=0, count=2, device=ALONE.device).positions(5)
+
+
+def test_a_training_video_without_a_class_is_refused():
+    low, top, labels = views()
+    unknown = np.where(np.arange(6) == 4, -1, labels)
+    with pytest.raises(UserError, match=r"data\.classes: 1 training videos have no class"):
+        batches(2, real=MemoryReader(top, unknown), real_condition=MemoryReader(low, unknown, 2))

@@ -5,32 +5,26 @@ import pytest
 
 from models.unroll import use_statistics
 from pipeline.data.windows import ViewReader
-from pipeline.params import GenerationParams, SigmaParams
-from pipeline.training.generation import SPLITS, generate, sigma_of, statistics
-from tests.pipeline.training.tiny import ALONE, networks
+from pipeline.params import GenerationParams, LevelParams, SigmaParams
+from pipeline.training.generation import SPLITS, calibrate, generate
+from tests.models.level_configs import FIRST
+from tests.pipeline.training.tiny import ALONE, TRAINING, batches, networks
 
 PARAMS = GenerationParams(videos=7, figures=3, batch=2, recalibration=2)
+LEVEL = LevelParams(
+    condition="", generator=FIRST.generator, discriminators=FIRST.discriminators, training=TRAINING, generation=PARAMS
+)
 SIGMA = SigmaParams(metrics=1.0, figures=0.5)
 LABELS = np.array([0, 0, 1, 2])
 
 
 def make(level, store, conditions=None, params=PARAMS):
-    generators = {}
-    for split in SPLITS:
-        generator = networks(level).generator
-        values = statistics(
-            generator,
-            split=split,
-            sigma=sigma_of(split, SIGMA),
-            passes=2,
-            batch=4,
-            seed=0,
-            labels=LABELS,
-            condition=conditions[split] if conditions else None,
-            workers=ALONE,
-        )
-        use_statistics(generator, values)
-        generators[split] = generator.eval()
+    chosen = replace(LEVEL, generation=params)
+    calibrated = calibrate(networks(level).generator, batches(level), chosen, SIGMA, conditions, ALONE)
+    assert {split: sigma for split, (sigma, _) in calibrated.items()} == {"samples": 1.0, "figures": 0.5}
+    generators = {split: networks(level).generator.eval() for split in SPLITS}
+    for split, generator in generators.items():
+        use_statistics(generator, calibrated[split][1])
     generate(
         generators,
         store=store,

@@ -86,4 +86,4 @@ def dummy(clips: Clips, sigma: float = 1.0) -> Inputs:
 
 def networks(level: int, workers: Workers = ALONE) -> Networks:
     config = {1: FIRST, 2: SECOND}[level]
-    return Networks(config, seed=0, workers=workers, lr_generator=1e-3, lr_discriminator=1e-3, betas=(0.0, 0.999))
+    return Networks(config, TRAINING, seed=0, workers=workers)
