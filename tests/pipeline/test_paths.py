@@ -1,4 +1,4 @@
-from pipeline.paths import Paths, publish, write_atomic
+from pipeline.paths import Paths, origin, publish, write_atomic
 
 
 def test_publish_replaces_a_folder_whole(tmp_path):
@@ -31,3 +31,12 @@ def test_work_is_named_by_its_inputs(tmp_path):
     assert first != second
     assert first == paths.work("train-level-1", "a" * 64)
     assert first.is_dir()
+
+
+def test_experiments_belong_to_their_checkout(tmp_path):
+    copy = tmp_path / ".dvc" / "tmp" / "exps" / "tmpabc"
+    copy.mkdir(parents=True)
+    assert origin(copy) == tmp_path.resolve()
+    assert origin(tmp_path) == tmp_path
+    assert Paths(copy).work("train-level-1", "a" * 64).is_relative_to(tmp_path / ".hvg")
+    assert Paths(copy).samples(1).is_relative_to(copy)

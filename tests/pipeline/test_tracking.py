@@ -3,8 +3,8 @@
 import os
 import subprocess
 import sys
-import time
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -95,16 +95,15 @@ def test_the_table_shows_what_differs(paths):
     assert "random_i3d_fvd" in table
 
 
-def test_many_values_cost_little(paths):
-    with tracking.run(PARAMS, "cost", inputs="e", paths=paths) as run:
-        start = time.perf_counter()
-        for step in range(400):
-            run.log({"a": 1.0, "b": 2.0, "c": 3.0, "d": 4.0, "e": 5.0}, step=step)
-        run.flush()
-        assert (time.perf_counter() - start) / 400 < 0.02  # seconds a step with five values
-
-
-def test_experiments_belong_to_their_checkout(tmp_path):
-    copy = tmp_path / ".dvc" / "tmp" / "exps" / "tmpabc"
-    assert tracking.origin(copy) == tmp_path.resolve()
-    assert tracking.origin(tmp_path) == tmp_path.resolve()
+def test_every_child_shows_its_own_numbers():
+    start = datetime(2026, 1, 1, tzinfo=UTC)
+    common = {"status": "FINISHED", "start": start, "params": {}, "tags": {}}
+    found = [tracking.Found(id="p", name="reproduction", parent=None, metrics={}, **common)]
+    for name, loss in (("train level 1", 1.5), ("train level 2", 2.5)):
+        found.append(tracking.Found(id=name, name=name, parent="p", metrics={"loss": loss}, **common))
+    assert [line.split() for line in tracking.runs_table(found).splitlines()[-4:]] == [
+        ["train", "level", "1", "FINISHED"],
+        ["loss", "1.5"],
+        ["train", "level", "2", "FINISHED"],
+        ["loss", "2.5"],
+    ]
