@@ -21,7 +21,8 @@ def build(params: Params, paths: Paths, runs: list[dict[str, str]]) -> Path:
 
     Raises UserError where an earlier stage has not made what the page shows.
     """
-    needed = [paths.reports / "metrics.json", paths.reports / "psd.csv"]
+    config = paths.artifact(params.n_levels) / "config.json"
+    needed = [paths.reports / "metrics.json", paths.reports / "psd.csv", config]
     histories = {level: paths.artifact(level) / "history.csv" for level in range(1, params.n_levels + 1)}
     for path in (*needed, *histories.values()):
         if not path.is_file():
@@ -34,17 +35,16 @@ def build(params: Params, paths: Paths, runs: list[dict[str, str]]) -> Path:
         publish(media, paths.reports / MEDIA)
     finally:
         shutil.rmtree(media, ignore_errors=True)
-    decoded = facts.decoded(paths.pyramid)
     page = Page(
         levels=facts.levels(params),
-        classes=decoded.classes if params.data.classes is None else params.data.classes,
+        classes=json.loads(config.read_text())["config"]["classes"],
         sigma=params.sigma.figures,
         show=show,
         metrics=metric_rows(evaluation["metrics"]),
         protocol=protocol_rows(evaluation["protocol"]),
         curves={f"Level {level}": plots.curves(pd.read_csv(path)) for level, path in histories.items()},
         spectra=plots.spectra(pd.read_csv(needed[1])),
-        decoded=decoded,
+        decoded=facts.decoded(paths.pyramid),
         environment=facts.environment(paths.root),
         runs=runs,
         params=paths.params.read_text(),

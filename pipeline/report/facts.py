@@ -32,7 +32,6 @@ class Decoded:
     """What became of the listed videos."""
 
     splits: list[tuple[str, int, int, str]]  # split, videos, frames of the top view, seconds
-    classes: int
     lists: list[Listed]
 
 
@@ -48,7 +47,7 @@ def decoded(pyramid: Path) -> Decoded:
         _listed(pyramid / "missing.csv", "Missing", "annotated, but no such file"),
         _listed(pyramid / "unlisted.csv", "Not listed", "video files that no annotation names"),
     ]
-    return Decoded(splits, videos.loc[videos["label"] >= 0, "label"].nunique(), lists)
+    return Decoded(splits, lists)
 
 
 def _listed(path: Path, title: str, note: str) -> Listed:

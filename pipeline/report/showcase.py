@@ -65,7 +65,8 @@ def showcase(params: Params, paths: Paths, split: str, folder: Path) -> Showcase
     writer = _Writer(folder, seconds / speed, view.frames)
 
     chosen = choose_rows(samples[-1].labels, ROWS)
-    partners = real_partners(samples[-1].labels[chosen], real, view.frames)
+    others = real if split == "train" else ViewReader(paths.pyramid, top, "train", in_memory=0)
+    partners = real_partners(samples[-1].labels[chosen], (real, others), view.frames)
     rows, strips = [], []
     for number, (index, partner) in enumerate(zip(chosen, partners, strict=True), start=1):
         name = class_name(samples[-1], index) or f"Sample {number}"
@@ -75,7 +76,8 @@ def showcase(params: Params, paths: Paths, split: str, folder: Path) -> Showcase
             levels.append(writer.clip(f"sample-{number}-level-{level}", frames, f"Level {level}", f"Sample of {name}"))
         clip = None
         if partner is not None:
-            frames = real.read(partner, 0, view.frames)
+            reader, video = partner
+            frames = reader.read(video, 0, view.frames)
             clip = writer.clip(f"real-{number}", frames, "Real", f"Real clip beside the sample of {name}")
         rows.append(Row(name, levels, clip))
         if number <= STRIPS:
@@ -104,17 +106,27 @@ def choose_rows(labels: np.ndarray, n: int) -> list[int]:
     return sorted(range(len(labels)), key=lambda i: (occurrence[i], labels[i]))[:n]
 
 
-def real_partners(labels: np.ndarray, real: ViewReader, frames: int) -> list[int | None]:
-    """A real video for each sample, of its class and long enough, another one each time while there are others."""
+def real_partners(
+    labels: np.ndarray, readers: Sequence[ViewReader], frames: int
+) -> list[tuple[ViewReader, int] | None]:
+    """A real video for each sample, of its class and long enough, another one each time while there are others.
+
+    It comes from the first reader that has one: a small held-out split lacks classes.
+    """
     used: dict[int, int] = {}
-    partners: list[int | None] = []
+    partners: list[tuple[ViewReader, int] | None] = []
     for label in labels.tolist():
-        same = real.n_frames >= frames if label < 0 else (real.n_frames >= frames) & (real.labels == label)
-        fitting_videos = np.flatnonzero(same)
         turn = used.get(label, 0)
         used[label] = turn + 1
-        partners.append(int(fitting_videos[turn % len(fitting_videos)]) if len(fitting_videos) else None)
+        found = [(reader, np.flatnonzero(_fits(reader, label, frames))) for reader in readers]
+        some = next(((reader, videos) for reader, videos in found if len(videos)), None)
+        partners.append(None if some is None else (some[0], int(some[1][turn % len(some[1])])))
     return partners
+
+
+def _fits(reader: ViewReader, label: int, frames: int) -> np.ndarray:
+    long_enough = reader.n_frames >= frames
+    return long_enough if label < 0 else long_enough & (reader.labels == label)
 
 
 def class_name(reader: ViewReader, index: int) -> str:

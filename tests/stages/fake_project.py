@@ -1,5 +1,6 @@
 """A finished reproduction, made in a moment: what evaluate and report read, with awkward names in it."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +44,7 @@ def make_project(root: Path, *, videos: int = 6, classes: tuple[str, ...] = CLAS
         columns = {"loss_discriminator": 2 - steps / 60, "accuracy_real_spatial": steps / 60}
         columns |= {"accuracy_fake_spatial": 1 - steps / 80, "loss_generator": np.sin(steps)}
         pd.DataFrame({"step": steps, **columns}).to_csv(paths.artifact(level) / "history.csv", index=False)
+        (paths.artifact(level) / "config.json").write_text(json.dumps({"config": {"classes": len(classes)}}))
     return paths
 
 
