@@ -12,7 +12,7 @@ test: $(VENV)/.done  ## the fast tests
 	$(VENV)/bin/python -m pytest
 
 slow: $(VENV)/.done  ## the slow ones: whole pipelines
-	$(VENV)/bin/python -m pytest -m "slow and not browser"
+	$(VENV)/bin/python -m pytest -m slow
 
 check: $(VENV)/.done  ## style, types, and which module may import which
 	$(VENV)/bin/ruff check

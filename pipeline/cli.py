@@ -1,5 +1,6 @@
 """The command line. Heavy libraries are imported by the commands that need them: `hvg --help` answers at once."""
 
+import contextlib
 import json
 import logging
 import os
@@ -8,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 
@@ -18,6 +20,7 @@ from pipeline.paths import Paths
 
 STAGES = ("make-shapes", "decode", "train", "generate", "evaluate", "report")
 PER_LEVEL = ("train", "generate")
+POOLED = ("make-shapes", "decode")  # one process, which has workers of its own
 PATHS = Paths()
 
 
@@ -48,7 +51,7 @@ def cli() -> None:
 @click.option("--level", type=click.IntRange(min=1), help="The level, for train and generate.")
 @click.option("--key", help="The entry of params' shapes, for make-shapes.")
 @click.option("--workers", type=click.IntRange(min=1), envvar="HVG_WORKERS",
-              help="Processes. Default: HVG_WORKERS, or one a GPU (train, generate), else 1.")  # fmt: skip
+              help="Processes. Default: HVG_WORKERS, or one a GPU (train, generate), one a core (decode).")  # fmt: skip
 @click.option("--retries", type=click.IntRange(min=0), default=1, show_default=True, envvar="HVG_RETRIES",
               help="How often a crash is tried again.")  # fmt: skip
 @click.option("--deadline", type=click.FloatRange(min=0, min_open=True), metavar="MIN", envvar="HVG_DEADLINE",
@@ -67,11 +70,18 @@ def run(stage: str, level: int | None, key: str | None, workers: int | None, ret
     from pipeline.tether import die_with_parent
 
     args = _stage_arguments(stage, level, key)
+    processes = 1
+    if stage in PER_LEVEL:
+        processes = workers or _workers(int(level or 1))
+    elif stage in POOLED:
+        args += [] if workers is None else ["--workers", str(workers)]
+    elif _given("workers"):  # HVG_WORKERS is meant for the others
+        raise UserError(f"--workers: {stage} runs in one process; leave it out")
     if "DVC_STAGE" in os.environ:
         die_with_parent()  # DVC, if killed, leaves its commands running
-    name = " ".join([stage, *(a.removeprefix("--") for a in args)])  # train level 2
+    name = " ".join([stage, *([f"level {level}"] if level else []), *([key] if key else [])])  # train level 2
     log = PATHS.state / "logs" / f"{name.replace(' ', '-')}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
-    job = Job(module=f"stages.{stage.replace('-', '_')}", args=tuple(args), workers=workers or _workers(stage))
+    job = Job(module=f"stages.{stage.replace('-', '_')}", args=tuple(args), workers=processes)
     plan = Plan(
         stage=stage,
         name=name,
@@ -79,7 +89,7 @@ def run(stage: str, level: int | None, key: str | None, workers: int | None, ret
         retries=retries,
         deadline=None if deadline is None else deadline * 60,
     )
-    with prefect_server(PATHS.state) as url:
+    with _alone(name), prefect_server(PATHS.state) as url:
         os.environ[API_URL] = url
         os.environ.setdefault("PREFECT_HOME", str((PATHS.state / "prefect").resolve()))
         try:
@@ -106,14 +116,37 @@ def _stage_arguments(stage: str, level: int | None, key: str | None) -> list[str
     return [] if key is None else ["--key", key]
 
 
-def _workers(stage: str) -> int:
-    """One a GPU for training and generating, found without importing torch; 1 elsewhere."""
-    if stage not in PER_LEVEL or not (command := shutil.which("nvidia-smi")):
+def _given(option: str) -> bool:
+    """Whether an option stands on the command line, not in the environment."""
+    return click.get_current_context().get_parameter_source(option) is click.core.ParameterSource.COMMANDLINE
+
+
+def _workers(level: int) -> int:
+    """As many as there are GPUs and as share the level's batch equally, found without importing torch; 1 elsewhere."""
+    from pipeline.params import load_params
+
+    if not (command := shutil.which("nvidia-smi")):
         return 1
     if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
-        return max(1, len([device for device in visible.split(",") if device.strip()]))
-    listed = subprocess.run([command, "-L"], capture_output=True, text=True, check=False)
-    return max(1, listed.stdout.count("GPU "))
+        gpus = len([device for device in visible.split(",") if device.strip()])
+    else:
+        gpus = subprocess.run([command, "-L"], capture_output=True, text=True, check=False).stdout.count("GPU ")
+    batch = load_params(PATHS.params).of_level(level).training.batch
+    return max((count for count in range(1, gpus + 1) if batch % count == 0), default=1)
+
+
+@contextlib.contextmanager
+def _alone(name: str) -> Iterator[None]:
+    """Refuse to run a stage twice at a time in one checkout: both would write to one folder."""
+    from filelock import FileLock, Timeout
+
+    folder = PATHS.state / "locks"
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder / f"{name.replace(' ', '-')}.lock", timeout=0):
+            yield
+    except Timeout as error:
+        raise UserError(f"{name}: already running in this checkout; wait for it or stop it") from error
 
 
 @cli.command(context_settings={"ignore_unknown_options": True}, short_help="Run every stage that is out of date.")
@@ -127,7 +160,22 @@ def repro(targets: tuple[str, ...]) -> None:
     """
     from pipeline.launch.repro import run_dvc_repro
 
+    _check_inputs()
     sys.exit(run_dvc_repro(PATHS.state, targets))
+
+
+def _check_inputs() -> None:
+    """Whether what params.yaml names is there: before hours of training, not after them."""
+    from pipeline.params import load_params
+    from pipeline.paths import origin
+
+    params = load_params(PATHS.params)
+    if not params.rendered and not (PATHS.root / params.data.listing).is_file():
+        raise UserError(f"data.listing: {params.data.listing} does not exist; `hvg index` writes it")
+    for key in ("i3d_k400", "i3d_k600"):
+        weights = getattr(params.evaluation, key)
+        if weights is not None and not (origin(PATHS.root) / weights).is_file():
+            raise UserError(f"evaluation.{key}: {weights} does not exist; null takes a random I3D instead")
 
 
 @cli.command(short_help="Choose or change the active recipe, params.yaml.")
@@ -151,7 +199,7 @@ def recipe(name: str | None, settings: tuple[str, ...], force: bool, listing: bo
     params = apply_recipe(PATHS, name, settings, force=force)
     click.echo(f"{PATHS.params}: {name or 'changed'}{''.join(f', {setting}' for setting in settings)}")
     root = (PATHS.root / params.data.root).expanduser()
-    if not root.is_dir() and params.data.root not in {f"data/{key}" for key in params.shapes}:
+    if not root.is_dir() and not params.rendered:
         click.echo(f"data.root {params.data.root} does not exist yet: put the videos there and run `hvg index`, "
                    "or give another by `hvg recipe --set data.root=PATH`")  # fmt: skip
         return
@@ -169,7 +217,7 @@ def _index() -> None:
     from pipeline.params import load_params
 
     params = load_params(PATHS.params)
-    if params.data.root in {f"data/{key}" for key in params.shapes}:
+    if params.rendered:
         click.echo(f"{params.data.root}: make-shapes renders it and writes the listing; next: hvg repro")
         return
     changed = prepare_listing(params, PATHS)

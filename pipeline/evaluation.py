@@ -26,6 +26,8 @@ from pipeline.sampling import generator
 
 log = logging.getLogger(__name__)
 BATCH = 8  # clips in memory at a time
+RANDOM_VIDEOS = 64  # at most, of each side, where the I3D is random: numbers that mean little are not worth hours
+PSD_SET = 600  # videos at most in each set of spectra (App. D)
 
 
 @dataclass(frozen=True)
@@ -44,8 +46,9 @@ def evaluate(params: Params, paths: Paths) -> Evaluation:
     split = real_split(paths.pyramid, chosen.split, params.view(top).frames)
     real = ViewReader(paths.pyramid, top, split, in_memory=0)  # each clip is read once
     generated = ViewReader(paths.samples(top), top, "samples", in_memory=0)
-    real_clips = choose_clips(params, real, "real")
-    generated_clips = choose_clips(params, generated, "generated")
+    most = min(chosen.videos, RANDOM_VIDEOS) if networks.logits.random and networks.pooled.random else chosen.videos
+    real_clips = choose_clips(params, real, "real", most)
+    generated_clips = choose_clips(params, generated, "generated", most)
     fewest = min(len(real_clips), len(generated_clips))
     if fewest < 2:
         raise UserError(f"evaluation.videos: at least 2 of each side, not {len(real_clips)} and {len(generated_clips)}")
@@ -103,14 +106,14 @@ def real_split(pyramid: Path, wanted: str, frames: int) -> str:
     raise UserError(f"evaluation.split: neither {wanted!r} nor 'train' has two videos of {frames} frames in {pyramid}")
 
 
-def choose_clips(params: Params, reader: ViewReader, side: str) -> list[tuple[int, int]]:
-    """(video, first frame) of at most evaluation.videos clips of full length, in random order, one of a video."""
+def choose_clips(params: Params, reader: ViewReader, side: str, most: int) -> list[tuple[int, int]]:
+    """(video, first frame) of at most `most` clips of full length, in random order, one of a video."""
     top = params.n_levels
     factors = [params.time_factor(level) for level in range(2, top + 1)]
     starts = windows_of_videos(reader.n_frames, factors, 1, params.view(1).frames)
     order = generator(params.seed, top, f"evaluation {side} videos", 0, 0).permutation(np.flatnonzero(starts))
     clips = []
-    for video in order[: params.evaluation.videos].tolist():
+    for video in order[:most].tolist():
         uniform = generator(params.seed, top, f"evaluation {side} starts", 0, int(reader.rows[video])).random()
         clips.append((video, start_in_view(choose_start(uniform, int(starts[video])), factors, top)))
     return clips
@@ -133,7 +136,7 @@ def psd_table(real: Measured, generated: Measured, shown: Sequence[int], sets: i
     """A row for every frame and frequency: the mean spectra and their deviation over sets of videos."""
     columns = {}
     for side, measured in (("real", real), ("generated", generated)):
-        mean, deviation = over_sets(torch.cat(measured.spectra), sets)
+        mean, deviation = over_sets(torch.cat(measured.spectra)[: sets * PSD_SET], sets)
         columns |= {f"{side}_mean": mean.flatten().tolist(), f"{side}_deviation": deviation.flatten().tolist()}
     bins = real.spectra[0].shape[-1]
     frames = np.repeat(shown, bins)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from itertools import pairwise
@@ -133,6 +134,11 @@ class Params:
         return len(self.levels)
 
     @property
+    def rendered(self) -> bool:
+        """Whether the videos are made by make-shapes, listing included."""
+        return self.data.root in {f"data/{key}" for key in self.shapes}
+
+    @property
     def factors(self) -> tuple[int, ...]:
         """K_T between successive views, lowest first."""
         return tuple(self.time_factor(level) for level in range(2, self.n_levels + 1))
@@ -244,10 +250,16 @@ def _impossible(params: Params) -> Iterator[tuple[str, str]]:
             most = getattr(params.levels[low].generation, name)
             if getattr(params.levels[high].generation, name) > most:
                 yield f"levels.{high}.generation.{name}", f"each needs a sample of level {low}, which makes {most}"
+    if params.evaluation.videos < 2:
+        yield "evaluation.videos", "must be at least 2: one video has no covariance"
     most = params.levels[params.last].generation.videos
     if params.evaluation.videos > most:
         yield "evaluation.videos", f"level {params.last} generates only {most} (levels.{params.last}.generation.videos)"
+    if Path(params.data.listing).is_absolute() or ".." in Path(params.data.listing).parts:
+        yield "data.listing", "must lie in the project"
     for key, shapes in params.shapes.items():
+        if not re.fullmatch("[a-z0-9][a-z0-9-]*", key) or key in ("pyramid", "samples"):
+            yield "shapes", f"{key!r} names a folder of data/: small letters, digits and -, not pyramid or samples"
         if shapes.size % 2:
             yield f"shapes.{key}.size", "must be even (H.264 4:2:0)"
     frames = params.view(params.n_levels).frames

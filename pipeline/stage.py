@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable
@@ -15,13 +16,14 @@ JOB = "HVG_JOB"  # set by the launcher in the processes of its job
 # Begins a stage's last word to its launcher, "<separator>exit <code> <message>". torchrun tells its caller no more than
 # "something failed", in 40 lines; the launcher shows what came before this line and reports what stands in it.
 LAST_WORD = "\x1e"
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 class _Handler(logging.Handler):
-    """Log lines that leave a live progress bar whole."""
+    """Log lines that leave a live progress bar whole. What they quote, such as file names, controls no terminal."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        write_line(self.format(record))
+        write_line(_CONTROL.sub(lambda letter: ascii(letter[0])[1:-1], self.format(record)))
 
 
 def set_up_logging() -> None:

@@ -54,10 +54,6 @@ class Run:
         for first in range(0, len(entries), 100):  # MLflow's limit a request
             self._client.log_batch(self.id, params=entries[first : first + 100])
 
-    def artifact(self, path: Path, folder: str | None = None) -> None:
-        """Keep a file with the run, under `folder`."""
-        self._client.log_artifact(self.id, str(path), folder)
-
     def flush(self) -> None:
         """Write what is still held back."""
         while self._metrics:
@@ -107,9 +103,16 @@ def run(params: Params, name: str, *, inputs: str = "", paths: Paths | None = No
         status = "KILLED"
         raise
     finally:
-        opened.flush()
-        for run_id in (child, parent):
-            client.set_terminated(run_id, status)
+        try:
+            opened.flush()
+        finally:
+            for run_id in (child, parent):
+                client.set_terminated(run_id, status)
+
+
+def keep(run_id: str, file: Path, paths: Paths | None = None) -> None:
+    """Keep a file with a run."""
+    _client(paths or Paths()).log_artifact(run_id, str(file))
 
 
 def find_runs(paths: Paths | None = None, name: str | None = None) -> list[Found]:
@@ -123,16 +126,6 @@ def find_runs(paths: Paths | None = None, name: str | None = None) -> list[Found
         return []
     where = f"tags.`hvg.name` = '{name}'" if name else ""
     return sorted((_found(run) for run in _search(client, experiment.experiment_id, where)), key=lambda run: run.start)
-
-
-def history(run_id: str, paths: Paths | None = None) -> dict[str, list[tuple[int, float]]]:
-    """The curves of a run: (step, value) of every metric by step. A step that was done twice counts as last done."""
-    client = _client(paths or Paths())
-    curves = {}
-    for key in client.get_run(run_id).data.metrics:
-        values = sorted(client.get_metric_history(run_id, key), key=lambda metric: metric.timestamp)
-        curves[key] = sorted({metric.step: metric.value for metric in values}.items())
-    return curves
 
 
 def runs_table(found: list[Found], last: int = 8) -> str:
@@ -202,7 +195,7 @@ def _parent(client: Any, experiment: str, params: Params, paths: Paths) -> str:
     """This reproduction's run: that of the same checkout, experiment and parameters."""
     tags = {
         "hvg.name": "reproduction",
-        "hvg.root": str(origin(paths.root).resolve()),
+        "hvg.root": _root(paths),
         "hvg.experiment": os.environ.get("DVC_EXP_NAME", ""),
         "hvg.params": fingerprint(params),
     }
@@ -215,10 +208,15 @@ def _parent(client: Any, experiment: str, params: Params, paths: Paths) -> str:
     return made.info.run_id
 
 
+def _root(paths: Paths) -> str:
+    """A name for the checkout that no filter expression trips over."""
+    return fingerprint(str(origin(paths.root).resolve()))[:16]
+
+
 def _child(client: Any, experiment: str, parent: str, name: str, inputs: str, paths: Paths) -> str:
     stage, *rest = name.split()
     level = re.search(r"\d+", " ".join(rest))
-    tags = {"hvg.name": name, "hvg.stage": stage, "hvg.inputs": inputs, "hvg.root": str(origin(paths.root).resolve())}
+    tags = {"hvg.name": name, "hvg.stage": stage, "hvg.inputs": inputs, "hvg.root": _root(paths)}
     for found in _search(client, experiment, " and ".join(f"tags.`{key}` = '{v}'" for key, v in tags.items() if v)):
         if found.info.status != "FINISHED" and found.data.tags.get("hvg.inputs", "") == inputs:
             client.update_run(found.info.run_id, status="RUNNING")
@@ -259,7 +257,10 @@ def _git(paths: Paths) -> dict[str, str]:
     git = shutil.which("git")
     if git is None:
         return {}
-    asked = [[git, "-C", str(paths.root), *question] for question in (["rev-parse", "HEAD"], ["status", "--porcelain"])]
+    asked = [
+        [git, "-C", str(paths.root), *question]
+        for question in (["rev-parse", "HEAD"], ["status", "--porcelain", "-uno"])
+    ]
     commit, changes = (subprocess.run(one, capture_output=True, text=True, check=False) for one in asked)
     if commit.returncode:
         return {}

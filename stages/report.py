@@ -5,6 +5,7 @@ python -m stages.report
 """
 
 import argparse
+import json
 import logging
 import os
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from pipeline.errors import UserError
 from pipeline.params import Params, fingerprint, load_params
 from pipeline.paths import Paths
 from pipeline.report.build import build
+from pipeline.report.showcase import MEDIA
 from pipeline.stage import run_stage
 
 log = logging.getLogger(__name__)
@@ -26,19 +28,27 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError("--workers: report runs in one process; leave it out")
     paths = Paths()
     params = load_params(paths.params)
-    log.info("the page: %s", build(params, paths, _runs(params, paths)))
+    runs = _runs(params, paths)
+    page = build(params, paths, runs)
+    if runs:  # the reproduction's first
+        tracking.keep(runs[0]["id"], page.parent / MEDIA / "grid-samples.mp4", paths)
+    log.info("the page: %s", page)
 
 
 def _runs(params: Params, paths: Paths) -> list[dict[str, str]]:
-    """The newest run of each stage that belongs to the last reproduction with these parameters."""
+    """The runs behind what the page shows: this reproduction's, and of a level not trained again an earlier's.
+
+    A level's run is the newest one made from what the level's artifact was made from.
+    """
     found = tracking.find_runs(paths)
-    parents = [run for run in found if run.parent is None and run.tags.get("hvg.params") == fingerprint(params)]
-    if not parents:
-        return []
-    newest = {run.name: run for run in found if run.parent == parents[-1].id}  # oldest first: the last one stays
+    chosen = [run for run in found if run.parent is None and run.tags.get("hvg.params") == fingerprint(params)][-1:]
+    for level in range(1, params.n_levels + 1):
+        inputs = json.loads((paths.artifact(level) / "config.json").read_text()).get("inputs")
+        chosen += [run for run in found if inputs and run.tags.get("hvg.inputs") == inputs][-1:]
+    chosen += [run for run in found if run.name == "evaluate" and run.parent == chosen[0].id][-1:] if chosen else []
     return [
         {"run": run.name, "status": run.status.lower(), "started": f"{run.start:%Y-%m-%d %H:%M} UTC", "id": run.id}
-        for run in (parents[-1], *newest.values())
+        for run in chosen
     ]
 
 

@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +147,4 @@ def test_a_parameter_of_level_2_leaves_level_1_alone(project):
     assert ran == ["train-level@2", "generate-level@2", "evaluate", "report"]
     change(project, lambda params: params["data"].update(root="/elsewhere"))
     assert outdated(project) == set()  # a data set may move
-    start = time.monotonic()
     assert "up to date" in dvc(project, "repro")
-    assert time.monotonic() - start < 6  # 3 on a machine that does nothing else

@@ -55,6 +55,7 @@ class Checkout:
                 shutil.copy(source, folder / name)
         unwanted = {"PREFECT_API_URL", "MLFLOW_TRACKING_URI", "PREFECT_HOME"}
         self.environment = {k: v for k, v in os.environ.items() if k not in unwanted}
+        self.environment["OMP_NUM_THREADS"] = "2"  # the order of sums, and so the bytes, depend on it
         self.environment["PATH"] = f"{BIN}:{os.environ['PATH']}"
         self.run("git", "init", "-q")
 

@@ -64,7 +64,11 @@ def _annotations(tables: list[str], root: Path) -> dict[Clip, dict[str, str]]:
     rows: dict[Clip, dict[str, str]] = {}
     found = False
     for name in tables:
-        table = pd.read_csv(root / name, dtype=str, keep_default_na=False)  # an id may read NA or look like a number
+        try:
+            # as text: an id may read NA or look like a number
+            table = pd.read_csv(root / name, dtype=str, keep_default_na=False)
+        except ValueError as error:  # pandas' own errors and wrong encodings are ValueErrors
+            raise UserError(f"{root / name}: no readable CSV: {error}") from error
         if not COLUMNS.issubset(table.columns):
             continue
         found = True

@@ -1,5 +1,6 @@
 """The listing: which files a data set has. The decode stage depends on it instead of on terabytes of video."""
 
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -9,6 +10,8 @@ import pandas as pd
 from pipeline.errors import UserError
 from pipeline.params import Params
 from pipeline.paths import Paths, write_atomic
+
+log = logging.getLogger(__name__)
 
 VIDEO_SUFFIXES = frozenset(
     f".{name}"
@@ -53,14 +56,20 @@ def _walk(folder: Path, inside: str, above: frozenset[str]) -> Iterator[tuple[st
     real = os.path.realpath(folder)
     if real in above:
         return
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            if entry.is_dir():
-                yield from _walk(Path(entry.path), f"{inside}{entry.name}/", above | {real})
-            elif entry.is_file():
-                yield f"{inside}{entry.name}", entry.stat()
+    try:
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except OSError as error:
+        if not above:
+            raise UserError(f"data.root: {folder} cannot be read: {error.strerror}") from error
+        log.warning("%a is left out: %s", inside, error.strerror)
+        return
+    for entry in entries:
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir():
+            yield from _walk(Path(entry.path), f"{inside}{entry.name}/", above | {real})
+        elif entry.is_file():
+            yield f"{inside}{entry.name}", entry.stat()
 
 
 def write_listing(root: Path, out: Path) -> bool:
@@ -97,6 +106,6 @@ def prepare_listing(params: Params, paths: Paths) -> bool:
 
     Nothing happens for rendered shapes: make-shapes writes their listing.
     """
-    if params.data.root in {f"data/{key}" for key in params.shapes}:
+    if params.rendered:
         return False
     return write_listing(data_root(params, paths), paths.root / params.data.listing)

@@ -115,7 +115,7 @@ def decode_video(
 def _open(path: Path, timeout: float) -> InputContainer:
     """No option of a demuxer lets it open a second file; the list of formats keeps playlists out."""
     options = {"protocol_whitelist": "file", "format_whitelist": FORMATS}
-    return av.open(f"file:{path.absolute()}", options=options, timeout=timeout)
+    return av.open(f"file:{path.absolute()}", options=options, timeout=timeout, metadata_errors="replace")
 
 
 def frame_limit(size: int) -> int:

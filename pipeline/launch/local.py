@@ -1,6 +1,7 @@
 """The launcher of this machine: one job in its own process group, of which nothing is left behind."""
 
 import contextlib
+import logging
 import os
 import re
 import select
@@ -22,6 +23,8 @@ from pipeline.launch.job import DeadlineExceeded, Job, JobFailed
 from pipeline.progress import COLUMNS
 from pipeline.stage import JOB, LAST_WORD
 from pipeline.tether import tethered
+
+log = logging.getLogger(__name__)
 
 GRACE = 30.0  # seconds between TERM and KILL: time for a checkpoint
 
@@ -66,10 +69,9 @@ class _Output:
         self._shown = len(line)
 
     def _line(self, line: bytes) -> None:
-        before, mark, after = line.partition(LAST_WORD.encode())
-        if mark and self.last_word is None:
-            word = re.match(r"exit (\d+) ?(.*)", after.decode(errors="replace"))
-            assert word, f"a stage's last word is {after!r}"
+        before, _, after = line.partition(LAST_WORD.encode())
+        word = re.fullmatch(r"exit (\d+) ?(.*)\n", after.decode(errors="replace"))
+        if word and self.last_word is None:
             self.last_word = int(word[1]), word[2].strip()
             line = before + b"\n" if before else b""
         self._over |= self.stopping and line.startswith(b"Traceback")
@@ -177,8 +179,11 @@ def _family(name: str) -> list[psutil.Process]:
 
 
 def _kill_all(name: str) -> None:
-    while family := _family(name):
+    for _ in range(10):  # a process may have been on its way while the others were killed
+        family = _family(name)
         for process in family:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
-        psutil.wait_procs(family, timeout=5)
+        if not psutil.wait_procs(family, timeout=5)[1] and not _family(name):
+            return
+    log.warning("processes of a job do not end: %s", [process.pid for process in _family(name)])

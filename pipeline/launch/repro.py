@@ -23,7 +23,7 @@ def run_dvc_repro(state: Path, targets: Sequence[str]) -> int:
         process = subprocess.Popen(
             tethered([sys.executable, "-m", "dvc", "repro", *targets]),
             stdin=subprocess.DEVNULL,  # the terminal's input is for the group in front
-            env={**os.environ, API_URL: url, "DVC_NO_ANALYTICS": "true"},
+            env={**os.environ, **_environment(), API_URL: url},
             process_group=0,
         )
         try:
@@ -31,6 +31,12 @@ def run_dvc_repro(state: Path, targets: Sequence[str]) -> int:
         except BaseException:
             _stop(process)
             raise
+
+
+def _environment() -> dict[str, str]:
+    """DVC runs commands in the user's shell, which may be no sh, and in copies that hold no .venv."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+    return {"SHELL": "/bin/sh", "PATH": path, "DVC_NO_ANALYTICS": "true"}
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

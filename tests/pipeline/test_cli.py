@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from pipeline.doctor import examine
 from pipeline.paths import Paths
@@ -50,6 +51,7 @@ def test_help_is_at_once(monkeypatch):
         (["recipe", "nothing"], "no recipe 'nothing'; there are shapes"),
         (["recipe", "shapes", "--set", "a.b=1"], "a.b: no such parameter"),
         (["describe", "--params", "none.yaml"], "none.yaml: no such parameter file"),
+        (["run", "evaluate", "--workers", "2"], "--workers: evaluate runs in one process"),
     ],
 )
 def test_mistakes_are_one_line(project, args, message):
@@ -59,6 +61,27 @@ def test_mistakes_are_one_line(project, args, message):
     assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr.startswith("error: ") and message in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_what_is_missing_is_said_before_anything_runs(project):
+    (project / "recipes" / "kinetics-mini.yaml").write_bytes((ROOT / "recipes" / "kinetics-mini.yaml").read_bytes())
+    hvg("recipe", "kinetics-mini", cwd=project)
+    done = hvg("repro", cwd=project)
+    assert done.returncode == 2
+    assert "data.listing: data/listing.csv does not exist; `hvg index` writes it" in done.stderr
+    hvg("recipe", "shapes", "--set", "evaluation.i3d_k400=weights.pt", cwd=project)
+    done = hvg("repro", cwd=project)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "evaluation.i3d_k400: weights.pt does not exist" in done.stderr
+
+
+def test_a_stage_runs_once_at_a_time(project):
+    folder = project / ".hvg" / "locks"
+    folder.mkdir(parents=True)
+    with FileLock(folder / "train-level-1.lock"):
+        done = hvg("run", "train", "--level", "1", cwd=project)
+    assert done.returncode == 2
+    assert "train level 1: already running in this checkout" in done.stderr
 
 
 def test_elsewhere_it_says_where_to_go(tmp_path):

@@ -7,6 +7,7 @@ from ruamel.yaml import YAML
 from pipeline.errors import UserError
 from pipeline.params import fingerprint, load_params, parse_params
 
+SHAPES = {"train": 1, "val": 1, "size": 2, "frames": 1, "fps": 1}
 RECIPES = sorted(Path("recipes").glob("*.yaml"))
 
 
@@ -72,6 +73,10 @@ def test_geometry(raw):
         ("views.1.frames", 0, "views.1.frames: must be positive, not 0"),
         ("views", {1: {}, 2: {}}, 'views: keys must be quoted, "1": DVC drops numbers silently'),
         ("seed", 2**70, "seed: "),
+        ("evaluation.videos", 1, "evaluation.videos: must be at least 2"),
+        ("data.listing", "../listing.csv", "data.listing: must lie in the project"),
+        ("shapes", {"a; touch x": SHAPES}, "shapes: 'a; touch x' names a folder of data/"),
+        ("shapes", {"pyramid": SHAPES}, "shapes: 'pyramid' names a folder of data/"),
         ("last", "1", "last: must be the last level, '2'"),
         ("shapes.shapes.size", 63, "shapes.shapes.size: must be even"),
     ],

@@ -140,3 +140,10 @@ def test_real_kinetics():
 def test_real_drives():
     found = index_videos("bdd100k", list_files(CLIPS / "bdd100k"), CLIPS / "bdd100k")
     assert found.videos["split"].value_counts().to_dict() == {"train": 5, "val": 1}
+
+
+@pytest.mark.parametrize("content", [b"", b"label\xff\n", b'a,b\n"x'])
+def test_a_table_that_is_no_csv_is_named(tmp_path, content):
+    (tmp_path / "train.csv").write_bytes(content)
+    with pytest.raises(UserError, match=r"train\.csv: no readable CSV"):
+        index_videos("kinetics", listing("train.csv"), tmp_path)

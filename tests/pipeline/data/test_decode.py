@@ -109,15 +109,16 @@ def test_the_pyramid(project):
     assert not list((project.state / "work").iterdir())
 
 
-def test_too_many_failures(project):
+def test_too_many_failures(project, monkeypatch):
     with pytest.raises(UserError, match=r"1 of 6 videos .* decode\.max_failed allows 10%: train/a/broken.mp4: not a"):
         decode(params(max_failed=0.1), project, 1)
     assert not project.pyramid.exists()
     (failed,) = (project.state / "work").glob("decode-*/failed.csv")
     assert failed.read_text().count("\n") == 2
-    begun = time.monotonic()
-    decode(params(max_failed=0.5), project, 1)  # nothing is decoded again for another limit
-    assert time.monotonic() - begun < 2
+    facts = {file: file.stat().st_mtime_ns for file in failed.parent.glob("facts/*")}
+    assert facts
+    monkeypatch.setattr(decode_pool, "_Worker", None)  # nothing is decoded again for another limit
+    decode(params(max_failed=0.5), project, 1)
     assert project.pyramid.is_dir()
 
 
@@ -144,7 +145,7 @@ def test_a_crash_or_a_hang_costs_one_video(tmp_path, monkeypatch):
     for number, name in enumerate(names):
         film(tmp_path / "v" / name, 8, number)
     (tmp_path / "facts").mkdir()
-    settings = Settings.of(params(timeout=2), Sabotage(tmp_path / "v"), tmp_path, 4)
+    settings = Settings.of(params(timeout=10), Sabotage(tmp_path / "v"), tmp_path, 4)
     decode_shards([Shard(0, names[:2]), Shard(2, names[2:])], settings, 2)
     facts = [fact for row in (0, 2) for fact in pd.read_json(facts_file(tmp_path, row)).to_dict("records")]
     assert [fact["n_frames"] for fact in facts] == [4, 0, 4, 0]

@@ -80,3 +80,17 @@ def test_the_listing_of_the_recipe(tmp_path):
     touch(tmp_path / "videos", "a.mp4")
     assert prepare_listing(parse_params(raw), Paths(tmp_path))
     assert (tmp_path / "lists/mine.csv").read_text() == "path,size,mtime\na.mp4,5,5\n"
+
+
+def test_a_folder_that_cannot_be_read_is_left_out(tmp_path, monkeypatch, caplog):
+    touch(tmp_path / "v", "a.mp4", "lost+found/b.mp4")
+    scandir = os.scandir
+
+    def refuse(folder):
+        if Path(folder).name == "lost+found":
+            raise PermissionError(13, "Permission denied")
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert list_files(tmp_path / "v")["path"].tolist() == ["a.mp4"]
+    assert "'lost+found/' is left out: Permission denied" in caplog.text

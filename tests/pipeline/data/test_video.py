@@ -174,3 +174,17 @@ def test_a_nasty_file_gives_frames_or_a_reason():
     reasons = "\n".join(found.values())
     for reason in ("0 bytes", "no video stream", "damaged: the header says 41.6 s", "not a readable video"):
         assert reason in reasons
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_metadata_that_is_not_utf8_costs_nothing(tmp_path, engine):
+    path = tmp_path / "a.mkv"
+    with av.open(str(path), "w") as container:
+        container.metadata["title"] = "cafXX"
+        stream = container.add_stream("libx264", rate=10)
+        stream.width = stream.height = 32
+        for _ in range(3):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((32, 32, 3), np.uint8), format="rgb24")))
+        container.mux(stream.encode(None))
+    path.write_bytes(path.read_bytes().replace(b"cafXX", b"caf\xe9\xff"))
+    assert len(decode(path, engine)[0]) == 3
