@@ -50,8 +50,6 @@ def evaluate(params: Params, paths: Paths) -> Evaluation:
     real_clips = choose_clips(params, real, "real", most)
     generated_clips = choose_clips(params, generated, "generated", most)
     fewest = min(len(real_clips), len(generated_clips))
-    if fewest < 2:
-        raise UserError(f"evaluation.videos: at least 2 of each side, not {len(real_clips)} and {len(generated_clips)}")
     psd_sets = _parts("psd_sets", chosen.psd_sets, fewest)
     splits = _parts("splits", chosen.splits, len(generated_clips))
     with progress(total=len(real_clips) + len(generated_clips), desc="features", unit="clips") as bar:
