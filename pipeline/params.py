@@ -37,10 +37,11 @@ class ShapesParams:
 class DataParams:
     """Which videos there are."""
 
-    layout: Literal["kinetics", "bdd100k", "folder"]
+    layout: Literal["kinetics", "bdd100k", "folder", "table"]
     root: str  # the folder of the videos, absolute or from the project's root; no stage depends on it
     listing: str  # the table of its files (path, size, mtime), which decode depends on
     classes: Natural | None  # how many classes the networks know; 0: labels are ignored; null: as many as found
+    attribute: Literal["weather", "scene", "timeofday"] | None  # of BDD100K's label JSON, as classes; null: none
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,8 +51,12 @@ class DecodeParams:
     frame_step: Positive  # native frames from one frame of the top view to the next
     crop: Literal["center", "none"]  # to a square, after scaling the short side; none squeezes
     max_frames: Positive | None  # of the top view a video; null: whole videos
+    min_frames: Positive  # of the top view; shorter videos are left out and listed
     max_failed: Share  # the share of undecodable videos above which the stage fails
     engine: Literal["pyav", "ffmpeg"]
+    codec: Literal["none", "blosc", "jpeg"]  # jpeg: of the top view; the views below follow from what it decodes to
+    jpeg_quality: Annotated[int, Field(ge=1, le=100)]
+    store: str | None  # of the arrays: null, in data/pyramid; or a URL that fsspec opens
     shard_videos: Positive  # videos a shard file of the store
     timeout: Positive  # seconds a video may take
 
@@ -255,6 +260,12 @@ def _impossible(params: Params) -> Iterator[tuple[str, str]]:
     most = params.levels[params.last].generation.videos
     if params.evaluation.videos > most:
         yield "evaluation.videos", f"level {params.last} generates only {most} (levels.{params.last}.generation.videos)"
+    if params.data.attribute is not None and params.data.layout != "bdd100k":
+        yield "data.attribute", f"must be null: only the layout bdd100k has label JSON, not {params.data.layout}"
+    if params.decode.max_frames is not None and params.decode.max_frames < params.decode.min_frames:
+        yield "decode.min_frames", f"more than decode.max_frames, {params.decode.max_frames}: no video would be left"
+    if params.decode.store is not None and "://" not in params.decode.store:
+        yield "decode.store", f"must be a URL such as s3://bucket/folder, or null, not {params.decode.store!r}"
     if Path(params.data.listing).is_absolute() or ".." in Path(params.data.listing).parts:
         yield "data.listing", "must lie in the project"
     for key, shapes in params.shapes.items():
