@@ -213,7 +213,8 @@ def index() -> None:
 
 
 def _index() -> None:
-    from pipeline.data.listing import is_video, prepare_listing, read_listing
+    from pipeline.data.listing import prepare_listing, read_listing
+    from pipeline.data.walk import is_video
     from pipeline.params import load_params
 
     params = load_params(PATHS.params)

@@ -111,13 +111,14 @@ def _disk(paths: Paths) -> Check:
 
 
 def _data(params: Params, paths: Paths) -> list[Check]:
-    from pipeline.data.listing import data_root, list_files, listing_bytes
+    from pipeline.data.listing import list_root
+    from pipeline.data.walk import listing_bytes
 
-    root, listing = data_root(params, paths), paths.root / params.data.listing
+    listing = paths.root / params.data.listing
     if params.data.root in {f"data/{key}" for key in params.shapes}:
         return [Check("data", True, f"{params.data.root}, which make-shapes renders")]
     try:
-        now = listing_bytes(list_files(root, leave_out=listing))
+        now = listing_bytes(list_root(params, paths))
     except UserError as error:
         return [Check("data", False, str(error))]
     current = listing.is_file() and listing.read_bytes() == now

@@ -124,7 +124,8 @@ def test_kinetics_mini_loses_nothing_but_the_missing_clips(kinetics):
     assert len(videos) == len(files) == 27
     assert (videos["n_frames"].to_numpy() > 0).all()
     with kinetics.path("data/pyramid/missing.csv").open() as file:
-        assert {row["id"] for row in csv.DictReader(file)} == {"-missing0_A", "gone_video_"}
+        names = {row["name"] for row in csv.DictReader(file)}
+    assert names == {"-missing0_A_000010_000020", "gone_video__000000_000010"}
     assert kinetics.path("data/pyramid/failed.csv").read_text().count("\n") == 1  # its head alone
 
 

@@ -1,23 +1,89 @@
-"""BDD100K: videos/{train,val,test}/<8 hex>-<8 hex>.mov, drives without classes (Yu et al., 2018)."""
+"""BDD100K: drives named <8 hex>-<8 hex>, in the folders or lists of their splits (Yu et al., 2018)."""
 
 import re
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
-from pipeline.data.index import Index, make_index
-from pipeline.data.listing import is_video
+from pipeline.data.bdd_labels import read_labels
+from pipeline.data.index import Index, make_index, split_of
+from pipeline.data.walk import is_video
+from pipeline.errors import UserError
+from pipeline.params import DataParams
 
-DRIVE = re.compile(r"(?:.*/)?(?P<split>train|val|test)/[0-9a-f]{8}-[0-9a-f]{8}\.mov", re.IGNORECASE)
+DRIVE = re.compile(r"(?<![0-9a-f])[0-9a-f]{8}-[0-9a-f]{8}(?![0-9a-f])", re.IGNORECASE)
+DEPTH = 3  # folders above a split list
+
+NO_DRIVE = "not named like a drive"
+NO_SPLIT = "in no split"
+SECOND = "a second file of the same drive"
 
 
-def index(listing: pd.DataFrame, root: Path) -> Index:
-    """Drives by the folder that they lie in; other videos are unlisted."""
+def reads(path: str, data: DataParams) -> bool:
+    """Split lists, which are text files named after a split; label JSON where data.attribute asks for it."""
+    if path.lower().endswith(".json"):
+        return data.attribute is not None
+    return path.lower().endswith(".txt") and path.count("/") <= DEPTH and bool(split_of(PurePosixPath(path).stem))
+
+
+def index(listing: pd.DataFrame, root: Path, data: DataParams) -> Index:
+    """Drives by the list that names them, else by the nearest folder named after a split, however deep.
+
+    A list may name drives by their files, one a line. A drive that it names and that has no file is missing; a video
+    that is no drive, a second file of one and one without split are unlisted. Classes are data.attribute, from label
+    JSON; "" where it is null or a drive has no label.
+
+    Raises UserError where lists contradict each other, or there are no labels of data.attribute.
+    """
+    files = [path for path in listing["path"] if reads(path, data)]
+    listed = _lists([path for path in files if path.lower().endswith(".txt")], root)
+    labels = _labels([path for path in files if path.lower().endswith(".json")], root, data)
     videos, unlisted = [], []
+    used = set()
     for path in filter(is_video, listing["path"]):
-        drive = DRIVE.fullmatch(path)
-        if drive:
-            videos.append((path, drive["split"].lower(), ""))
+        drive = PurePosixPath(path).stem.lower()
+        split = listed.get(drive) or _folder_split(path)
+        if not DRIVE.fullmatch(drive):
+            unlisted.append((path, NO_DRIVE))
+        elif split is None:
+            unlisted.append((path, NO_SPLIT))
+        elif drive in used:
+            unlisted.append((path, SECOND))
         else:
-            unlisted.append(path)
-    return make_index(videos, unlisted=unlisted)
+            used.add(drive)
+            videos.append((path, split, labels.get(drive, "")))
+    missing = [(split, labels.get(drive, ""), drive) for drive, split in listed.items() if drive not in used]
+    return make_index(videos, missing, unlisted)
+
+
+def _folder_split(path: str) -> str | None:
+    return next((split for split in map(split_of, path.split("/")[-2::-1]) if split), None)
+
+
+def _lists(lists: list[str], root: Path) -> dict[str, str]:
+    """Split by drive."""
+    splits: dict[str, str] = {}
+    for name in lists:
+        split = split_of(PurePosixPath(name).stem)
+        assert split is not None  # reads() asked for it
+        try:
+            text = (root / name).read_text(encoding="utf-8", errors="replace")
+        except OSError as error:
+            raise UserError(f"{root / name}: cannot be read: {error.strerror}; `hvg index` lists anew") from error
+        for drive in map(str.lower, DRIVE.findall(text)):
+            if splits.setdefault(drive, split) != split:
+                raise UserError(f"{root / name}: {drive} is in the list of another split, {splits[drive]}, too")
+    return splits
+
+
+def _labels(files: list[str], root: Path, data: DataParams) -> dict[str, str]:
+    """Class by drive."""
+    if data.attribute is None:
+        return {}
+    labels = read_labels([root / name for name in files], data.attribute)
+    if not labels:
+        raise UserError(
+            f"data.attribute: {data.attribute}, but none of the {len(files)} JSON files listed under {root} says it of "
+            "a drive: unpack BDD100K's labels there and run `hvg index`, or set it to null"
+        )
+    return labels

@@ -1,27 +1,35 @@
 """The layouts of data sets by name."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 
-from pipeline.data import bdd, folder, kinetics
+from pipeline.data import bdd, folder, kinetics, table
 from pipeline.data.index import Index
 from pipeline.errors import UserError
+from pipeline.params import DataParams
 
-LAYOUTS = {"kinetics": kinetics.index, "bdd100k": bdd.index, "folder": folder.index}
+LAYOUTS = {"kinetics": kinetics, "bdd100k": bdd, "folder": folder, "table": table}
 
 
-def index_videos(layout: str, listing: pd.DataFrame, root: Path) -> Index:
+def reads(data: DataParams) -> Callable[[str], bool]:
+    """Which files of the root, by their paths, the layout reads beside the videos: they belong into the listing."""
+    return partial(LAYOUTS[data.layout].reads, data=data)
+
+
+def index_videos(data: DataParams, listing: pd.DataFrame, root: Path) -> Index:
     """Which videos a listing holds, with their splits and classes.
 
-    layout: the parameter data.layout. listing: see `listing.list_files`. root: where annotations are read.
+    listing: see `walk.list_files`. root: where the annotations that it lists are read.
 
     Raises UserError where the layout finds no video.
     """
-    found = LAYOUTS[layout](listing, root)
+    found = LAYOUTS[data.layout].index(listing, root, data)
     if found.videos.empty:
         raise UserError(
-            f"data.layout: {layout}: none of the {len(listing)} files listed under {root} fits this layout "
+            f"data.layout: {data.layout}: none of the {len(listing)} files listed under {root} fits this layout "
             f"({len(found.missing)} annotated videos have no file); another layout, data.layout=folder, takes any video"
         )
     return found

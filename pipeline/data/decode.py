@@ -5,6 +5,7 @@ import hashlib
 import json
 import logging
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from pipeline.data.listing import data_root, read_listing
 from pipeline.errors import UserError
 from pipeline.params import Params, fingerprint
 from pipeline.paths import Paths, publish, write_atomic
+from pipeline.progress import progress
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +38,7 @@ def decode(params: Params, paths: Paths, workers: int) -> None:
     """
     listing_file = paths.root / params.data.listing
     listing, root = read_listing(listing_file), data_root(params, paths)
-    index = index_videos(params.data.layout, listing, root)
+    index = index_videos(params.data, listing, root)
     classes = label_names(index, params.data.classes)
     _check_files(index, listing, root)
 
@@ -76,7 +78,11 @@ def _inputs(params: Params, listing_file: Path) -> str:
 def _check_files(index: Index, listing: pd.DataFrame, root: Path) -> None:
     """Whether the files are those of the listing, by their sizes: times change with every copy."""
     sizes = dict(zip(listing["path"], listing["size"], strict=True))
-    changed = [path for path in index.videos["path"] if _size(root / path) != sizes[path]]
+    paths = list(index.videos["path"])
+    with ThreadPoolExecutor(32) as pool:  # one by one takes minutes on a file system far away
+        found = pool.map(lambda path: _size(root / path), paths)
+        now = list(progress(found, total=len(paths), desc="check files", unit="files"))
+    changed = [path for path, size in zip(paths, now, strict=True) if size != sizes[path]]
     if changed:
         raise UserError(
             f"data.listing: {len(changed)} of {len(index.videos)} videos under {root} are gone or have another size, "

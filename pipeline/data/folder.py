@@ -1,39 +1,53 @@
 """Any folder of videos: sub-folders are classes, or there are none; `train`, `val` and `test` above them are splits."""
 
 import hashlib
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import pandas as pd
 
-from pipeline.data.index import Index, make_index
-from pipeline.data.listing import is_video
+from pipeline.data.index import SPLITS, Index, make_index
+from pipeline.data.walk import is_video
+from pipeline.params import DataParams
 
-SPLITS = ("train", "val", "test")
 VAL_SHARE = 0.1
+BESIDE = "beside the folders train, val and test"
 
 
-def index(listing: pd.DataFrame, root: Path) -> Index:
-    """Splits from the folders train, val and test at the top, if there is one; what lies beside them is unlisted.
+def reads(path: str, data: DataParams) -> bool:
+    """Nothing but videos."""
+    return False
 
-    Without such a folder a tenth of the videos, chosen by a hash of their paths, is the split val: it stays the same
-    when videos are added. Of two videos or more, at least one is.
+
+def index(listing: pd.DataFrame, root: Path, data: DataParams) -> Index:
+    """Splits by `split_paths`, classes by the folder below the split, or at the top where there are no split folders.
+
+    What lies beside split folders is unlisted.
     """
     paths = list(filter(is_video, listing["path"]))
-    parts = {path: PurePosixPath(path).parts for path in paths}
-    if any(len(parts[path]) > 1 and parts[path][0] in SPLITS for path in paths):
-        videos, unlisted = [], []
-        for path in paths:
-            if len(parts[path]) > 1 and parts[path][0] in SPLITS:
-                videos.append((path, parts[path][0], _class(parts[path][1:])))
-            else:
-                unlisted.append(path)
-        return make_index(videos, unlisted=unlisted)
-    val = _validation(paths)
-    return make_index([(path, "val" if path in val else "train", _class(parts[path])) for path in paths])
+    splits = split_paths(paths)
+    below = any(path.split("/")[0] in SPLITS for path in paths if "/" in path)
+    videos = [(path, split, _class(path, below)) for path, split in splits.items()]
+    return make_index(videos, unlisted=[(path, BESIDE) for path in paths if path not in splits])
 
 
-def _class(parts: tuple[str, ...]) -> str:
-    return parts[0] if len(parts) > 1 else ""
+def split_paths(paths: list[str]) -> dict[str, str]:
+    """Split by path, from the folders train, val and test at the top, if there is one; those beside them have none.
+
+    Where there is nothing but train, or no such folder, a tenth of the videos, chosen by a hash of their paths, is the
+    split val: it stays the same when videos are added. Of two videos or more, at least one is.
+    """
+    folders = {path: path.split("/")[0] for path in paths if "/" in path}
+    named = {path: SPLITS[name] for path, name in folders.items() if name in SPLITS}
+    if set(named.values()) - {"train"}:
+        return named
+    whole = list(named) or paths
+    val = _validation(whole)
+    return {path: "val" if path in val else "train" for path in whole}
+
+
+def _class(path: str, below_split: bool) -> str:
+    folders = path.split("/")[:-1]
+    return next(iter(folders[1:] if below_split else folders), "")
 
 
 def _validation(paths: list[str]) -> set[str]:

@@ -1,12 +1,14 @@
 """What a data set holds, whatever its layout."""
 
+import re
 from dataclasses import dataclass
+from pathlib import Path
 
 import pandas as pd
 
 from pipeline.errors import UserError
 
-MISSING_COLUMNS = ["split", "class", "id", "start", "end"]
+SPLITS = {word: word for word in ("train", "val", "test")} | dict.fromkeys(("valid", "validate", "validation"), "val")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,8 +16,8 @@ class Index:
     """The videos of a data set, in the order of their paths.
 
     videos: path (posix, relative to the root), split, class ("" where it has none).
-    missing: annotated, but there is no file: split, class, id, start, end (seconds).
-    unlisted: video files that the annotations or the layout do not know: path.
+    missing: annotated, but there is no file: split, class, name (as the layout names a video).
+    unlisted: video files that belong to no split, and why: path, reason.
     """
 
     videos: pd.DataFrame
@@ -29,13 +31,15 @@ class Index:
 
 
 def make_index(
-    videos: list[tuple[str, str, str]], missing: list[tuple] | None = None, unlisted: list[str] | None = None
+    videos: list[tuple[str, str, str]],
+    missing: list[tuple[str, str, str]] | None = None,
+    unlisted: list[tuple[str, str]] | None = None,
 ) -> Index:
-    """From rows (path, split, class), (split, class, id, start, end) and paths."""
+    """From rows (path, split, class), (split, class, name) and (path, reason)."""
     return Index(
         videos=pd.DataFrame(sorted(videos), columns=["path", "split", "class"], dtype=str),
-        missing=pd.DataFrame(sorted(missing or []), columns=MISSING_COLUMNS),
-        unlisted=pd.DataFrame({"path": sorted(unlisted or [])}, dtype=str),
+        missing=pd.DataFrame(sorted(missing or []), columns=["split", "class", "name"], dtype=str),
+        unlisted=pd.DataFrame(sorted(unlisted or []), columns=["path", "reason"], dtype=str),
     )
 
 
@@ -52,3 +56,22 @@ def label_names(index: Index, classes: int | None) -> tuple[str, ...]:
             "null takes as many as there are, 0 ignores them"
         )
     return index.classes
+
+
+def split_of(name: str) -> str | None:
+    """The split that a word of a name names: train_256, videos_val, kinetics-600_validate. None for none or several."""
+    found = {SPLITS[word] for word in re.split("[_-]", name.lower()) if word in SPLITS}
+    return found.pop() if len(found) == 1 else None
+
+
+def read_csv(file: Path, needed: set[str]) -> pd.DataFrame | None:
+    """A CSV as text; None, after a look at its head alone, where it has not the columns `needed`.
+
+    As text: an id may read NA or look like a number. Raises UserError where it cannot be read.
+    """
+    try:
+        if not needed.issubset(pd.read_csv(file, nrows=0, encoding_errors="replace").columns):
+            return None
+        return pd.read_csv(file, dtype=str, keep_default_na=False)
+    except (OSError, ValueError) as error:  # pandas' own errors and wrong encodings are ValueErrors
+        raise UserError(f"{file}: no readable CSV: {error}; mend it or move it out of data.root") from error

@@ -1,16 +1,24 @@
 """Kinetics: a table a split, and clips named after their video and their times (Carreira et al., 2018)."""
 
+import re
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import pandas as pd
 
-from pipeline.data.index import Index, make_index
-from pipeline.data.listing import is_video
+from pipeline.data.index import SPLITS, Index, make_index, read_csv, split_of
+from pipeline.data.walk import is_video
 from pipeline.errors import UserError
+from pipeline.params import DataParams
 
 COLUMNS = {"youtube_id", "time_start", "time_end"}
-SPLIT_NAMES = {"validate": "val", "validation": "val"}  # as some of the published tables call it
+DEPTH = 2  # folders above a table: the published archives keep them in annotations/, or k600/annotations/
+
+UNKNOWN = "in no table"
+SECOND = "a second file of the same clip"
+SEVERAL_CLIPS = "named by an id that has several clips"
+SEVERAL_SPLITS = "in the tables of several splits, and in the folder of none"
 
 
 class Clip(NamedTuple):
@@ -20,32 +28,59 @@ class Clip(NamedTuple):
     start: int
     end: int
 
+    @property
+    def name(self) -> str:
+        return f"{self.id}_{self.start:06d}_{self.end:06d}"
 
-def index(listing: pd.DataFrame, root: Path) -> Index:
-    """Match the files <id>_%06d_%06d.* in whatever folder with the rows of the tables directly under the root.
 
-    Tables: any CSV with the columns youtube_id, time_start and time_end; label and split where they have them, else
-    no class and the split that the file's name begins or ends with. A row without file is missing, a file without row
-    (or a second one of the same clip) unlisted.
+def reads(path: str, data: DataParams) -> bool:
+    """CSV files, at most DEPTH folders deep; those with other columns do not matter."""
+    return path.lower().endswith(".csv") and path.count("/") <= DEPTH
+
+
+def index(listing: pd.DataFrame, root: Path, data: DataParams) -> Index:
+    """Match files with the rows of the tables by their names, in whatever folder and container they are.
+
+    <id>_%06d_%06d.* is the clip of that id and these times, <id>.* the only one of that id. A folder named after a
+    split (train, videos_val, train_256) decides where a row of that name is in several; else folders mean nothing:
+    classes come from the tables, as they are written there.
+
+    Tables: any listed CSV with the columns youtube_id, time_start and time_end; label and split where they have them,
+    else no class and the split that the file is named after. A row without file is missing, a file without row (or a
+    second one of the same clip) unlisted.
 
     Raises UserError where there is no table.
     """
-    rows = _annotations([path for path in listing["path"] if path.lower().endswith(".csv")], root)
-    videos, unlisted, used = [], [], set()
+    rows = _annotations([path for path in listing["path"] if reads(path, data)], root)
+    exact: list[tuple[str, list[Clip]]] = []
+    others = []
     for path in filter(is_video, listing["path"]):
         clip = parse_name(path)
-        splits = rows.get(clip, {}) if clip else {}
-        inside = [part for part in PurePosixPath(path).parts[:-1] if part in splits]
-        split = next(iter(inside or splits), None)
-        if split is None or (split, clip) in used:
-            unlisted.append(path)
+        if clip is not None and clip in rows:
+            exact.append((path, [clip]))
         else:
-            used.add((split, clip))
-            videos.append((path, split, splits[split]))
+            others.append(path)
+    by_id: dict[str, list[Clip]] = {}
+    for clip in rows if others else ():
+        by_id.setdefault(clip.id, []).append(clip)
+    bare = [(path, by_id.get(PurePosixPath(path).stem, [])) for path in others]
+
+    videos, unlisted = [], []
+    used: set[tuple[str, Clip]] = set()
+    for path, clips in (*exact, *bare):  # exact names first: where both are there, a bare one is the second
+        found = _choose(path, clips, rows)
+        if isinstance(found, str):
+            unlisted.append((path, found))
+        elif found in used:
+            unlisted.append((path, SECOND))
+        else:
+            used.add(found)
+            split, clip = found
+            videos.append((path, split, rows[clip][split]))
     missing = [
-        (split, name, *clip)
+        (split, label, clip.name)
         for clip, splits in rows.items()
-        for split, name in splits.items()
+        for split, label in splits.items()
         if (split, clip) not in used
     ]
     return make_index(videos, missing, unlisted)
@@ -53,10 +88,35 @@ def index(listing: pd.DataFrame, root: Path) -> Index:
 
 def parse_name(path: str) -> Clip | None:
     """<id>_%06d_%06d.<extension>, read from the right: an id may begin with - and hold _. None for other names."""
-    parts = PurePosixPath(path).stem.rsplit("_", 2)
+    parts = path.rpartition("/")[2].rpartition(".")[0].rsplit("_", 2)
     if len(parts) != 3 or not parts[0] or not (parts[1].isdecimal() and parts[2].isdecimal()):
         return None
     return Clip(parts[0], int(parts[1]), int(parts[2]))
+
+
+def _choose(path: str, clips: list[Clip], rows: dict[Clip, dict[str, str]]) -> tuple[str, Clip] | str:
+    """The split and clip of a file that may be one of `clips`; or why there is none."""
+    choice = [(split, clip) for clip in clips for split in rows[clip]]
+    if len(choice) > 1:
+        named = _folder_split(path, (rows[clip][split] for split, clip in choice))
+        choice = [(split, clip) for split, clip in choice if split == named] if named else choice
+    if len(choice) == 1:
+        return choice[0]
+    if not clips:
+        return UNKNOWN
+    return SEVERAL_SPLITS if len(clips) == 1 else SEVERAL_CLIPS
+
+
+def _folder_split(path: str, labels: Iterable[str]) -> str | None:
+    """The split that the nearest folder is named after; the folder of a class, such as `val_d'isere`, names none."""
+    classes = {_normal(label) for label in labels}
+    folders = [name for name in path.split("/")[-2::-1] if _normal(name) not in classes]
+    return next((split for split in map(split_of, folders) if split), None)
+
+
+def _normal(label: str) -> str:
+    """What is left of a label in every way to name its folder: torchvision, mmaction2 and the crawler differ."""
+    return re.sub("[^a-z0-9]+", "", label.lower())
 
 
 def _annotations(tables: list[str], root: Path) -> dict[Clip, dict[str, str]]:
@@ -64,33 +124,24 @@ def _annotations(tables: list[str], root: Path) -> dict[Clip, dict[str, str]]:
     rows: dict[Clip, dict[str, str]] = {}
     found = False
     for name in tables:
-        try:
-            # as text: an id may read NA or look like a number
-            table = pd.read_csv(root / name, dtype=str, keep_default_na=False)
-        except ValueError as error:  # pandas' own errors and wrong encodings are ValueErrors
-            raise UserError(f"{root / name}: no readable CSV: {error}") from error
-        if not COLUMNS.issubset(table.columns):
+        table = read_csv(root / name, COLUMNS)
+        if table is None:
             continue
         found = True
         try:
             starts, ends = (table[column].astype(float).astype(int) for column in ("time_start", "time_end"))
         except ValueError as error:
             raise UserError(f"{root / name}: time_start and time_end must be seconds: {error}") from error
+        stem = PurePosixPath(name).stem
+        named = split_of(stem) or stem
         labels = table["label"] if "label" in table else [""] * len(table)
-        splits = table["split"] if "split" in table else [_split_of(name)] * len(table)
+        splits = [split.lower() for split in table["split"]] if "split" in table else [named] * len(table)
         for label, youtube_id, start, end, split in zip(labels, table["youtube_id"], starts, ends, splits, strict=True):
-            clip = Clip(str(youtube_id), start, end)
-            rows.setdefault(clip, {}).setdefault(SPLIT_NAMES.get(str(split), str(split)), str(label))
+            split = SPLITS.get(split, split) or named
+            rows.setdefault(Clip(youtube_id, start, end), {}).setdefault(split, label)
     if not found:
         raise UserError(
             f"{root}: data.layout is kinetics, but no CSV with the columns {', '.join(sorted(COLUMNS))} lies here; "
             "data.layout=folder needs none"
         )
     return rows
-
-
-def _split_of(name: str) -> str:
-    """train.csv, kinetics_600_val.csv, validate_2020.csv …"""
-    words = Path(name).stem.lower().replace("-", "_").split("_")
-    known = [word for word in words if word in ("train", "val", "test") or word in SPLIT_NAMES]
-    return known[0] if known else Path(name).stem

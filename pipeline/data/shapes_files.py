@@ -16,8 +16,8 @@ import imageio_ffmpeg
 import numpy as np
 import pandas as pd
 
-from pipeline.data.listing import list_files, listing_bytes
 from pipeline.data.shapes import CLASSES, render
+from pipeline.data.walk import list_files, listing_bytes
 from pipeline.params import ShapesParams, fingerprint
 from pipeline.paths import Paths, publish, write_atomic
 from pipeline.progress import progress
@@ -64,7 +64,7 @@ def make_shapes(params: ShapesParams, key: str, seed: int, paths: Paths, workers
             bar.update(done.result())
     for split in ("train", "val"):
         _write(work / f"{split}.csv", _annotations(tasks, split))
-    write_atomic(work / "listing.csv", listing_bytes(list_files(work, leave_out=work / "listing.csv")))
+    write_atomic(work / "listing.csv", listing_bytes(list_files(work, lambda path: path.endswith(".csv"))))
     out = paths.root / "data" / key
     publish(work, out)
     return out

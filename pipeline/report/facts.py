@@ -45,7 +45,7 @@ def decoded(pyramid: Path) -> Decoded:
     lists = [
         _listed(pyramid / "failed.csv", "Could not be decoded", "left out, with the reason"),
         _listed(pyramid / "missing.csv", "Missing", "annotated, but no such file"),
-        _listed(pyramid / "unlisted.csv", "Not listed", "video files that no annotation names"),
+        _listed(pyramid / "unlisted.csv", "Not listed", "video files that belong to no split, with the reason"),
     ]
     return Decoded(splits, lists)
 

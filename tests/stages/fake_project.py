@@ -83,9 +83,8 @@ def _pyramid(paths: Paths, videos: int, classes: tuple[str, ...]) -> None:
     _store(paths.pyramid, {1: below(tops), 2: tops}, rows, "pyramid", classes)
     failed = {"path": ["x/<img src=x>.mp4"], "split": ["val"], "class": ["plain"], "reason": ["no frames"]}
     pd.DataFrame(failed).to_csv(paths.pyramid / "failed.csv", index=False)
-    missing = pd.DataFrame(columns=["split", "class", "id", "start", "end"])
-    missing.to_csv(paths.pyramid / "missing.csv", index=False)
-    pd.DataFrame(columns=["path"]).to_csv(paths.pyramid / "unlisted.csv", index=False)
+    pd.DataFrame(columns=["split", "class", "name"]).to_csv(paths.pyramid / "missing.csv", index=False)
+    pd.DataFrame(columns=["path", "reason"]).to_csv(paths.pyramid / "unlisted.csv", index=False)
 
 
 def _store(path: Path, views: dict[int, np.ndarray], rows: pd.DataFrame, kind: str, classes: tuple[str, ...]) -> None:
@@ -93,6 +92,5 @@ def _store(path: Path, views: dict[int, np.ndarray], rows: pd.DataFrame, kind: s
     sizes = {level: (videos.shape[1], videos.shape[2]) for level, videos in views.items()}
     count = len(rows)
     writer = StoreWriter(path, views=sizes, videos=count, shard_videos=count)
-    for level, videos in views.items():
-        writer.write(level, 0, videos)
+    writer.write(0, views)
     writer.finish(rows, kind=kind, classes=classes)

@@ -11,10 +11,11 @@ from pipeline.data.listing import read_listing
 from pipeline.data.shapes import CLASSES, render
 from pipeline.data.shapes_files import make_shapes
 from pipeline.data.video import decode_video
-from pipeline.params import ShapesParams
+from pipeline.params import DataParams, ShapesParams
 from pipeline.paths import Paths
 
 SET = ShapesParams(train=11, val=8, size=32, frames=12, fps=8)
+KINETICS = DataParams(layout="kinetics", root="", listing="", classes=None, attribute=None)
 
 
 @pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.name)
@@ -44,7 +45,7 @@ def test_a_set_has_the_layout_of_kinetics(tmp_path):
     out = make_shapes(SET, "shapes", 0, Paths(tmp_path), workers=2)
     assert out == tmp_path / "data" / "shapes"
     listing = read_listing(out / "listing.csv")
-    found = index_videos("kinetics", listing, out)
+    found = index_videos(KINETICS, listing, out)
     assert found.videos["split"].value_counts().to_dict() == {"train": 11, "val": 8}
     assert found.classes == tuple(kind.name for kind in CLASSES)
     assert found.missing.empty
