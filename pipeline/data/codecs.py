@@ -40,6 +40,11 @@ class Codec:
     name: Literal["none", "blosc", "jpeg"] = "none"
     quality: int = 95
 
+    @property
+    def lossy(self) -> bool:
+        """Whether less is read than was written."""
+        return self.name == "jpeg"
+
     def encode(self, chunk: UInt8[np.ndarray, "T H W 3"]) -> bytes | memoryview:
         """A whole, contiguous chunk to what the store holds; the same bytes every time."""
         if self.name == "none":

@@ -5,6 +5,7 @@ import hashlib
 import json
 import logging
 import shutil
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,11 +13,22 @@ import numpy as np
 import pandas as pd
 
 from models import hierarchy
-from pipeline.data import decode_pool, store, video, video_ffmpeg
+from pipeline.data import (
+    codecs,
+    decode_pool,
+    pyramid,
+    shard,
+    store,
+    video,
+    video_ffmpeg,
+    video_pyav,
+    video_source,
+)
 from pipeline.data.datasets import index_videos
-from pipeline.data.decode_pool import Settings, Shard, decode_shards, facts_file
+from pipeline.data.decode_pool import FAILED, KEPT, SHORT, STOPPED, Settings, Shard, decode_shards, facts_file
 from pipeline.data.index import Index, label_names
 from pipeline.data.listing import data_root, read_listing
+from pipeline.data.store import StoreWriter
 from pipeline.errors import UserError
 from pipeline.params import Params, fingerprint
 from pipeline.paths import Paths, publish, write_atomic
@@ -27,11 +39,20 @@ log = logging.getLogger(__name__)
 TABLE = ["row", "path", "split", "label", "class", "n_frames", "fps", "width", "height", "seconds", "codec"]
 
 
-def decode(params: Params, paths: Paths, workers: int) -> None:
-    """Write the pyramid of every listed video to `paths.pyramid`, in `workers` processes.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Share:
+    """Which part of the shards this process decodes: those of worker `rank` of `count`, usually nodes."""
 
-    Begins where an earlier run on the same listing and parameters stopped. Beside the arrays lie failed.csv (path,
-    split, class, reason), missing.csv (annotated, no file) and unlisted.csv (no annotation).
+    rank: int = 0
+    count: int = 1
+
+
+def decode(params: Params, paths: Paths, workers: int, share: Share = Share()) -> None:
+    """Write the pyramid of every listed video to `paths.pyramid`, in `workers` processes on each of the nodes.
+
+    Begins where an earlier run on the same listing and parameters stopped. Beside the arrays lie failed.csv and
+    short.csv (path, split, class, reason), missing.csv (annotated, no file), unlisted.csv (no annotation) and
+    summary.html. Nodes share the project's folder; node 0 waits for the others' shards.
 
     Raises UserError where the listing is not that of the files, where there are more classes than data.classes allows
     and where the share of undecodable videos is above decode.max_failed.
@@ -45,34 +66,54 @@ def decode(params: Params, paths: Paths, workers: int) -> None:
     work = paths.work("decode", _inputs(params, listing_file))
     settings = Settings.of(params, root, work, len(index.videos))
     shards = _shards(index, settings)
-    decode_shards(shards, settings, workers)
+    decode_shards(shards[share.rank :: share.count], settings, workers)
+    if share.rank:
+        return
+    writer = settings.writer()
+    _await(shards, writer)
 
     facts = [fact for shard in shards for fact in json.loads(facts_file(work, shard.first_row).read_text())]
     table = index.videos.assign(row=range(len(index.videos))).merge(pd.DataFrame(facts), on="row", validate="1:1")
     table["label"] = [classes.index(name) if name in classes else -1 for name in table["class"]]
-    failed = table.loc[table["n_frames"] == 0, ["path", "split", "class", "reason"]]
-    _write_tables(work, failed=failed)
-    _check_failed(failed, len(table), params.decode.max_failed, work / "failed.csv")
+    out = {"failed": table["status"].isin((FAILED, STOPPED)), "short": table["status"] == SHORT}
+    left_out = {name: table.loc[chosen, ["path", "split", "class", "reason"]] for name, chosen in out.items()}
+    _write_tables(work, **left_out)
+    try:
+        _check_left(table, left_out["failed"], params, work)
+    except UserError:
+        for row in table.loc[table["status"] == STOPPED, "row"]:  # once more at the next run: a machine may be busy
+            writer.forget(row - row % settings.shard_videos)
+        raise
 
-    decoded = table.loc[table["n_frames"] > 0, TABLE].reset_index(drop=True)
+    decoded = table.loc[table["status"] == KEPT, TABLE].reset_index(drop=True)
     decoded = decoded.astype({"width": "int64", "height": "int64"})  # floats where a failed video had none
-    writer = settings.writer()
     writer.finish(decoded, kind="pyramid", classes=classes, frame_step=params.decode.frame_step)
-    _write_tables(writer.path, failed=failed, missing=index.missing, unlisted=index.unlisted)
+    _write_tables(writer.path, **left_out, missing=index.missing, unlisted=index.unlisted)
     publish(writer.path, paths.pyramid)
     shutil.rmtree(work)
-    _log_summary(decoded, failed, index)
+    _log_summary(decoded, left_out["failed"], index)
+
+
+def _await(shards: list[Shard], writer: StoreWriter) -> None:
+    """Wait until the other nodes have decoded theirs; the launcher ends the job where one of them fails."""
+    waiting = [shard.first_row for shard in shards if not writer.done(shard.first_row)]
+    if waiting:
+        log.info("waiting for %d shards of other nodes", len(waiting))
+    while waiting:
+        time.sleep(0.5)
+        waiting = [first for first in waiting if not writer.done(first)]
 
 
 def _inputs(params: Params, listing_file: Path) -> str:
     """What the pyramid depends on: values, files and the code that makes frames of them."""
-    code = (hierarchy, decode_pool, store, video, video_ffmpeg)
+    code = (hierarchy, codecs, decode_pool, pyramid, shard, store, video, video_ffmpeg, video_pyav, video_source)
     sources = [hashlib.sha256(Path(str(module.__file__)).read_bytes()).hexdigest() for module in code]
     chosen = dataclasses.asdict(params.decode)
-    del chosen["max_failed"]  # judges the result and does not change it
+    for judges in ("max_failed", "timeout"):  # and do not change a frame
+        del chosen[judges]
     listed = hashlib.sha256(listing_file.read_bytes()).hexdigest()
     views = {level: dataclasses.asdict(view) for level, view in params.views.items()}
-    return fingerprint(params.data.layout, params.data.classes, chosen, views, listed, sources)
+    return fingerprint(params.data.layout, params.data.attribute, params.data.classes, chosen, views, listed, sources)
 
 
 def _check_files(index: Index, listing: pd.DataFrame, root: Path) -> None:
@@ -100,14 +141,21 @@ def _shards(index: Index, settings: Settings) -> list[Shard]:
     return [Shard(first, tuple(paths[first : first + step])) for first in range(0, len(paths), step)]
 
 
-def _check_failed(failed: pd.DataFrame, videos: int, limit: float, table: Path) -> None:
-    if len(failed) / videos <= limit and len(failed) < videos:
-        return
-    some = "; ".join(f"{path}: {reason}" for path, reason in zip(failed["path"][:3], failed["reason"], strict=False))
-    raise UserError(
-        f"{len(failed)} of {videos} videos could not be decoded, decode.max_failed allows {limit:.0%}: {some}"
-        f"{' …' if len(failed) > 3 else ''} (all of them: {table})"
-    )
+def _check_left(table: pd.DataFrame, failed: pd.DataFrame, params: Params, work: Path) -> None:
+    videos, limit = len(table), params.decode.max_failed
+    if len(failed) / videos > limit or len(failed) == videos:
+        some = "; ".join(
+            f"{path}: {reason}" for path, reason in zip(failed["path"][:3], failed["reason"], strict=False)
+        )
+        raise UserError(
+            f"{len(failed)} of {videos} videos could not be decoded, decode.max_failed allows {limit:.0%}: {some}"
+            f"{' …' if len(failed) > 3 else ''} (all of them: {work / 'failed.csv'})"
+        )
+    if not (table["status"] == KEPT).any():
+        raise UserError(
+            f"decode.min_frames: every video has fewer than {params.decode.min_frames} frames of the top view "
+            f"(all of them: {work / 'short.csv'})"
+        )
 
 
 def _write_tables(folder: Path, **tables: pd.DataFrame) -> None:

@@ -13,12 +13,13 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-from models.hierarchy import f_s, f_t
+from pipeline.data.codecs import Codec
+from pipeline.data.pyramid import Pyramid
 from pipeline.data.store import StoreWriter, frame_bounds
-from pipeline.data.video import Crop, Engine, VideoError, decode_video, frame_limit
+from pipeline.data.video import MAX_FRAMES, Crop, Engine, decode_video
+from pipeline.data.video_source import TooLate, VideoError
 from pipeline.params import Params
 from pipeline.paths import write_atomic
 from pipeline.progress import progress
@@ -28,6 +29,12 @@ log = logging.getLogger(__name__)
 
 GRACE = 10.0  # seconds over decode.timeout after which a worker that answers nothing is killed
 ATTEMPTS = 3  # at a shard whose worker dies while it decodes nothing
+KEPT, SHORT, FAILED, STOPPED = (
+    "kept",
+    "short",
+    "failed",
+    "stopped",
+)  # what became of a video; stopped: by us, or a crash
 
 
 @dataclass(frozen=True)
@@ -39,36 +46,51 @@ class Settings:
     videos: int
     shard_videos: int
     views: dict[int, tuple[int, int]]  # level: frames at most, pixels
-    factors: tuple[int, ...]  # K_T between successive views, lowest first
+    factors: dict[int, int]  # level: K_T from the view below
     frame_step: int
     crop: Crop
     max_frames: int | None
+    min_frames: int
     engine: Engine
+    codec: Codec
+    url: str | None
     timeout: float
 
     @classmethod
     def of(cls, params: Params, root: Path, work: Path, videos: int) -> "Settings":
-        """From the parameters, for so many videos under `root`, working in the folder `work`."""
-        factors = tuple(params.time_factor(level) for level in range(2, params.n_levels + 1))
-        top = params.view(params.n_levels).size
-        bounds = frame_bounds(params.decode.max_frames or frame_limit(top), factors)
+        """From the parameters, for so many videos under `root`, working in the folder `work`.
+
+        A remote store's arrays lie in a folder of decode.store that bears the name of `work`, a hash of all inputs.
+        """
+        chosen = params.decode
+        bounds = frame_bounds(chosen.max_frames or MAX_FRAMES, params.factors)
         return cls(
             root=root,
             work=work,
             videos=videos,
-            shard_videos=params.decode.shard_videos,
+            shard_videos=chosen.shard_videos,
             views={level: (frames, params.view(level).size) for level, frames in bounds.items()},
-            factors=factors,
-            frame_step=params.decode.frame_step,
-            crop=params.decode.crop,
-            max_frames=params.decode.max_frames,
-            engine=params.decode.engine,
-            timeout=float(params.decode.timeout),
+            factors={level: params.time_factor(level) for level in range(2, params.n_levels + 1)},
+            frame_step=chosen.frame_step,
+            crop=chosen.crop,
+            max_frames=chosen.max_frames,
+            min_frames=chosen.min_frames,
+            engine=chosen.engine,
+            codec=Codec(chosen.codec, chosen.jpeg_quality),
+            url=None if chosen.store is None else f"{chosen.store.rstrip('/')}/{work.name}",
+            timeout=float(chosen.timeout),
         )
 
     def writer(self) -> StoreWriter:
         """The store in the making."""
-        return StoreWriter(self.work / "pyramid", views=self.views, videos=self.videos, shard_videos=self.shard_videos)
+        return StoreWriter(
+            self.work / "pyramid",
+            views=self.views,
+            videos=self.videos,
+            shard_videos=self.shard_videos,
+            codec=self.codec,
+            url=self.url,
+        )
 
 
 @dataclass(frozen=True)
@@ -84,18 +106,6 @@ class Shard:
 def facts_file(work: Path, first_row: int) -> Path:
     """Where a finished shard's facts lie: a JSON list with an object a video."""
     return work / "facts" / f"{first_row:08d}.json"
-
-
-def views_of(top: np.ndarray, sizes: Sequence[int], factors: Sequence[int]) -> list[np.ndarray]:
-    """All views of a video, lowest first: x^l = f_s(f_t(x^{l+1})), each from the stored uint8 frames above it.
-
-    top: uint8 [T, H, W, 3] of the highest view. sizes: H = W of every view, lowest first.
-    """
-    views = [top]
-    for size, factor in zip(reversed(sizes[:-1]), reversed(factors), strict=True):
-        above = torch.from_numpy(views[0]).permute(0, 3, 1, 2)[None]
-        views.insert(0, f_s(f_t(above, factor), size)[0].permute(0, 2, 3, 1).contiguous().numpy())
-    return views
 
 
 def decode_shards(shards: Sequence[Shard], settings: Settings, workers: int) -> None:
@@ -219,36 +229,39 @@ def _work(channel: Connection, settings: Settings) -> None:
 
 
 def _decode_shard(shard: Shard, channel: Connection, writer: StoreWriter, settings: Settings) -> None:
-    views: list[list[np.ndarray]] = []
     facts = []
-    for row, path in enumerate(shard.paths, start=shard.first_row):
-        channel.send(path)
-        views_of_video, facts_of_video = _decode_one(path, shard.given_up.get(path), settings)
-        views.append(views_of_video)
-        facts.append({"row": row, **facts_of_video})
-    channel.send("")
-    write_atomic(facts_file(settings.work, shard.first_row), json.dumps(facts))
-    for place, level in enumerate(sorted(settings.views)):
-        writer.write(level, shard.first_row, [of_video[place] for of_video in views])
+    with writer.shard(shard.first_row) as files:
+        for place, path in enumerate(shard.paths):
+            channel.send(path)
+            pyramid = Pyramid(files, place, settings.factors)
+            facts.append(
+                {"row": shard.first_row + place, **decode_one(path, shard.given_up.get(path), pyramid, settings)}
+            )
+        channel.send("")
+        write_atomic(facts_file(settings.work, shard.first_row), json.dumps(facts))
     channel.send(None)
 
 
-def _decode_one(path: str, given_up: str | None, settings: Settings) -> tuple[list[np.ndarray], dict[str, Any]]:
-    """The views of a video and its facts; no frames and a reason where there are none."""
-    sizes = [size for _, (_, size) in sorted(settings.views.items())]
-    reason = given_up
+def decode_one(path: str, given_up: str | None, pyramid: Pyramid, settings: Settings) -> dict[str, Any]:
+    """Decode a video into a pyramid. Returns its facts: n_frames, 0 where it is left out, for the reason given."""
+    reason, facts, status = given_up, {}, STOPPED
     if reason is None:
         try:
-            top, facts = decode_video(
+            found = decode_video(
                 settings.root / path,
+                pyramid,
                 frame_step=settings.frame_step,
-                size=sizes[-1],
+                size=settings.views[max(settings.views)][1],
                 crop=settings.crop,
                 max_frames=settings.max_frames,
                 engine=settings.engine,
                 timeout=settings.timeout,
             )
-            return views_of(top, sizes, settings.factors), {"n_frames": len(top), **asdict(facts), "reason": ""}
+            frames, facts = pyramid.end(), asdict(found)
+            if frames >= settings.min_frames:
+                return {"n_frames": frames, **facts, "status": KEPT, "reason": ""}
+            reason, status = f"{frames} frames, fewer than decode.min_frames, {settings.min_frames}", SHORT
         except VideoError as error:
-            reason = str(error)
-    return [np.zeros((0, size, size, 3), np.uint8) for size in sizes], {"n_frames": 0, "reason": reason}
+            reason, status = str(error), STOPPED if isinstance(error, TooLate) else FAILED
+    pyramid.clear()
+    return {"n_frames": 0, **facts, "status": status, "reason": reason}

@@ -5,8 +5,9 @@
     labels              int32 [video], -1: none
     videos.parquet      the table of the videos, for people; attributes: kind, classes, digest
 
-A shard file holds many videos and a bounded number of their frames. Whole shards alone are written, each by one
-assignment: two writers of one shard would lose videos.
+A shard file holds many videos and a bounded number of their frames. A shard has one writer, which gives its files
+their names when all of them are finished. With a URL the arrays lie there, and beside the table here store.json says
+where, with the hash of every file.
 """
 
 import asyncio
@@ -15,21 +16,26 @@ import hashlib
 import json
 import math
 import shutil
-from collections.abc import Mapping, Sequence
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
 import pandas as pd
 import zarr
 from jaxtyping import Shaped
 from zarr.errors import ContainsArrayError, ContainsGroupError
 
+from pipeline.data.codecs import Codec
+from pipeline.data.shard import Grid, ShardWriter
+from pipeline.errors import UserError
 from pipeline.paths import write_atomic
 
 CHUNK_FRAMES = 12  # of the highest view; windows of the views below are shorter
 LOWER_CHUNK_FRAMES = 6
-SHARD_CHUNKS = 20  # along time, so that a writer never holds a whole hour twice
+SHARD_CHUNKS = 20  # along time: an hour is many files
 
 Videos = Shaped[np.ndarray, "videos _ H W 3"] | Sequence[Shaped[np.ndarray, "_ H W 3"]]  # uint8, which `write` checks
 
@@ -42,81 +48,128 @@ class StoreWriter:
         Frames that no video has are cut off at the end.
     videos: the number of rows.
     shard_videos: rows a shard file.
+    codec: of the highest view; of all views where it loses nothing.
+    url: where the arrays go, a folder in the words of fsspec; None: into `path`.
+
+    Raises UserError where the URL cannot be opened.
     """
 
-    def __init__(self, path: Path, *, views: Mapping[int, tuple[int, int]], videos: int, shard_videos: int):
-        self.path, self.videos, self.shard_videos = path, videos, shard_videos
+    def __init__(
+        self,
+        path: Path,
+        *,
+        views: Mapping[int, tuple[int, int]],
+        videos: int,
+        shard_videos: int,
+        codec: Codec = Codec(),  # noqa: B008, it is frozen
+        url: str | None = None,
+    ):
+        self.path, self.videos, self.shard_videos, self.url = path, videos, shard_videos, url
         self._notes = path / ".shards"
-        with contextlib.suppress(ContainsGroupError):  # a restart, or another process of this job
-            zarr.create_group(path)
-        top = max(views)
+        path.mkdir(parents=True, exist_ok=True)
+        self._remote, self._base = _remote(url) if url else (None, "")
         self._arrays: dict[int, zarr.Array[Any]] = {}
+        self.grids: dict[int, Grid] = {}
+        with contextlib.suppress(ContainsGroupError):  # a restart, or another process of this job
+            zarr.create_group(self._group)
+        top = max(views)
         for level, (frames, size) in sorted(views.items()):
             factor, rest = divmod(views[top][0], frames)
             if rest:
                 raise ValueError(f"{views[top][0]} frames of view {top} are no multiple of view {level}'s {frames}")
             chunk = min(CHUNK_FRAMES if level == top else LOWER_CHUNK_FRAMES, frames)
-            shard = chunk * min(SHARD_CHUNKS, -(-frames // chunk))
-            self._arrays[level] = self._array(level, frames, size, chunk, shard, factor)
+            chunks = min(SHARD_CHUNKS, -(-frames // chunk))
+            kept = codec if level == top or not codec.lossy else Codec()
+            self.grids[level] = Grid(chunk=chunk, chunks=chunks, size=size, codec=kept)
+            self._arrays[level] = self._array(level, frames, factor)
 
-    def _array(self, level: int, frames: int, size: int, chunk: int, shard: int, factor: int) -> "zarr.Array[Any]":
-        shape = (self.videos, frames, size, size, 3)
-        shards = (self.shard_videos, shard, size, size, 3)
+    @property
+    def _group(self) -> str:
+        return self.url or str(self.path)
+
+    def _array(self, level: int, frames: int, factor: int) -> "zarr.Array[Any]":
+        grid = self.grids[level]
+        frame = (grid.size, grid.size, 3)
+        shape = (self.videos, frames, *frame)
+        shards = (self.shard_videos, grid.chunk * grid.chunks, *frame)
         try:
             array = zarr.create_array(
-                self.path,
+                self._group,
                 name=f"level-{level}",
                 shape=shape,
                 dtype="uint8",
-                chunks=(1, chunk, size, size, 3),
+                chunks=(1, grid.chunk, *frame),
                 shards=shards,
-                compressors=None,
                 fill_value=0,
                 attributes={"time_factor": factor},
                 dimension_names=("video", "frame", "y", "x", "channel"),
+                **grid.codec.zarr_arguments,
             )
         except ContainsArrayError:
-            array = zarr.open_array(self.path, path=f"level-{level}", mode="r+")
-        if (array.shape[0], *array.shape[2:]) != (self.videos, size, size, 3) or array.shards != shards:
-            raise ValueError(f"{self.path}: level {level} was begun with {array.shape}, shards {array.shards}")
+            array = zarr.open_array(self._group, path=f"level-{level}", mode="r+")
+        stored = Codec.of_array(array)
+        if (
+            (array.shape[0], *array.shape[2:]) != (self.videos, *frame)
+            or array.shards != shards
+            or stored != grid.codec
+        ):
+            raise ValueError(
+                f"{self._group}: level {level} was begun with {array.shape}, shards {array.shards}, {stored}"
+            )
         if array.shape[1] != frames:  # `finish` was cut off after it had trimmed
             array.resize(shape)
         return array
 
     def done(self, first_row: int) -> bool:
         """Whether the shard that begins with this row is written in every view."""
-        return all(self._note(level, first_row).is_file() for level in self._arrays)
+        return self._note(first_row).is_file()
 
-    def write(self, level: int, first_row: int, videos: Videos) -> None:
-        """Write one view of the videos of a whole shard; lengths may differ, and 0 frames stand for no video.
+    def forget(self, first_row: int) -> None:
+        """Let a shard be written once more."""
+        self._note(first_row).unlink(missing_ok=True)
 
-        Raises ValueError for anything but a whole shard, other sizes and more frames than the view has.
+    @contextlib.contextmanager
+    def shard(self, first_row: int) -> Iterator[ShardWriter]:
+        """Write the shard that begins with this row; it counts once the context is left without an exception."""
+        if first_row % self.shard_videos or not 0 <= first_row < self.videos:
+            raise ValueError(f"row {first_row}: no shard of {self.shard_videos} rows out of {self.videos} begins here")
+        for left in self._notes.glob(f"{first_row:08d}-*"):  # by a writer that was killed
+            shutil.rmtree(left)
+        folder = self._notes / f"{first_row:08d}-{uuid.uuid4().hex}"
+        try:
+            # The index has a place for every row that a shard may have, also in a last one with fewer.
+            writer = ShardWriter(folder, self.grids, self.shard_videos)
+            yield writer
+            files = writer.finish()
+            number = first_row // self.shard_videos
+            self._remove(number)
+            note = {"longest": writer.longest, "files": {}}
+            for file in files:
+                key = f"level-{file.level}/c/{number}/{file.number}/0/0/0"
+                self._put(file.path, key)
+                note["files"][key] = {"sha256": file.sha256, "bytes": file.bytes}
+            write_atomic(self._note(first_row), json.dumps(note))
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def write(self, first_row: int, views: Mapping[int, Videos]) -> None:
+        """Write a whole shard at once: every view's videos. Lengths may differ, and 0 frames stand for no video.
+
+        Raises ValueError for anything but a whole shard, other sizes and more frames than a view has.
         """
-        array = self._arrays[level]
         rows = min(self.shard_videos, self.videos - first_row)
-        if first_row % self.shard_videos or not 0 <= first_row < self.videos or len(videos) != rows:
-            raise ValueError(
-                f"{len(videos)} videos from row {first_row}: not a whole shard of {self.shard_videos} rows "
-                f"out of {self.videos}"
-            )
-        hashed = hashlib.sha256()
-        for video in videos:
-            if video.dtype != np.uint8 or video.shape[1:] != array.shape[2:] or len(video) > array.shape[1]:
-                raise ValueError(f"level {level} takes uint8 {array.shape[1:]}, not {video.dtype} {video.shape}")
-            hashed.update(len(video).to_bytes(8, "little"))
-            hashed.update(np.ascontiguousarray(video).data)
-        longest = max(len(video) for video in videos)
-        assert array.shards is not None
-        # What an earlier, unfinished attempt left could reach further in time than this one.
-        shutil.rmtree(self.path / f"level-{level}" / "c" / str(first_row // self.shard_videos), ignore_errors=True)
-        for start in range(0, longest, array.shards[1]):
-            stop = min(start + array.shards[1], array.shape[1])
-            slab = np.zeros((rows, stop - start, *array.shape[2:]), np.uint8)
-            for row, video in zip(slab, videos, strict=True):
-                part = video[start:stop]
-                row[: len(part)] = part
-            array[first_row : first_row + rows, start:stop] = slab
-        write_atomic(self._note(level, first_row), json.dumps({"sha256": hashed.hexdigest(), "frames": longest}))
+        with self.shard(first_row) as shard:
+            for level, videos in views.items():
+                if len(videos) != rows or set(views) != set(self.grids):
+                    raise ValueError(f"{len(videos)} videos of view {level}: a shard has {rows} of {list(self.grids)}")
+                if max(map(len, videos)) > self._arrays[level].shape[1]:
+                    raise ValueError(f"level {level} takes {self._arrays[level].shape[1]} frames at most")
+            for row in range(rows):
+                shard.begin(row)
+                for level, videos in views.items():
+                    step = self.grids[level].chunk
+                    for start in range(0, len(videos[row]), step):
+                        shard.append(level, videos[row][start : start + step])
 
     def finish(self, index: pd.DataFrame, *, kind: str, classes: Sequence[str], **attributes: Any) -> str:
         """Write what belongs to the whole store, once every shard is there. Returns the digest.
@@ -130,11 +183,10 @@ class StoreWriter:
         unwritten = [first for first in shards if not self.done(first)]
         if unwritten:
             raise ValueError(f"{self.path}: {len(unwritten)} shards are not written, the first from row {unwritten[0]}")
-        content = hashlib.sha256()
+        notes = [json.loads(self._note(first).read_text()) for first in shards]
+        files = {key: facts for note in notes for key, facts in note["files"].items()}
         for level, array in self._arrays.items():
-            notes = [json.loads(self._note(level, first).read_text()) for first in shards]
-            content.update("".join(note["sha256"] for note in notes).encode())
-            frames = max(1, max(note["frames"] for note in notes))
+            frames = max(1, max(note["longest"][str(level)] for note in notes))
             # Nothing lies behind it: without deletion zarr does not walk through a grid of thousands of absent shards.
             trimmed = array.async_array.resize((self.videos, frames, *array.shape[2:]), delete_outside_chunks=False)
             asyncio.run(trimmed)
@@ -142,19 +194,49 @@ class StoreWriter:
             values = np.full(self.videos, missing, np.int32)
             values[index["row"].to_numpy(np.int64)] = index[column].to_numpy(np.int32)
             zarr.create_array(
-                self.path, name=name, data=values, chunks=(self.videos,), compressors=None, overwrite=True
+                self._group, name=name, data=values, chunks=(self.videos,), compressors=None, overwrite=True
             )
         index.to_parquet(self.path / "videos.parquet", index=False)
         attributes = {"kind": kind, "classes": list(classes), **attributes}
+        content = hashlib.sha256("".join(f"{key} {facts['sha256']}\n" for key, facts in sorted(files.items())).encode())
         content.update(index.to_csv(index=False).encode())
         content.update(json.dumps(attributes, sort_keys=True).encode())
         digest = content.hexdigest()
-        zarr.open_group(self.path, mode="r+").attrs.put({**attributes, "digest": digest})
+        zarr.open_group(self._group, mode="r+").attrs.put({**attributes, "digest": digest})
+        if self.url is not None:
+            manifest = {"url": self.url, "digest": digest, "files": dict(sorted(files.items()))}
+            write_atomic(self.path / "store.json", json.dumps(manifest, indent=1))
         shutil.rmtree(self._notes)
         return digest
 
-    def _note(self, level: int, first_row: int) -> Path:
-        return self._notes / f"level-{level}-{first_row:08d}.json"
+    def _note(self, first_row: int) -> Path:
+        return self._notes / f"{first_row:08d}.json"
+
+    def _remove(self, number: int) -> None:
+        """What an earlier, unfinished attempt at a shard left could reach further in time than this one."""
+        for level in self.grids:
+            if self._remote is None:
+                shutil.rmtree(self.path / f"level-{level}" / "c" / str(number), ignore_errors=True)
+            elif self._remote.exists(old := f"{self._base}/level-{level}/c/{number}"):
+                self._remote.rm(old, recursive=True)
+
+    def _put(self, file: Path, key: str) -> None:
+        """A finished file gets its name: by a rename, or as a whole object."""
+        if self._remote is None:
+            (self.path / key).parent.mkdir(parents=True, exist_ok=True)
+            file.replace(self.path / key)
+        else:
+            self._remote.makedirs(f"{self._base}/{key}".rpartition("/")[0], exist_ok=True)
+            self._remote.put_file(str(file), f"{self._base}/{key}")
+            file.unlink()
+
+
+def _remote(url: str) -> tuple[Any, str]:
+    """The file system of a URL and the folder in it."""
+    try:
+        return fsspec.core.url_to_fs(url)
+    except (ImportError, ValueError) as error:  # fsspec names the package that is not installed
+        raise UserError(f"decode.store: {url} cannot be opened: {error}") from error
 
 
 def frame_bounds(frames: int, factors: Sequence[int]) -> dict[int, int]:

@@ -3,35 +3,34 @@
 import subprocess
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
-from fractions import Fraction
-from pathlib import Path
 
 import ffmpeg
 import imageio_ffmpeg
 import numpy as np
+from jaxtyping import UInt8
 
-# Demuxers of single files. Playlists (hls, dash, concat, image sequences) would open further files, and are not here.
-FORMATS = "mov,mp4,m4v,matroska,webm,avi,mpeg,mpegts,mpegvideo,flv,ogg,asf,h264,hevc,ivf,mxf,dv"
-
-
-class FfmpegFailure(Exception):
-    """ffmpeg gave up; its own words."""
+from pipeline.data.video_source import FORMATS, Source, TooLate, VideoError
 
 
-def read_frames(
-    path: Path, stream: int, rate: Fraction, frame_step: int, size: int, crop: str, frames: int, timeout: float
-) -> Iterator[np.ndarray]:
-    """Yield at most `frames` uint8 images [size, size, 3] of the stream with this index; see `video.decode_video`.
+def frames_at_ticks(
+    source: Source, *, frame_step: int, size: int, crop: str, frames: int, deadline: float
+) -> Iterator[UInt8[np.ndarray, "{size} {size} 3"]]:
+    """The frames shown at ticks 0, frame_step, …, at most `frames` of them; see `video.decode_video`.
 
-    Raises FfmpegFailure where ffmpeg yields none, or is not ready after `timeout` seconds.
+    deadline: in time.monotonic()'s seconds. Raises VideoError where ffmpeg yields none, TooLate where it is past.
     """
-    source = ffmpeg.input(
-        f"file:{path.absolute()}", protocol_whitelist="file", format_whitelist=FORMATS, threads=1, loglevel="error"
-    )[str(stream)]
+    stream = ffmpeg.input(
+        f"file:{source.path.absolute()}",
+        protocol_whitelist="file",
+        format_whitelist=FORMATS,
+        threads=1,
+        loglevel="error",
+    )[str(source.stream)]
     chosen = (
-        source.filter("setpts", "PTS-STARTPTS")
-        .filter("fps", f"{rate.numerator}/{rate.denominator}", round="near")
+        stream.filter("setpts", "PTS-STARTPTS")
+        .filter("fps", f"{source.rate.numerator}/{source.rate.denominator}", round="near")
         .filter("select", f"not(mod(n,{frame_step}))")
     )
     flags = "bilinear+accurate_rnd+full_chroma_int"
@@ -55,7 +54,7 @@ def read_frames(
             expired.set()
             process.kill()
 
-        watch = threading.Timer(timeout, expire)
+        watch = threading.Timer(deadline - time.monotonic(), expire)
         watch.start()
         some = False
         try:
@@ -68,8 +67,8 @@ def read_frames(
             watch.cancel()
             process.kill()
         if expired.is_set():
-            raise FfmpegFailure("took longer than decode.timeout")
+            raise TooLate
         if not some:
             complaints.seek(0)
             lines = complaints.read().decode(errors="replace").strip().splitlines() or ["no frame decodes"]
-            raise FfmpegFailure(f"ffmpeg: {lines[0][:200]}")
+            raise VideoError(f"ffmpeg: {lines[0][:200]}")

@@ -12,8 +12,8 @@ from models.config import LevelConfig
 from models.generator import Generator
 from models.unroll import Inputs, Statistics, recalibrate, unroll
 from pipeline import sampling
+from pipeline.data.reader import ViewReader
 from pipeline.data.store import StoreWriter
-from pipeline.data.windows import ViewReader
 from pipeline.params import GenerationParams, LevelParams, SigmaParams
 from pipeline.progress import progress
 from pipeline.training.batches import Batches, to_bytes, to_unit
@@ -100,7 +100,7 @@ def generate(
                 chosen = part.iloc[begin : begin + params.batch]
                 condition = conditions[str(split)] if conditions else None
                 videos.append(_videos(generators[str(split)], chosen, condition, seed, workers))
-        writer.write(config.level, first, np.concatenate(videos))
+        writer.write(first, {config.level: np.concatenate(videos)})
     workers.wait()
     if workers.rank == 0:
         writer.finish(rows, kind="samples", classes=classes)

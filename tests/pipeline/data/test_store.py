@@ -22,11 +22,14 @@ def index() -> pd.DataFrame:
     return pd.DataFrame({"row": [0, 1, 3, 4], "split": "train", "label": [0, 1, 1, 0], "n_frames": [3, 300, 12, 1]})
 
 
+def empty(count: int) -> dict[int, list[np.ndarray]]:
+    return {level: [np.zeros((1, size, size, 3), np.uint8)] * count for level, size in ((1, 2), (2, 4))}
+
+
 def fill(writer: StoreWriter, shards=(0, 2, 4)) -> None:
     for first in shards:
-        for level, size in ((1, 2), (2, 4)):
-            step = 2 if level == 1 else 1
-            writer.write(level, first, [video[::step] for video in videos(size)[first : first + 2]])
+        low, top = (videos(size)[first : first + 2] for size in (2, 4))
+        writer.write(first, {1: [video[::2] for video in low], 2: top})
 
 
 def tree(path: Path) -> dict[str, str]:
@@ -59,8 +62,12 @@ def test_what_was_written_is_read_by_plain_zarr(tmp_path):
 def test_only_whole_shards_are_written(tmp_path):
     writer = make(tmp_path / "s")
     for first, count in ((0, 1), (1, 2), (4, 2), (6, 1), (-2, 2)):
-        with pytest.raises(ValueError, match="not a whole shard"):
-            writer.write(2, first, [np.zeros((1, 4, 4, 3), np.uint8)] * count)
+        with pytest.raises(ValueError, match="shard"):
+            writer.write(first, empty(count))
+    with pytest.raises(ValueError, match="shard"):
+        writer.write(0, {2: empty(2)[2]})
+    assert not any(map(writer.done, (0, 2, 4)))
+    assert not list((tmp_path / "s").rglob("c"))
 
 
 def test_other_frames_are_refused(tmp_path):
@@ -70,8 +77,8 @@ def test_other_frames_are_refused(tmp_path):
         np.zeros((2, 1, 4, 4, 3), np.float32),
         np.zeros((2, 1001, 4, 4, 3), np.uint8),
     ):
-        with pytest.raises(ValueError, match="level 2 takes uint8"):
-            writer.write(2, 0, list(wrong))
+        with pytest.raises(ValueError, match="level 2 takes"):
+            writer.write(0, {1: empty(2)[1], 2: list(wrong)})
 
 
 def test_an_unfinished_store_is_not_finished(tmp_path):
@@ -88,7 +95,16 @@ def test_a_restart_ends_with_the_same_bytes(tmp_path):
 
     first = make(tmp_path / "again")
     fill(first, (2,))
-    first.write(2, 0, [np.full((900, 4, 4, 3), 7, np.uint8)] * 2)  # a shard half done, and longer than it will be
+    longer = {1: [np.full((450, 2, 2, 3), 7, np.uint8)] * 2, 2: [np.full((900, 4, 4, 3), 7, np.uint8)] * 2}
+    first.write(0, longer)  # …than it will be: cut off before its note was written
+    first.forget(0)
+    with pytest.raises(RuntimeError), first.shard(4) as shard:
+        shard.begin(0)
+        shard.append(2, longer[2][0][:12])
+        raise RuntimeError
+    folder = tmp_path / "again/.shards/00000004-0"  # and what a killed writer leaves
+    folder.mkdir()
+    (folder / "level-2-0").write_bytes(b"x")
     second = make(tmp_path / "again")
     assert [second.done(row) for row in (0, 2, 4)] == [False, True, False]
     fill(second, (4, 0))
@@ -111,8 +127,7 @@ def test_the_digest_is_that_of_the_content(tmp_path):
     assert digests[0] == digests[1] != digests[2]
     changed = make(tmp_path / "d")
     fill(changed, (0, 2))
-    changed.write(1, 4, [np.zeros((1, 2, 2, 3), np.uint8)])
-    changed.write(2, 4, [np.zeros((1, 4, 4, 3), np.uint8)])
+    changed.write(4, empty(1))
     assert changed.finish(index().assign(label=0), kind="pyramid", classes=["a", "b"]) != digests[0]
 
 

@@ -8,16 +8,36 @@ import numpy as np
 import pytest
 
 from pipeline.data.shapes_files import encode
-from pipeline.data.video import VideoError, decode_video, scaled_size
+from pipeline.data import video_pyav
+from pipeline.data.video import decode_video
+from pipeline.data.video_pyav import scaled_size
+from pipeline.data.video_source import VideoError, VideoFacts
 
 CLIPS = Path(__file__).parents[4] / "shared" / "clips"
 clips = pytest.mark.skipif(not CLIPS.is_dir(), reason="the real clips are not beside this checkout")
 ENGINES = ["pyav", "ffmpeg"]
 
 
-def decode(path: Path, engine: Any = "pyav", **changed: Any):
+class Frames:
+    """A sink that keeps what comes."""
+
+    def __init__(self):
+        self.frames: list[np.ndarray] = []
+        self.cleared = 0
+
+    def put(self, frame: np.ndarray) -> None:
+        self.frames.append(frame.copy())
+
+    def clear(self) -> None:
+        self.frames.clear()
+        self.cleared += 1
+
+
+def decode(path: Path, engine: Any = "pyav", **changed: Any) -> tuple[np.ndarray, VideoFacts]:
     options: dict[str, Any] = {"frame_step": 1, "size": 16, "crop": "center", "max_frames": None, "timeout": 60.0}
-    return decode_video(path, engine=engine, **{**options, **changed})
+    sink = Frames()
+    facts = decode_video(path, sink, engine=engine, **{**options, **changed})
+    return np.stack(sink.frames), facts
 
 
 def greys(path: Path, engine: Any, **changed: Any) -> list[int]:

@@ -78,8 +78,8 @@ def store(tmp_path):
     videos = [rng.integers(0, 256, (n, 4, 4, 3), dtype=np.uint8) for n in frames]
     writer = StoreWriter(tmp_path / "s", views={1: (50, 2), 2: (100, 4)}, videos=5, shard_videos=2)
     for first in (0, 2, 4):
-        writer.write(2, first, videos[first : first + 2])
-        writer.write(1, first, [video[::2, :2, :2] for video in videos[first : first + 2]])
+        chosen = videos[first : first + 2]
+        writer.write(first, {1: [video[::2, :2, :2] for video in chosen], 2: chosen})
     index = pd.DataFrame(
         {
             "row": [0, 2, 3, 4],

@@ -1,0 +1,167 @@
+"""The default engine: frames by PyAV in this process, those at the wanted ticks alone scaled, the others not even
+decoded where nothing refers to them."""
+
+from bisect import bisect_right
+from collections.abc import Iterator
+from fractions import Fraction
+
+import numpy as np
+from av.container import InputContainer
+from av.error import ExitError, FFmpegError
+from av.video.frame import VideoFrame
+from av.video.reformatter import Interpolation, VideoReformatter
+from av.video.stream import VideoStream
+from jaxtyping import UInt8
+
+from pipeline.data.video_source import MAX_PIXELS, Source, VideoError, check_time, open_file, video_stream
+
+SCALER = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
+# Codecs whose decoders, told to, leave out frames that no other refers to, and stay exact in all others. Not mpeg4: AVI
+# files of it pack two frames into a packet.
+SKIPPING = frozenset({"h264", "hevc", "mpeg1video", "mpeg2video"})
+
+
+class NotAsSaid(Exception):
+    """The frames are not those that the packets announced: what was yielded may differ from a whole decoding's."""
+
+
+def frames_at_ticks(
+    source: Source, *, frame_step: int, size: int, crop: str, frames: int, deadline: float, skip: bool
+) -> Iterator[UInt8[np.ndarray, "{size} {size} 3"]]:
+    """The frames shown at ticks 0, frame_step, …, at most `frames` of them; see `video.decode_video`.
+
+    One decoded frame is held at a time. A yielded image is valid until the next.
+
+    skip: leave undecoded what no wanted frame needs, where the codec can and the packets say enough. Raises NotAsSaid
+        once the file turns out to be other than its packets said; without `skip` it never does.
+    """
+    keep = _wanted_times(source, frame_step, frames) if skip and source.facts.codec in SKIPPING else None
+    with open_file(source.path, deadline) as container:
+        stream = video_stream(container)
+        decoded = _decoded(container, stream, keep) if keep is None else _checked(container, stream, source, keep)
+        image = _Image(source, size, crop)
+        for frame, count in _shown(decoded, source, frame_step, frames, deadline):
+            array = image.of(frame)
+            for _ in range(count):
+                yield array
+
+
+def _shown(
+    decoded: Iterator[VideoFrame], source: Source, frame_step: int, frames: int, deadline: float
+) -> Iterator[tuple[VideoFrame, int]]:
+    """(frame, at how many of the wanted ticks it is shown), at `frames` ticks in all."""
+    per_unit = source.base * source.rate  # ticks a unit of the timestamps
+    numerator, denominator = 2 * per_unit.numerator, 2 * per_unit.denominator
+    half = per_unit.denominator
+    shown: VideoFrame | None = None
+    first, tick, end, yielded = 0, 0, 0, 0
+    for frame in decoded:
+        check_time(deadline)
+        if frame.pts is None:
+            moment, length = tick + (shown is not None), 0
+        else:
+            if shown is None:
+                first = frame.pts
+            # To the nearest, halves up: timestamps in whole milliseconds lie on both sides of their tick.
+            moment = ((frame.pts - first) * numerator + half) // denominator
+            length = frame.duration
+        if shown is not None and yielded * frame_step < moment:
+            count = min(-(-moment // frame_step), frames) - yielded
+            yield shown, count
+            yielded += count
+            if yielded == frames:
+                return
+        if shown is None or moment >= tick:  # a time that goes backwards is a damaged one
+            shown, tick = frame, max(moment, 0)
+            end = max(tick + 1, tick + (length * numerator + half) // denominator)
+    if shown is not None and yielded * frame_step < end:
+        yield shown, min(-(-end // frame_step), frames) - yielded
+
+
+def _wanted_times(source: Source, frame_step: int, frames: int) -> frozenset[int] | None:
+    """Timestamps of the frames that `_shown` needs to see to yield what it would from all; None: not to be known."""
+    if not source.times:
+        return None
+    per_unit = source.base * source.rate
+    numerator, denominator, half = 2 * per_unit.numerator, 2 * per_unit.denominator, per_unit.denominator
+    first, last = source.times[0], source.times[-1]
+    ticks = [((moment - first) * numerator + half) // denominator for moment in source.times]
+    wanted = range(0, ticks[-1] + 1, frame_step)[:frames]
+    # The last says how long it is shown, and one behind the last wanted tick that this is over.
+    times = {first, last, *(source.times[bisect_right(ticks, tick) - 1] for tick in wanted)}
+    if len(wanted) == frames:
+        times.add(source.times[min(bisect_right(ticks, wanted[-1]), len(ticks) - 1)])
+    return frozenset(times)
+
+
+def _checked(
+    container: InputContainer, stream: VideoStream, source: Source, keep: frozenset[int]
+) -> Iterator[VideoFrame]:
+    """`_decoded` with frames left out. Raises NotAsSaid where one that is kept does not come, or not in its order."""
+    known = frozenset(source.times)
+    missing, newest = set(keep), None
+    for frame in _decoded(container, stream, keep):
+        moment = frame.pts
+        if moment not in known or (newest is None and moment != source.times[0]):
+            raise NotAsSaid
+        if (newest is not None and moment <= newest) or frame.is_corrupt:
+            raise NotAsSaid
+        newest = moment
+        missing.discard(moment)
+        yield frame
+    if missing:
+        raise NotAsSaid
+
+
+def _decoded(container: InputContainer, stream: VideoStream, keep: frozenset[int] | None) -> Iterator[VideoFrame]:
+    """Every frame that decodes (and is kept, or others refer to), in the order of their times.
+
+    A damaged packet costs its own frame alone; where frames are left out, it raises NotAsSaid.
+    """
+    context = stream.codec_context
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets)
+        except ExitError:
+            raise
+        except (StopIteration, FFmpegError):
+            return  # the file's end, or where it is cut off
+        if keep is not None:
+            context.skip_frame = "DEFAULT" if packet.pts in keep else "NONREF"
+        try:
+            yield from stream.decode(packet)
+        except FFmpegError as error:
+            if keep is not None:
+                raise NotAsSaid from error
+
+
+def scaled_size(width: int, height: int, aspect: Fraction, size: int, crop: str) -> tuple[int, int]:
+    """To which width and height a frame is scaled, of pixels `aspect` times as wide as high: short side to `size`."""
+    if crop == "none":
+        return size, size
+    shown = width * aspect
+    short = min(shown, height)
+    return max(size, round(shown * size / short)), max(size, round(height * size / short))
+
+
+class _Image:
+    """From decoded frames to upright squares."""
+
+    def __init__(self, source: Source, size: int, crop: str):
+        self._source, self._size, self._crop = source, size, crop
+        self._scaler = VideoReformatter()
+
+    def of(self, frame: VideoFrame) -> np.ndarray:
+        size = self._size
+        width, height = scaled_size(frame.width, frame.height, self._source.aspect, size, self._crop)
+        if max(width * height, frame.width * frame.height) > MAX_PIXELS:
+            raise VideoError(
+                f"{frame.width}x{frame.height}, pixels {self._source.aspect}, is too large or too long for a square"
+            )
+        scaled = self._scaler.reformat(frame, width, height, "rgb24", interpolation=SCALER, threads=1)
+        image = scaled.to_ndarray()
+        if frame.rotation % 90 == 0:  # what else a display matrix holds is damage
+            image = np.rot90(image, frame.rotation // 90)
+        top, left = (image.shape[0] - size) // 2, (image.shape[1] - size) // 2
+        return image[top : top + size, left : left + size]
