@@ -12,7 +12,8 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from pipeline.data.windows import ViewReader, choose_start, start_in_view, windows_of_videos
+from pipeline.data.reader import ViewReader
+from pipeline.data.windows import choose_start, start_in_view, windows_of_videos
 from pipeline.errors import UserError
 from pipeline.metrics.evaluation import Measured, Networks, measure, scores
 from pipeline.metrics.features import load_i3d, random_i3d

@@ -11,7 +11,8 @@ import argparse
 import shutil
 from collections.abc import Sequence
 
-from pipeline.data.windows import ViewReader, windows_of_videos
+from pipeline.data.reader import ViewReader
+from pipeline.data.windows import windows_of_videos
 from pipeline.params import fingerprint, load_params
 from pipeline.paths import Paths, publish
 from pipeline.stage import run_stage

@@ -2,4 +2,15 @@
 
 from jaxtyping import install_import_hook
 
-install_import_hook(["models", "pipeline.metrics", "pipeline.training", "pipeline.data.windows"], "beartype.beartype")
+install_import_hook(
+    [
+        "models",
+        "pipeline.metrics",
+        "pipeline.training",
+        "pipeline.data.codecs",
+        "pipeline.data.reader",
+        "pipeline.data.shard_reader",
+        "pipeline.data.windows",
+    ],
+    "beartype.beartype",
+)

@@ -57,7 +57,7 @@ class Codec:
         shape = (frames, size, size, 3)
         try:
             if self.name != "none":
-                data = cast(bytes, _CHECKSUM.decode(data))  # a view of them
+                data = np.asarray(_CHECKSUM.decode(data)).data
             if self.name == "jpeg":
                 return decode_jpeg(data, shape)
             raw = np.frombuffer(_BLOSC.decode(data) if self.name == "blosc" else data, np.uint8)

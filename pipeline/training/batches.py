@@ -15,7 +15,8 @@ from torch import Tensor
 
 from models.config import LevelConfig
 from pipeline import sampling
-from pipeline.data.windows import ViewReader, choose_start, start_in_view, windows_of_videos
+from pipeline.data.reader import ViewReader
+from pipeline.data.windows import choose_start, start_in_view, windows_of_videos
 from pipeline.errors import UserError
 
 log = logging.getLogger(__name__)

@@ -1,17 +1,13 @@
 import numpy as np
-import pandas as pd
 import pytest
 
-from pipeline.data.store import StoreWriter
 from pipeline.data.windows import (
-    ViewReader,
     choose_start,
     frames_in_view,
     start_in_view,
     window_starts,
     windows_of_videos,
 )
-from pipeline.errors import UserError
 
 FACTORS = (2, 3)  # views of n, 2n and 6n frames
 
@@ -69,54 +65,3 @@ def test_a_uniform_number_chooses_every_start():
     assert [choose_start(u, 4) for u in (0.0, 0.249, 0.25, 0.5, 0.999999)] == [0, 0, 1, 2, 3]
     with pytest.raises(ValueError, match="at least one window"):
         choose_start(0.5, 0)
-
-
-@pytest.fixture
-def store(tmp_path):
-    rng = np.random.default_rng(0)
-    frames = [5, 0, 4, 1, 6]
-    videos = [rng.integers(0, 256, (n, 4, 4, 3), dtype=np.uint8) for n in frames]
-    writer = StoreWriter(tmp_path / "s", views={1: (50, 2), 2: (100, 4)}, videos=5, shard_videos=2)
-    for first in (0, 2, 4):
-        chosen = videos[first : first + 2]
-        writer.write(first, {1: [video[::2, :2, :2] for video in chosen], 2: chosen})
-    index = pd.DataFrame(
-        {
-            "row": [0, 2, 3, 4],
-            "split": ["train", "val", "train", "train"],
-            "label": [1, 0, 0, 1],
-            "n_frames": [5, 4, 1, 6],
-        }
-    )
-    writer.finish(index, kind="pyramid", classes=["a", "b"])
-    return tmp_path / "s", videos
-
-
-@pytest.mark.parametrize("in_memory", [0, 2**31])
-def test_reader_gives_the_frames_of_its_view(store, in_memory):
-    path, videos = store
-    reader = ViewReader(path, 1, "train", in_memory=in_memory)
-    assert len(reader) == 3
-    assert reader.rows.tolist() == [0, 3, 4]
-    assert reader.labels.tolist() == [1, 0, 1]
-    assert reader.n_frames.tolist() == [3, 1, 3]
-    assert reader.top_frames.tolist() == [5, 1, 6]
-    assert reader.classes == ("a", "b")
-    assert reader.size == 2
-    assert np.array_equal(reader.read(2, 1, 2), videos[4][::2, :2, :2][1:3])
-    assert np.array_equal(ViewReader(path, 2, in_memory=in_memory).read(1, 0, 4), videos[2])
-
-
-@pytest.mark.parametrize(("start", "frames"), [(-1, 1), (0, 4), (3, 1), (0, 0)])
-def test_reader_refuses_what_a_video_has_not(store, start, frames):
-    with pytest.raises(ValueError, match="of video 0, which has 3"):
-        ViewReader(store[0], 1).read(0, start, frames)
-
-
-def test_reader_names_what_is_not_there(store, tmp_path):
-    with pytest.raises(UserError, match="no finished store"):
-        ViewReader(tmp_path / "other", 1)
-    with pytest.raises(UserError, match="no level 3"):
-        ViewReader(store[0], 3)
-    with pytest.raises(UserError, match="split 'test'"):
-        ViewReader(store[0], 1, "test")
