@@ -1,17 +1,15 @@
 """BDD100K: drives named <8 hex>-<8 hex>, in the folders or lists of their splits (Yu et al., 2018)."""
 
-import re
 from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
-from pipeline.data.bdd_labels import read_labels
+from pipeline.data.bdd_labels import DRIVE, read_labels
 from pipeline.data.index import Index, make_index, split_of
 from pipeline.data.walk import is_video
 from pipeline.errors import UserError
 from pipeline.params import DataParams
 
-DRIVE = re.compile(r"(?<![0-9a-f])[0-9a-f]{8}-[0-9a-f]{8}(?![0-9a-f])", re.IGNORECASE)
 DEPTH = 3  # folders above a split list
 
 NO_DRIVE = "not named like a drive"

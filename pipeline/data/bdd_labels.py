@@ -12,7 +12,7 @@ from typing import Any
 from pipeline.errors import UserError
 from pipeline.progress import progress
 
-DRIVE = re.compile("[0-9a-f]{8}-[0-9a-f]{8}", re.IGNORECASE)
+DRIVE = re.compile("(?<![0-9a-f])[0-9a-f]{8}-[0-9a-f]{8}(?![0-9a-f])", re.IGNORECASE)
 SPACE = re.compile(r"[ \t\n\r]*")
 NONE = "undefined"  # the annotators' word for no label
 READERS = 16  # files read at a time: there may be 100,000, far away

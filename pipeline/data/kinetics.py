@@ -2,8 +2,7 @@
 
 import re
 from collections.abc import Iterable
-from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from pathlib import Path
 
 import pandas as pd
 
@@ -19,18 +18,6 @@ UNKNOWN = "in no table"
 SECOND = "a second file of the same clip"
 SEVERAL_CLIPS = "named by an id that has several clips"
 SEVERAL_SPLITS = "in the tables of several splits, and in the folder of none"
-
-
-class Clip(NamedTuple):
-    """What a file name says: a YouTube id, start and end in seconds. The same id occurs at several times."""
-
-    id: str
-    start: int
-    end: int
-
-    @property
-    def name(self) -> str:
-        return f"{self.id}_{self.start:06d}_{self.end:06d}"
 
 
 def reads(path: str, data: DataParams) -> bool:
@@ -51,60 +38,65 @@ def index(listing: pd.DataFrame, root: Path, data: DataParams) -> Index:
 
     Raises UserError where there is no table.
     """
-    rows = _annotations([path for path in listing["path"] if reads(path, data)], root)
-    exact: list[tuple[str, list[Clip]]] = []
+    paths = listing["path"].tolist()
+    rows = _annotations([path for path in paths if reads(path, data)], root)
+    exact: list[tuple[str, list[str]]] = []
     others = []
-    for path in filter(is_video, listing["path"]):
-        clip = parse_name(path)
-        if clip is not None and clip in rows:
-            exact.append((path, [clip]))
+    for path in filter(is_video, paths):
+        stem = _stem(path)
+        name = stem if stem in rows else clip_name(stem)
+        if name in rows:
+            exact.append((path, [name]))
         else:
-            others.append(path)
-    by_id: dict[str, list[Clip]] = {}
-    for clip in rows if others else ():
-        by_id.setdefault(clip.id, []).append(clip)
-    bare = [(path, by_id.get(PurePosixPath(path).stem, [])) for path in others]
+            others.append((path, stem))
+    by_id: dict[str, list[str]] = {}
+    for name in rows if others else ():
+        by_id.setdefault(name.rsplit("_", 2)[0], []).append(name)
+    bare = [(path, by_id.get(stem, [])) for path, stem in others]
 
     videos, unlisted = [], []
-    used: set[tuple[str, Clip]] = set()
-    for path, clips in (*exact, *bare):  # exact names first: where both are there, a bare one is the second
-        found = _choose(path, clips, rows)
+    used: set[tuple[str, str]] = set()
+    for path, names in (*exact, *bare):  # exact names first: where both are there, a bare one is the second
+        found = _choose(path, names, rows)
         if isinstance(found, str):
             unlisted.append((path, found))
         elif found in used:
             unlisted.append((path, SECOND))
         else:
             used.add(found)
-            split, clip = found
-            videos.append((path, split, rows[clip][split]))
+            split, name = found
+            videos.append((path, split, rows[name][split]))
     missing = [
-        (split, label, clip.name)
-        for clip, splits in rows.items()
+        (split, label, name)
+        for name, splits in rows.items()
         for split, label in splits.items()
-        if (split, clip) not in used
+        if (split, name) not in used
     ]
     return make_index(videos, missing, unlisted)
 
 
-def parse_name(path: str) -> Clip | None:
-    """<id>_%06d_%06d.<extension>, read from the right: an id may begin with - and hold _. None for other names."""
-    parts = path.rpartition("/")[2].rpartition(".")[0].rsplit("_", 2)
+def clip_name(stem: str) -> str | None:
+    """A file's name as <id>_%06d_%06d, however its times (seconds) are filled up; None for other names.
+
+    Read from the right: an id may begin with - and hold _, and the same id occurs at several times.
+    """
+    parts = stem.rsplit("_", 2)
     if len(parts) != 3 or not parts[0] or not (parts[1].isdecimal() and parts[2].isdecimal()):
         return None
-    return Clip(parts[0], int(parts[1]), int(parts[2]))
+    return f"{parts[0]}_{int(parts[1]):06d}_{int(parts[2]):06d}"
 
 
-def _choose(path: str, clips: list[Clip], rows: dict[Clip, dict[str, str]]) -> tuple[str, Clip] | str:
-    """The split and clip of a file that may be one of `clips`; or why there is none."""
-    choice = [(split, clip) for clip in clips for split in rows[clip]]
+def _choose(path: str, names: list[str], rows: dict[str, dict[str, str]]) -> tuple[str, str] | str:
+    """The split and name of the clip of a file that may be one of `names`; or why there is none."""
+    choice = [(split, name) for name in names for split in rows[name]]
     if len(choice) > 1:
-        named = _folder_split(path, (rows[clip][split] for split, clip in choice))
-        choice = [(split, clip) for split, clip in choice if split == named] if named else choice
+        named = _folder_split(path, (rows[name][split] for split, name in choice))
+        choice = [(split, name) for split, name in choice if split == named] if named else choice
     if len(choice) == 1:
         return choice[0]
-    if not clips:
+    if not names:
         return UNKNOWN
-    return SEVERAL_SPLITS if len(clips) == 1 else SEVERAL_CLIPS
+    return SEVERAL_SPLITS if len(names) == 1 else SEVERAL_CLIPS
 
 
 def _folder_split(path: str, labels: Iterable[str]) -> str | None:
@@ -114,14 +106,18 @@ def _folder_split(path: str, labels: Iterable[str]) -> str | None:
     return next((split for split in map(split_of, folders) if split), None)
 
 
+def _stem(path: str) -> str:
+    return path.rpartition("/")[2].rpartition(".")[0]
+
+
 def _normal(label: str) -> str:
     """What is left of a label in every way to name its folder: torchvision, mmaction2 and the crawler differ."""
     return re.sub("[^a-z0-9]+", "", label.lower())
 
 
-def _annotations(tables: list[str], root: Path) -> dict[Clip, dict[str, str]]:
-    """Class by clip and split."""
-    rows: dict[Clip, dict[str, str]] = {}
+def _annotations(tables: list[str], root: Path) -> dict[str, dict[str, str]]:
+    """Class by name and split."""
+    rows: dict[str, dict[str, str]] = {}
     found = False
     for name in tables:
         table = read_csv(root / name, COLUMNS)
@@ -132,13 +128,13 @@ def _annotations(tables: list[str], root: Path) -> dict[Clip, dict[str, str]]:
             starts, ends = (table[column].astype(float).astype(int) for column in ("time_start", "time_end"))
         except ValueError as error:
             raise UserError(f"{root / name}: time_start and time_end must be seconds: {error}") from error
-        stem = PurePosixPath(name).stem
+        stem = _stem(name)
         named = split_of(stem) or stem
         labels = table["label"] if "label" in table else [""] * len(table)
         splits = [split.lower() for split in table["split"]] if "split" in table else [named] * len(table)
         for label, youtube_id, start, end, split in zip(labels, table["youtube_id"], starts, ends, splits, strict=True):
             split = SPLITS.get(split, split) or named
-            rows.setdefault(Clip(youtube_id, start, end), {}).setdefault(split, label)
+            rows.setdefault(f"{youtube_id}_{start:06d}_{end:06d}", {}).setdefault(split, label)
     if not found:
         raise UserError(
             f"{root}: data.layout is kinetics, but no CSV with the columns {', '.join(sorted(COLUMNS))} lies here; "

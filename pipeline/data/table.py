@@ -88,10 +88,10 @@ def _csv(file: Path) -> list[list[str]] | None:
 
 def _parquet(file: Path) -> list[list[str]] | None:
     try:
-        source = pq.ParquetFile(file)
-        if "path" not in source.schema_arrow.names:
-            return None
-        table = source.read(columns=[name for name in COLUMNS if name in source.schema_arrow.names])
+        with pq.ParquetFile(file) as source:
+            if "path" not in source.schema_arrow.names:
+                return None
+            table = source.read(columns=[name for name in COLUMNS if name in source.schema_arrow.names])
         texts = {name: table[name].cast(pa.string()).fill_null("").to_pylist() for name in table.column_names}
     except (OSError, pa.ArrowException) as error:
         raise UserError(f"{file}: no readable Parquet file: {error}; mend it or move it out of data.root") from error

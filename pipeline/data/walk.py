@@ -2,8 +2,9 @@
 
 import logging
 import os
+import posixpath
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import pandas as pd
 
@@ -23,7 +24,7 @@ VIDEO_SUFFIXES = frozenset(
 
 def is_video(path: str) -> bool:
     """By its suffix; what is inside shows when it is decoded."""
-    return PurePosixPath(path).suffix.lower() in VIDEO_SUFFIXES
+    return posixpath.splitext(path)[1].lower() in VIDEO_SUFFIXES
 
 
 def list_files(root: Path, reads: Callable[[str], bool], leave_out: Iterable[Path] = ()) -> pd.DataFrame:

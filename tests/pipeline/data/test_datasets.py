@@ -1,122 +1,34 @@
+"""The layouts by name, what an index says of itself, and a folder of videos."""
+
 from pathlib import Path
 
-import pandas as pd
 import pytest
+from layouts import CLIPS, counts, listing, of, reasons, split_by_path
 
-from pipeline.data.datasets import index_videos
-from pipeline.data.index import label_names, make_index
-from pipeline.data.kinetics import parse_name
-from pipeline.data.listing import list_files
+from pipeline.data.datasets import index_videos, reads
+from pipeline.data.index import label_names, make_index, split_of
+from pipeline.data.walk import list_files
 from pipeline.errors import UserError
 
-CLIPS = Path(__file__).parents[4] / "shared" / "clips"
 clips = pytest.mark.skipif(not CLIPS.is_dir(), reason="the real clips are not beside this checkout")
 
 
-def listing(*paths: str) -> pd.DataFrame:
-    return pd.DataFrame({"path": sorted(paths), "size": 1, "mtime": 0})
-
-
-def test_names_are_read_from_the_right():
-    assert parse_name("train/yoga/-a_b_c_000010_000020.mkv") == ("-a_b_c", 10, 20)
-    assert parse_name("_000010_000020.mp4") is None
-    assert parse_name("x_y_z.mp4") is None
-    assert parse_name("x.mp4") is None
-
-
-def test_kinetics_matches_id_and_times(tmp_path):
-    (tmp_path / "train.csv").write_text(
-        "label,youtube_id,time_start,time_end,split\n"
-        "yoga,-a_b,0,10,train\n"
-        "yoga,-a_b,10,20,train\n"
-        "dancing (jazz),NA,3,13,train\n"
-        "abseiling,gone,0,10,train\n"
-    )
-    (tmp_path / "kinetics600_validate.csv").write_text("label,youtube_id,time_start,time_end\nyoga,v,1.0,11.0\n")
-    (tmp_path / "other.csv").write_text("path,size\nx,1\n")
-    found = index_videos(
-        "kinetics",
-        listing(
-            *("train.csv", "kinetics600_validate.csv", "other.csv"),
-            *("train/yoga/-a_b_000010_000020.mp4", "train/yoga/-a_b_000000_000010.webm"),
-            *("dancing_jazz/NA_000003_000013.avi", "v_000001_000011.mp4"),
-            *("zz/v_000001_000011.mkv", "train/yoga/unknown_000000_000010.mp4", "train/yoga/-a_b_000000_000011.mp4"),
-        ),
-        tmp_path,
-    )
-    assert found.videos.to_numpy().tolist() == [
-        ["dancing_jazz/NA_000003_000013.avi", "train", "dancing (jazz)"],
-        ["train/yoga/-a_b_000000_000010.webm", "train", "yoga"],
-        ["train/yoga/-a_b_000010_000020.mp4", "train", "yoga"],
-        ["v_000001_000011.mp4", "val", "yoga"],
-    ]
-    assert found.missing.to_numpy().tolist() == [["train", "abseiling", "gone", 0, 10]]
-    assert found.unlisted["path"].tolist() == [
-        "train/yoga/-a_b_000000_000011.mp4",
-        "train/yoga/unknown_000000_000010.mp4",
-        "zz/v_000001_000011.mkv",  # a second file of the same clip
-    ]
-    assert found.classes == ("abseiling", "dancing (jazz)", "yoga")
-
-
-def test_a_clip_in_two_splits_goes_by_its_folder(tmp_path):
-    for split in ("train", "val"):
-        (tmp_path / f"{split}.csv").write_text(f"label,youtube_id,time_start,time_end,split\nyoga,a,0,10,{split}\n")
-    files = ("train.csv", "val.csv", "train/yoga/a_000000_000010.mp4", "val/yoga/a_000000_000010.mp4")
-    found = index_videos("kinetics", listing(*files), tmp_path)
-    assert found.videos["split"].tolist() == ["train", "val"]
-
-
-def test_kinetics_without_tables_says_so(tmp_path):
-    with pytest.raises(UserError, match="no CSV with the columns"):
-        index_videos("kinetics", listing("a_000000_000010.mp4"), tmp_path)
-    (tmp_path / "train.csv").write_text("youtube_id,time_start,time_end\na,soon,10\n")
-    with pytest.raises(UserError, match="must be seconds"):
-        index_videos("kinetics", listing("train.csv", "a_000000_000010.mp4"), tmp_path)
-
-
-def test_drives_by_folder():
-    drives = ("videos/train/0123abcd-89abcdef.mov", "x/videos/val/0123abcd-00000000.mov", "test/0123abcd-00000001.mov")
-    found = index_videos("bdd100k", listing(*drives, "videos/train/holiday.mov", "0123abcd-00000002.mov"), Path())
-    assert dict(zip(found.videos["path"], found.videos["split"], strict=True)) == dict(
-        zip(drives, ("train", "val", "test"), strict=True)
-    )
-    assert found.classes == ()
-    assert len(found.unlisted) == 2
-
-
-def test_folders_are_classes():
-    found = index_videos("folder", listing("b/x.mp4", "a/deep/y.mp4", "z.mp4"), Path())
-    assert found.videos["class"].tolist() == ["a", "b", ""]
-    assert found.classes == ("a", "b")
-
-
-def test_folders_named_as_splits_are_splits():
-    found = index_videos("folder", listing("train/a/x.mp4", "train/y.mp4", "val/a/z.mp4", "loose.mp4"), Path())
-    assert found.videos.to_numpy().tolist() == [
-        ["train/a/x.mp4", "train", "a"],
-        ["train/y.mp4", "train", ""],
-        ["val/a/z.mp4", "val", "a"],
-    ]
-    assert found.unlisted["path"].tolist() == ["loose.mp4"]
-
-
-def test_without_split_folders_a_tenth_is_val():
-    names = [f"{number}.mp4" for number in range(400)]
-    all_of_them = index_videos("folder", listing(*names), Path()).videos
-    val = set(all_of_them.loc[all_of_them["split"] == "val", "path"])
-    assert 20 < len(val) < 60
-    half = index_videos("folder", listing(*names[:200]), Path()).videos
-    assert set(half.loc[half["split"] == "val", "path"]) == val & set(names[:200])  # adding videos moves none
-    for count in range(1, 8):
-        few = index_videos("folder", listing(*names[:count]), Path()).videos["split"].tolist()
-        assert "train" in few
-        assert ("val" in few) == (count > 1)
+@pytest.mark.parametrize(
+    ("name", "split"),
+    [
+        *(("train", "train"), ("val", "val"), ("test", "test"), ("validate", "val"), ("Validation", "val")),
+        *(("videos_train", "train"), ("train_256", "train"), ("kinetics600_val", "val"), ("kinetics-600_test", "test")),
+        *(("bdd100k_videos_train_00", "train"), ("training", None), ("trainval", None), ("train_val", None)),
+        *(("", None), ("testing", None), ("k600", None)),
+    ],
+)
+def test_names_of_splits(name, split):
+    assert split_of(name) == split
 
 
 def test_nothing_found_names_the_layout():
     with pytest.raises(UserError, match=r"data\.layout: bdd100k: none of the 1 files"):
-        index_videos("bdd100k", listing("a.mp4"), Path())
+        index_videos(of("bdd100k"), listing("a.mp4"), Path())
 
 
 def test_labels():
@@ -128,22 +40,66 @@ def test_labels():
         label_names(found, 1)
 
 
+def test_missing_videos_have_classes_too():
+    found = make_index([("1.mp4", "train", "b")], [("val", "a", "gone")], [("2.mp4", "in no table")])
+    assert found.classes == ("a", "b")
+    assert list(found.missing.columns) == ["split", "class", "name"]
+    assert found.unlisted.to_numpy().tolist() == [["2.mp4", "in no table"]]
+
+
+def test_folders_are_classes():
+    found = index_videos(of("folder"), listing("b/x.mp4", "a/deep/y.mp4", "z.mp4"), Path())
+    assert found.videos["class"].tolist() == ["a", "b", ""]
+    assert found.classes == ("a", "b")
+
+
+def test_folders_named_as_splits_are_splits():
+    files = ("train/a/x.mp4", "train/y.mp4", "validation/a/z.mp4", "loose.mp4", "other/w.mp4")
+    found = index_videos(of("folder"), listing(*files), Path())
+    assert found.videos.to_numpy().tolist() == [
+        ["train/a/x.mp4", "train", "a"],
+        ["train/y.mp4", "train", ""],
+        ["validation/a/z.mp4", "val", "a"],
+    ]
+    why = "beside the folders train, val and test"
+    assert reasons(found) == {"loose.mp4": why, "other/w.mp4": why}
+
+
+def test_without_split_folders_a_tenth_is_val():
+    names = [f"{number}.mp4" for number in range(400)]
+    all_of_them = split_by_path(index_videos(of("folder"), listing(*names), Path()))
+    val = {path for path, split in all_of_them.items() if split == "val"}
+    assert 20 < len(val) < 60
+    half = split_by_path(index_videos(of("folder"), listing(*names[:200]), Path()))
+    assert {path for path, split in half.items() if split == "val"} == val & set(names[:200])  # adding moves none
+    for count in range(1, 8):
+        few = index_videos(of("folder"), listing(*names[:count]), Path()).videos["split"].tolist()
+        assert "train" in few
+        assert ("val" in few) == (count > 1)
+
+
+def test_a_tenth_of_train_is_val_where_nothing_else_is_held_out():
+    names = [f"train/{'ab'[number % 2]}/{number}.mp4" for number in range(400)]
+    found = index_videos(of("folder"), listing(*names, "loose.mp4"), Path())
+    assert 20 < counts(found.videos, "split")["val"] < 60
+    assert set(found.videos["split"]) == {"train", "val"}
+    assert found.videos.set_index("path").loc["train/b/1.mp4", "class"] == "b"
+    assert list(reasons(found)) == ["loose.mp4"]
+    held_out = index_videos(of("folder"), listing(*names, "test/a/x.mp4"), Path())
+    assert counts(held_out.videos, "split") == {"train": 400, "test": 1}
+
+
 @clips
 def test_real_kinetics():
-    found = index_videos("kinetics", list_files(CLIPS / "kinetics"), CLIPS / "kinetics")
-    assert found.videos["split"].value_counts().to_dict() == {"train": 23, "val": 4}
-    assert found.missing["id"].tolist() == ["-missing0_A", "gone_video_"]
-    assert found.unlisted["path"].tolist() == []
+    root, data = CLIPS / "kinetics", of("kinetics")
+    found = index_videos(data, list_files(root, reads(data)), root)
+    assert counts(found.videos, "split") == {"train": 23, "val": 4}
+    assert found.missing["name"].tolist() == ["-missing0_A_000010_000020", "gone_video__000000_000010"]
+    assert found.unlisted.empty
 
 
 @clips
 def test_real_drives():
-    found = index_videos("bdd100k", list_files(CLIPS / "bdd100k"), CLIPS / "bdd100k")
-    assert found.videos["split"].value_counts().to_dict() == {"train": 5, "val": 1}
-
-
-@pytest.mark.parametrize("content", [b"", b"label\xff\n", b'a,b\n"x'])
-def test_a_table_that_is_no_csv_is_named(tmp_path, content):
-    (tmp_path / "train.csv").write_bytes(content)
-    with pytest.raises(UserError, match=r"train\.csv: no readable CSV"):
-        index_videos("kinetics", listing("train.csv"), tmp_path)
+    root, data = CLIPS / "bdd100k", of("bdd100k")
+    found = index_videos(data, list_files(root, reads(data)), root)
+    assert counts(found.videos, "split") == {"train": 5, "val": 1}
