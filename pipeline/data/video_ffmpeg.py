@@ -42,7 +42,7 @@ def frames_at_ticks(
         square = chosen.filter(
             "scale", f"if({portrait},{size},{wide})", f"if({portrait},{high},{size})", flags=flags
         ).filter("crop", size, size, f"floor((iw-{size})/2)", f"floor((ih-{size})/2)", exact=1)
-    output = square.output("pipe:", format="rawvideo", pix_fmt="rgb24", fps_mode="passthrough", **{"frames:v": frames})
+    output = square.output("pipe:", format="rawvideo", pix_fmt="gbrp", fps_mode="passthrough", **{"frames:v": frames})
     command = output.compile(cmd=imageio_ffmpeg.get_ffmpeg_exe())
     expired = threading.Event()
     with (
@@ -61,7 +61,7 @@ def frames_at_ticks(
             assert process.stdout is not None
             while len(image := process.stdout.read(size * size * 3)) == size * size * 3:
                 some = True
-                yield np.frombuffer(image, np.uint8).reshape(size, size, 3)
+                yield np.frombuffer(image, np.uint8).reshape(3, size, size)[[2, 0, 1]].transpose(1, 2, 0)
             process.wait()
         finally:
             watch.cancel()
