@@ -1,5 +1,6 @@
 """BDD100K: drives named <8 hex>-<8 hex>, in the folders or lists of their splits (Yu et al., 2018)."""
 
+import logging
 from pathlib import Path, PurePosixPath
 
 import pandas as pd
@@ -9,6 +10,8 @@ from pipeline.data.index import Index, make_index, split_of
 from pipeline.data.walk import is_video
 from pipeline.errors import UserError
 from pipeline.params import DataParams
+
+log = logging.getLogger(__name__)
 
 DEPTH = 3  # folders above a split list
 
@@ -68,7 +71,10 @@ def _lists(lists: list[str], root: Path) -> dict[str, str]:
             text = (root / name).read_text(encoding="utf-8", errors="replace")
         except OSError as error:
             raise UserError(f"{root / name}: cannot be read: {error.strerror}; `hvg index` lists anew") from error
-        for drive in map(str.lower, DRIVE.findall(text)):
+        drives = [drive.lower() for drive in DRIVE.findall(text)]
+        if not drives:
+            log.warning("%s is named like the list of a split, but names no drive", name)
+        for drive in drives:
             if splits.setdefault(drive, split) != split:
                 raise UserError(f"{root / name}: {drive} is in the list of another split, {splits[drive]}, too")
     return splits

@@ -41,15 +41,17 @@ def test_archives_unpacked_beside_each_other(tmp_path):
     assert reasons(found) == {prefix.format(1, A): "a second file of the same drive"}
 
 
-def test_lists_override_folders(tmp_path):
+def test_lists_override_folders(tmp_path, caplog):
     touch(tmp_path, f"train/{A}.mov", f"train/{B}.mov", f"all/{C}.mov", f"all/{D}.mov")
     (tmp_path / "info").mkdir()
     (tmp_path / "info/bdd_val.txt").write_text(f"# ours\n\nvideos/train/{B.upper()}.mov\r\n{C}\n11111111-22222222\n")
     (tmp_path / "readme.txt").write_text(A)
+    (tmp_path / "info/about_train.txt").write_text("the folder train")
     found = found_in(tmp_path)
     assert split_by_path(found) == {f"all/{C}.mov": "val", f"train/{A}.mov": "train", f"train/{B}.mov": "val"}
     assert found.missing.to_numpy().tolist() == [["val", "", "11111111-22222222"]]
     assert reasons(found) == {f"all/{D}.mov": "in no split"}
+    assert "info/about_train.txt is named like the list of a split, but names no drive" in caplog.text
 
 
 def test_lists_that_contradict_each_other_are_named(tmp_path):
