@@ -5,18 +5,19 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from fractions import Fraction
 from functools import lru_cache
+from math import floor
 
 import numpy as np
 from av.container import InputContainer
 from av.error import ExitError, FFmpegError
+from av.filter import Graph
 from av.video.frame import VideoFrame
-from av.video.reformatter import Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 from jaxtyping import UInt8
 
 from pipeline.data.video_source import MAX_PIXELS, Source, VideoError, check_time, open_file, video_stream
 
-SCALER = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
+SCALER = "bilinear+accurate_rnd+full_chroma_int"
 # Codecs whose decoders, told to, leave out frames that no other refers to, and stay exact in all others. Not mpeg4: AVI
 # files of it pack two frames into a packet.
 SKIPPING = frozenset({"h264", "hevc", "mpeg1video", "mpeg2video"})
@@ -41,14 +42,14 @@ def frames_at_ticks(
         stream = video_stream(container)
         decoded = _decoded(container, stream, keep) if keep is None else _checked(container, stream, source, keep)
         image = _Image(source, size, crop)
-        for frame, count in _shown(decoded, source, frame_step, frames, deadline):
+        for frame, count in _shown(decoded, source, frame_step, frames, deadline, stream.start_time or 0):
             array = image.of(frame)
             for _ in range(count):
                 yield array
 
 
 def _shown(
-    decoded: Iterator[VideoFrame], source: Source, frame_step: int, frames: int, deadline: float
+    decoded: Iterator[VideoFrame], source: Source, frame_step: int, frames: int, deadline: float, start: int
 ) -> Iterator[tuple[VideoFrame, int]]:
     """(frame, at how many of the wanted ticks it is shown), at `frames` ticks in all."""
     per_unit = source.base * source.rate  # ticks a unit of the timestamps
@@ -56,15 +57,17 @@ def _shown(
     half = per_unit.denominator
     shown: VideoFrame | None = None
     first, tick, end, yielded = 0, 0, 0, 0
+    clock = _Clock(start)
     for frame in decoded:
         check_time(deadline)
-        if frame.pts is None:
+        stamp = clock.time(frame)
+        if stamp is None:
             moment, length = tick + (shown is not None), 0
         else:
             if shown is None:
-                first = frame.pts
+                first = stamp
             # To the nearest, halves up: timestamps in whole milliseconds lie on both sides of their tick.
-            moment = ((frame.pts - first) * numerator + half) // denominator
+            moment = ((stamp - first) * numerator + half) // denominator
             length = frame.duration
         if shown is not None and yielded * frame_step < moment:
             count = min(-(-moment // frame_step), frames) - yielded
@@ -137,6 +140,34 @@ def _decoded(container: InputContainer, stream: VideoStream, keep: frozenset[int
                 raise NotAsSaid from error
 
 
+class _Clock:
+    """A frame's time: its own; its packet's place in decoding order where the frames' own times went back more often
+    (libavcodec's best effort, which PyAV leaves out); else the end of the frame before."""
+
+    def __init__(self, start: int):
+        self._pts = self._dts = -(2**63)  # the newest
+        self._bad_pts = self._bad_dts = 0  # how often they did not go forward
+        self._next: int | None = start
+
+    def time(self, frame: VideoFrame) -> int | None:
+        """In the stream's unit. None: not to be known."""
+        pts, dts = frame.pts, frame.dts
+        if dts is not None:
+            self._bad_dts += dts <= self._dts
+            self._dts = dts
+        elif pts is not None:
+            self._dts = pts
+        if pts is not None:
+            self._bad_pts += pts <= self._pts
+            self._pts = pts
+        elif dts is not None:
+            self._pts = dts
+        time = dts if pts is None or (self._bad_pts > self._bad_dts and dts is not None) else pts
+        time = self._next if time is None else time
+        self._next = time + frame.duration if time is not None and frame.duration else None
+        return time
+
+
 @lru_cache(maxsize=16)
 def scaled_size(width: int, height: int, aspect: Fraction, size: int, crop: str) -> tuple[int, int]:
     """To which width and height a frame is scaled, of pixels `aspect` times as wide as high: short side to `size`."""
@@ -144,7 +175,8 @@ def scaled_size(width: int, height: int, aspect: Fraction, size: int, crop: str)
         return size, size
     shown = width * aspect
     short = min(shown, height)
-    return max(size, round(shown * size / short)), max(size, round(height * size / short))
+    half = Fraction(1, 2)  # rounded up, as ffmpeg's expressions do
+    return max(size, floor(shown * size / short + half)), max(size, floor(height * size / short + half))
 
 
 class _Image:
@@ -152,7 +184,7 @@ class _Image:
 
     def __init__(self, source: Source, size: int, crop: str):
         self._source, self._size, self._crop = source, size, crop
-        self._scaler = VideoReformatter()
+        self._scaler = _Scaler()
         self._image = np.empty((size, size, 3), np.uint8)
 
     def of(self, frame: VideoFrame) -> np.ndarray:
@@ -163,11 +195,58 @@ class _Image:
             raise VideoError(
                 f"{frame.width}x{frame.height}, pixels {self._source.aspect}, is too large or too long for a square"
             )
-        # Planes: swscale takes twice as long to write packed RGB.
-        scaled = self._scaler.reformat(frame, width, height, "gbrp", interpolation=SCALER, threads=1)
-        turns = frame.rotation // 90 if frame.rotation % 90 == 0 else 0  # what else a display matrix holds is damage
-        for channel, plane in zip((1, 2, 0), scaled.planes, strict=True):
-            image = np.rot90(np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[:height, :width], turns)
+        for channel, plane in zip((1, 2, 0), self._scaler.scale(frame, width, height).planes, strict=True):
+            image = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)[:height, :width]
+            image = _upright(image, frame)
             top, left = (image.shape[0] - size) // 2, (image.shape[1] - size) // 2
             self._image[..., channel] = image[top : top + size, left : left + size]
         return self._image
+
+
+class _Scaler:
+    """ffmpeg's scale filter, built anew where the frames change: what `video_ffmpeg` scales with.
+
+    swscale by itself would take the two fields of interlaced frames apart, and place chroma elsewhere. To planes: it
+    takes twice as long to write packed RGB.
+    """
+
+    def __init__(self):
+        self._key: tuple | None = None
+
+    def scale(self, frame: VideoFrame, width: int, height: int) -> VideoFrame:
+        """The frame in planes G, B, R of uint8."""
+        key = (frame.width, frame.height, frame.format.name, frame.colorspace, frame.color_range, width, height)
+        if key != self._key:
+            self._key, self._graph = key, Graph()
+            self._graph.threads = 1
+            nodes = (
+                self._graph.add(
+                    "buffer",
+                    video_size=f"{frame.width}x{frame.height}",
+                    pix_fmt=frame.format.name,
+                    time_base="1/1",
+                    colorspace=str(int(frame.colorspace)),
+                    range=str(int(frame.color_range)),
+                ),
+                self._graph.add("scale", f"{width}:{height}:flags={SCALER}"),
+                self._graph.add("format", "gbrp"),
+                self._graph.add("buffersink"),
+            )
+            self._graph.link_nodes(*nodes).configure()
+        self._graph.vpush(frame)
+        return self._graph.vpull()
+
+
+def _upright(plane: np.ndarray, frame: VideoFrame) -> np.ndarray:
+    """Turned and mirrored as the display matrix says: what is at (x, y) is shown at (a x + c y, b x + d y)."""
+    side = frame.side_data.get("DISPLAYMATRIX")
+    if side is None:
+        return plane
+    a, b, _, c, d = np.frombuffer(bytes(side), np.int32)[:5].tolist()
+    if 100 * max(abs(b), abs(c)) < min(abs(a), abs(d)):
+        right, down = a, d
+    elif 100 * max(abs(a), abs(d)) < min(abs(b), abs(c)):
+        plane, right, down = plane.swapaxes(0, 1), c, b
+    else:  # no quarter turn: damage
+        return plane
+    return plane[:: -1 if down < 0 else 1, :: -1 if right < 0 else 1]

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import av
 from av.container import InputContainer
+from av.container.core import Flags
 from av.error import FFmpegError
 from av.stream import Disposition
 from av.video.stream import VideoStream
@@ -95,7 +96,10 @@ def open_file(path: Path, deadline: float) -> InputContainer:
     """No option of a demuxer lets it open a second file; the list of formats keeps playlists out."""
     options = {"protocol_whitelist": "file", "format_whitelist": FORMATS}
     left = max(deadline - time.monotonic(), 0.001)
-    return av.open(f"file:{path.absolute()}", options=options, timeout=left, metadata_errors="replace")
+    container = av.open(f"file:{path.absolute()}", options=options, timeout=left, metadata_errors="replace")
+    # PyAV asks for guesses where packets say no time; in AVI with B-frames they are wrong. The decoder's order is not.
+    container.flags &= ~Flags.gen_pts.value
+    return container
 
 
 def video_stream(container: InputContainer) -> VideoStream:
