@@ -266,6 +266,47 @@ def doctor() -> None:
     sys.exit(1 if any(check.necessary and not check.ok for check in checks) else 0)
 
 
+@cli.group(short_help="Measure data paths on this machine.")
+def bench() -> None:
+    """What the data's path costs on this machine, beside other ways, in CPU time."""
+
+
+@bench.command(short_help="Reading random windows.")
+@click.option("--pyramid", type=click.Path(path_type=Path), default=PATHS.pyramid, show_default=True,
+              help="A finished pyramid.")  # fmt: skip
+@click.option("--synthetic", is_flag=True,
+              help="Make one in a temporary folder: 64 raw videos of 72 frames, 0.5 GB.")  # fmt: skip
+@click.option("--videos", type=click.Path(path_type=Path, exists=True, file_okay=False),
+              help="The pyramid's data.root, to decode windows from the videos as well.")  # fmt: skip
+@click.option("--windows", type=click.IntRange(min=1), default=1000, show_default=True, help="Windows a round.")
+@click.option("--rounds", type=click.IntRange(min=1), default=15, show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def loader(pyramid: Path, synthetic: bool, videos: Path | None, windows: int, rounds: int, as_json: bool) -> None:
+    """Random windows of the two highest views: clips a CPU second by a memory-mapped copy (at most 1 GiB in the
+    temporary folder), by ViewReader, by zarr-python and, with --videos, from the source videos.
+
+    Everything comes from the page cache: what a disk or a network costs is not measured.
+
+    \b
+    hvg bench loader
+    hvg bench loader --synthetic --videos /videos
+    """
+    import tempfile
+
+    from pipeline.bench.loader import bench_loader, render, write_synthetic
+
+    with tempfile.TemporaryDirectory() as folder:
+        if synthetic:
+            pyramid = Path(folder) / "pyramid"
+            write_synthetic(pyramid, videos, videos=64, frames=72, size=128)
+        elif not (pyramid / "videos.parquet").is_file():
+            raise UserError(
+                f"--pyramid {pyramid}: no finished pyramid; `dvc repro decode` makes it, or try --synthetic"
+            )
+        found = bench_loader(pyramid, videos, windows=windows, rounds=rounds)
+    click.echo(json.dumps(found, indent=2) if as_json else render(found))
+
+
 def _terminate(number: int, _frame: FrameType | None) -> None:
     sys.exit(128 + number)  # an exception, so that what was started is stopped
 

@@ -36,7 +36,7 @@ class ViewReader:
     def __init__(self, path: Path, level: int, split: str | None = None, in_memory: int = 2**31):
         if not (path / "videos.parquet").is_file():
             raise UserError(f"{path}: no finished store here; `dvc repro` makes it")
-        group = _open_group(path)
+        group = open_group(path)
         if f"level-{level}" not in group:
             raise UserError(f"{path}: has no level {level}")
         array = cast("zarr.Array[Any]", group[f"level-{level}"])
@@ -120,7 +120,7 @@ class ZarrReader:
     @property
     def _array(self) -> "zarr.Array[Any]":
         if self._opened is None or self._opened[0] != os.getpid():
-            store = _Whole(_open_group(self._path).store)
+            store = _Whole(open_group(self._path).store)
             array = zarr.open_array(store, path=f"level-{self._level}", mode="r")
             self._opened = os.getpid(), array
         return self._opened[1]
@@ -136,7 +136,7 @@ class _Whole(WrapperStore[Store]):
         return value
 
 
-def _open_group(path: Path) -> zarr.Group:
+def open_group(path: Path) -> zarr.Group:
     """The arrays of a store's folder, or those at the URL that its store.json names."""
     if (path / "zarr.json").is_file():
         return zarr.open_group(path, mode="r")

@@ -1,0 +1,235 @@
+"""`hvg bench loader`: what it costs to read random windows, beside other ways to them, in one run.
+
+CPU time of this process, from the page cache, of windows of the top view and the same moments of the view below, as
+training takes them. Rounds are interleaved and their median is taken. Disks and networks are not measured.
+"""
+
+import itertools
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import av
+import numpy as np
+import pandas as pd
+import zarr
+from av.error import FFmpegError
+from av.video.reformatter import VideoReformatter
+from jaxtyping import UInt8
+
+from pipeline.data.codecs import Codec
+from pipeline.data.reader import ViewReader, open_group
+from pipeline.data.store import StoreWriter
+from pipeline.data.video_source import VideoError, open_file, video_stream
+from pipeline.data.walk import is_video
+from pipeline.errors import UserError
+from pipeline.machine import cores, cpu_name
+from pipeline.progress import progress
+
+WINDOW = 12  # frames of the top view
+COPIED = 2**30  # bytes of the top view that the memory-mapped copy has at most
+COPY, OURS, ZARR, SOURCES = "np.memmap of a flat copy", "ViewReader", "zarr-python", "PyAV from the source, top view"
+SHARE = {COPY: 1, OURS: 1, ZARR: 20, SOURCES: 200}  # slow ways read this part of the windows
+PATIENCE = 60.0  # seconds for one window of a source
+
+Way = Callable[[int, int], Any]  # of a video, from this frame of the top view on
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """A view that windows are taken of: its array, K_T to the top view, frames of a window."""
+
+    array: "zarr.Array[Any]"
+    reader: ViewReader
+    factor: int
+    window: int
+
+
+def bench_loader(path: Path, root: Path | None, *, windows: int, rounds: int) -> dict[str, Any]:
+    """Read `windows` random windows a round from the pyramid at `path`, in several ways.
+
+    root: of the videos in the pyramid's table, to decode windows from; None: not measured.
+
+    Returns clips a CPU second, and their ratio to those of a memory-mapped copy, by way. Raises UserError where there
+    is no pyramid, or a source cannot be decoded.
+    """
+    views = _views(path)
+    top, step = views[0], views[-1].factor
+    long = np.flatnonzero(top.reader.n_frames >= top.window)
+    videos = long[: max(1, COPIED // int(top.reader.n_frames[long].max() * top.reader.size**2 * 3))]
+    rates: dict[str, list[float]] = {}
+    draw = np.random.default_rng(0)
+    with tempfile.TemporaryDirectory() as folder:
+        ways = {COPY: _copy(views, videos, Path(folder)), OURS: _ours(views), ZARR: _zarr(views)}
+        if root is not None:
+            ways[SOURCES] = _sources(root, int(cast(int, open_group(path).attrs["frame_step"])), top)
+        with progress(total=(rounds + 1) * len(ways), desc="bench loader", unit="runs") as bar:
+            for turn in range(rounds + 1):
+                chosen = draw.choice(videos, windows)
+                starts = draw.integers((top.reader.n_frames[chosen] - top.window) // step + 1) * step
+                drawn = list(zip(chosen.tolist(), starts.tolist(), strict=True))
+                for name, way in ways.items():
+                    part = drawn[: -(-windows // SHARE[name])]
+                    begun = time.process_time()
+                    for video, start in part:
+                        way(video, start)
+                    if turn:  # the first warms up
+                        rates.setdefault(name, []).append(len(part) / (time.process_time() - begun))
+                    bar.update()
+    return {
+        "views": [f"{view.window}/{view.reader.size}x{view.reader.size}" for view in views],
+        "codecs": [Codec.of_array(view.array).name for view in views],
+        "videos": len(videos),
+        "windows": windows,
+        "rounds": rounds,
+        "clips_per_cpu_second": {name: statistics.median(rate) for name, rate in rates.items()},
+        "to_memmap": {
+            name: statistics.median(a / b for a, b in zip(rate, rates[COPY], strict=True))
+            for name, rate in rates.items()
+        },
+        "machine": f"{cpu_name()}, {cores()} cores, zarr {zarr.__version__}, PyAV {av.__version__}",
+    }
+
+
+def render(found: dict[str, Any]) -> str:
+    """The measurements as a table for people."""
+    views = " and ".join(f"{view} ({codec})" for view, codec in zip(found["views"], found["codecs"], strict=True))
+    lines = [
+        f"windows of {views} out of {found['videos']} videos; median of {found['rounds']} rounds of {found['windows']}",
+        "",
+        f"{'':34}{'clips a CPU second':>20}{'to memmap':>12}",
+    ]
+    for name, rate in found["clips_per_cpu_second"].items():
+        lines.append(f"{name:34}{rate:20.0f}{found['to_memmap'][name]:12.4f}")
+    return "\n".join([*lines, "", found["machine"]])
+
+
+def write_synthetic(path: Path, root: Path | None, *, videos: int, frames: int, size: int) -> None:
+    """A raw pyramid of two views to measure with: noise, a quarter as large and half as fast below.
+
+    root: a folder of videos; the table names them, over and over, as what the noise was decoded from.
+    """
+    sources = sorted(p for p in root.rglob("*") if is_video(p.name) and _decodes(p)) if root is not None else []
+    if root is not None and not sources:
+        raise UserError(f"--videos: {root} has no video that can be decoded")
+    draw = np.random.default_rng(0)
+    shard = min(64, videos)
+    writer = StoreWriter(
+        path, views={1: (frames // 2, size // 4), 2: (frames, size)}, videos=videos, shard_videos=shard
+    )
+    for first in range(0, videos, shard):
+        top = draw.integers(0, 256, (min(shard, videos - first), frames, size, size, 3), np.uint8)
+        writer.write(first, {1: top[:, ::2, ::4, ::4], 2: top})
+    table = {"row": range(videos), "split": "train", "label": 0, "n_frames": frames}
+    names = [str(sources[row % len(sources)].relative_to(cast(Path, root))) if sources else "" for row in range(videos)]
+    writer.finish(pd.DataFrame({**table, "path": names}), kind="pyramid", classes=["noise"], frame_step=1)
+
+
+def _views(path: Path) -> list[View]:
+    """The top view and the one below it, if there is one."""
+    group = open_group(path)
+    last = next(level for level in itertools.count(1) if f"level-{level + 1}" not in group)
+    levels = range(last, max(last - 2, 0), -1)
+    found = [cast("zarr.Array[Any]", group[f"level-{level}"]) for level in levels]
+    readers = [ViewReader(path, level, in_memory=0) for level in levels]
+    factors = [int(cast(int, array.attrs["time_factor"])) for array in found]
+    window = min(WINDOW, int(readers[0].n_frames.max())) // factors[-1] * factors[-1]
+    if window == 0:
+        raise UserError(f"--pyramid {path}: no video has {factors[-1]} frames, the shortest window")
+    return [
+        View(array=array, reader=reader, factor=factor, window=window // factor)
+        for array, reader, factor in zip(found, readers, factors, strict=True)
+    ]
+
+
+def _copy(views: list[View], videos: np.ndarray, folder: Path) -> Way:
+    """From files with nothing but the frames of the videos, one behind another."""
+    maps = []
+    for view in views:
+        reader = view.reader
+        file = folder / f"{reader.size}"
+        with file.open("wb") as out:
+            for video in videos:
+                out.write(reader.read(int(video), 0, int(reader.n_frames[video])).data)
+        ends = np.cumsum(reader.n_frames[videos])
+        first = dict(zip(videos.tolist(), (ends - reader.n_frames[videos]).tolist(), strict=True))
+        shape = (int(ends[-1]), reader.size, reader.size, 3)
+        frames = np.memmap(file, np.uint8, "r", shape=shape)
+        frames.max()  # maps every page: the copy at its best
+        maps.append((frames, first, view))
+
+    def way(video: int, start: int) -> list[np.ndarray]:
+        clips = []
+        for frames, first, view in maps:
+            begin = first[video] + start // view.factor
+            clips.append(np.array(frames[begin : begin + view.window]))
+        return clips
+
+    return way
+
+
+def _ours(views: list[View]) -> Way:
+    return lambda video, start: [view.reader.read(video, start // view.factor, view.window) for view in views]
+
+
+def _zarr(views: list[View]) -> Way:
+    def way(video: int, start: int) -> list[np.ndarray]:
+        clips = []
+        for view in views:
+            begin = start // view.factor
+            clips.append(np.asarray(view.array[int(view.reader.rows[video]), begin : begin + view.window]))
+        return clips
+
+    return way
+
+
+def _sources(root: Path, frame_step: int, top: View) -> Way:
+    paths = [root / path for path in top.reader.videos["path"]]
+    return lambda video, start: read_source(
+        paths[video], start * frame_step, frame_step=frame_step, frames=top.window, size=top.reader.size
+    )
+
+
+def read_source(
+    path: Path, first: int, *, frame_step: int, frames: int, size: int
+) -> UInt8[np.ndarray, "T {size} {size} 3"]:
+    """Every frame_step-th of a video's frames from about the one numbered `first` on, squeezed to size x size.
+
+    At most `frames` of them, and no later than they fit before the end. UserError where nothing decodes.
+    """
+    scaler = VideoReformatter()
+    images: list[np.ndarray] = []
+    try:
+        with open_file(path, time.monotonic() + PATIENCE) as container:
+            stream = video_stream(container)
+            rate, base = stream.average_rate or stream.guessed_rate or 30, stream.time_base
+            assert base is not None
+            length = stream.duration * base if stream.duration is not None else (container.duration or 0) / av.time_base
+            seconds = max(0, min(first / rate, float(length) - frames * frame_step / rate))
+            moment = (stream.start_time or 0) + int(seconds / base)
+            container.seek(moment, stream=stream, backward=True)
+            passed = 0
+            for frame in container.decode(stream):
+                if frame.pts is not None and frame.pts < moment:
+                    continue
+                if passed % frame_step == 0:
+                    images.append(scaler.reformat(frame, size, size, "rgb24", threads=1).to_ndarray())
+                passed += 1
+                if len(images) == frames:
+                    break
+    except (FFmpegError, VideoError) as error:
+        raise UserError(f"--videos: {path} cannot be decoded: {error}") from error
+    if not images:
+        raise UserError(f"--videos: {path} has no frame from frame {first} on")
+    return np.stack(images)
+
+
+def _decodes(path: Path) -> bool:
+    try:
+        return len(read_source(path, 0, frame_step=1, frames=WINDOW, size=16)) == WINDOW
+    except UserError:
+        return False
