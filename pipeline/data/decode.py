@@ -57,13 +57,12 @@ def decode(params: Params, paths: Paths, workers: int, share: Share = Share()) -
     Raises UserError where the listing is not that of the files, where there are more classes than data.classes allows
     and where the share of undecodable videos is above decode.max_failed.
     """
-    listing_file = paths.root / params.data.listing
-    listing, root = read_listing(listing_file), data_root(params, paths)
+    listing, root = read_listing(paths.root / params.data.listing), data_root(params, paths)
     index = index_videos(params.data, listing, root)
     classes = label_names(index, params.data.classes)
     _check_files(index, listing, root)
 
-    work = paths.work("decode", _inputs(params, listing_file))
+    work = paths.work("decode", _inputs(params, index, listing))
     settings = Settings.of(params, root, work, len(index.videos))
     shards = _shards(index, settings)
     decode_shards(shards[share.rank :: share.count], settings, workers)
@@ -74,7 +73,8 @@ def decode(params: Params, paths: Paths, workers: int, share: Share = Share()) -
 
     facts = [fact for shard in shards for fact in json.loads(facts_file(work, shard.first_row).read_text())]
     table = index.videos.assign(row=range(len(index.videos))).merge(pd.DataFrame(facts), on="row", validate="1:1")
-    table["label"] = [classes.index(name) if name in classes else -1 for name in table["class"]]
+    numbers = {name: number for number, name in enumerate(classes)}
+    table["label"] = [numbers.get(name, -1) for name in table["class"]]
     out = {"failed": table["status"].isin((FAILED, STOPPED)), "short": table["status"] == SHORT}
     left_out = {name: table.loc[chosen, ["path", "split", "class", "reason"]] for name, chosen in out.items()}
     _write_tables(work, **left_out)
@@ -104,16 +104,16 @@ def _await(shards: list[Shard], writer: StoreWriter) -> None:
         waiting = [first for first in waiting if not writer.done(first)]
 
 
-def _inputs(params: Params, listing_file: Path) -> str:
-    """What the pyramid depends on: values, files and the code that makes frames of them."""
+def _inputs(params: Params, index: Index, listing: pd.DataFrame) -> str:
+    """What the shards depend on: values, files in their order, and the code that makes frames of them."""
     code = (hierarchy, codecs, decode_pool, pyramid, shard, store, video, video_ffmpeg, video_pyav, video_source)
     sources = [hashlib.sha256(Path(str(module.__file__)).read_bytes()).hexdigest() for module in code]
     chosen = dataclasses.asdict(params.decode)
     for judges in ("max_failed", "timeout"):  # and do not change a frame
         del chosen[judges]
-    listed = hashlib.sha256(listing_file.read_bytes()).hexdigest()
+    files = index.videos[["path"]].merge(listing, on="path", validate="1:1").to_csv(index=False)
     views = {level: dataclasses.asdict(view) for level, view in params.views.items()}
-    return fingerprint(params.data.layout, params.data.attribute, params.data.classes, chosen, views, listed, sources)
+    return fingerprint(chosen, views, hashlib.sha256(files.encode()).hexdigest(), sources)
 
 
 def _check_files(index: Index, listing: pd.DataFrame, root: Path) -> None:

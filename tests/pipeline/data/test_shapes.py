@@ -10,9 +10,9 @@ from pipeline.data.datasets import index_videos
 from pipeline.data.listing import read_listing
 from pipeline.data.shapes import CLASSES, render
 from pipeline.data.shapes_files import make_shapes
-from pipeline.data.video import decode_video
 from pipeline.params import DataParams, ShapesParams
 from pipeline.paths import Paths
+from tests.pipeline.data.test_video import decode
 
 SET = ShapesParams(train=11, val=8, size=32, frames=12, fps=8)
 KINETICS = DataParams(layout="kinetics", root="", listing="", classes=None, attribute=None)
@@ -54,9 +54,7 @@ def test_a_set_has_the_layout_of_kinetics(tmp_path):
     for path, size, mtime in listing.itertuples(index=False):
         assert ((out / path).stat().st_size, (out / path).stat().st_mtime_ns) == (size, mtime)
     path = out / found.videos.loc[0, "path"]  # pyright: ignore[reportOperatorIssue]
-    frames, facts = decode_video(
-        path, frame_step=1, size=32, crop="center", max_frames=None, engine="pyav", timeout=60.0
-    )
+    frames, facts = decode(path, size=32)
     assert frames.shape == (12, 32, 32, 3)
     assert (facts.fps, facts.codec) == (8, "h264")
 
