@@ -271,6 +271,32 @@ def bench() -> None:
     """What the data's path costs on this machine, beside other ways, in CPU time."""
 
 
+@bench.command("decode", short_help="Decoding a folder of videos.")
+@click.argument("folder", required=False, type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option("--params", "file", type=click.Path(path_type=Path), default=PATHS.params, show_default=True,
+              help="Its views and its section decode.")  # fmt: skip
+@click.option("--files", type=click.IntRange(min=1), default=16, show_default=True, help="At most.")
+@click.option("--rounds", type=click.IntRange(min=1), default=5, show_default=True)
+@click.option("--workers", type=click.IntRange(min=2), default=2, show_default=True, help="To compare with one.")
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def bench_decode(folder: Path | None, file: Path, files: int, rounds: int, workers: int, as_json: bool) -> None:
+    """CPU time a frame, from the files of FOLDER (or data.root) to the finished pyramid, beside what decoding alone
+    takes PyAV, ffmpeg and, where installed (`pip install -e ".[bench]"`), torchcodec and decord, with one thread each.
+
+    \b
+    hvg bench decode
+    hvg bench decode /videos --params recipes/kinetics-48x128.yaml
+    """
+    from pipeline.bench import decode
+    from pipeline.data.listing import data_root
+    from pipeline.params import load_params
+
+    params = load_params(file)
+    root = folder or data_root(params, PATHS)
+    found = decode.bench_decode(params, root, rounds=rounds, files=files, workers=workers)
+    click.echo(json.dumps(found, indent=2) if as_json else decode.render(found))
+
+
 @bench.command(short_help="Reading random windows.")
 @click.option("--pyramid", type=click.Path(path_type=Path), default=PATHS.pyramid, show_default=True,
               help="A finished pyramid.")  # fmt: skip

@@ -1,7 +1,7 @@
 """`hvg bench decode`: what it costs to decode, beside other decoders, on the same files in one run.
 
 CPU time a frame of the source, of this process and its children, from the page cache, every decoder with one
-thread; rounds are interleaved and their median is taken. `decode` writes the pyramid into a store; the others only decode.
+thread; rounds are interleaved and their median is taken. `decode` writes the pyramid as well; the others only decode.
 """
 
 import multiprocessing
@@ -20,17 +20,19 @@ from typing import Any
 import av
 import imageio_ffmpeg
 import torch
+from av.error import FFmpegError
 
 from pipeline.data.decode_pool import Settings, Shard, decode_one, decode_shards
-from pipeline.data.walk import is_video
 from pipeline.data.pyramid import Pyramid
 from pipeline.data.video_source import VideoError, open_file, video_stream
+from pipeline.data.walk import is_video
 from pipeline.errors import UserError
 from pipeline.machine import cores, cpu_name
 from pipeline.params import Params
 from pipeline.progress import progress
 
 FOREVER = 3600.0  # seconds
+SECONDS = 6.0  # that one worker is given to do
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +109,7 @@ def _bench(params: Params, folder: Path, files: int) -> Bench:
     for path in sorted(str(file.relative_to(folder)) for file in folder.rglob("*") if is_video(file.name)):
         try:
             count = _pyav(folder / path)
-        except (VideoError, av.FFmpegError):  # decode lists it; here it is no work to measure
+        except (VideoError, FFmpegError):  # decode lists it; here it is no work to measure
             continue
         if count and len(paths) < files:
             paths.append(path)
@@ -176,36 +178,42 @@ def _ffmpeg(file: Path) -> None:
 def _scaling(bench: Bench, workers: int, rounds: int) -> dict[str, Any]:
     """Wall time of one worker over that of several, of the stage's own pool and of bare PyAV in as many processes."""
     times: dict[tuple[str, int], list[float]] = {}
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("forkserver")) as pool:
-        for turn in range(rounds + 1):
+    context = multiprocessing.get_context("forkserver")
+    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+
+        def run(count: int, copies: int) -> tuple[float, float]:
+            start = time.perf_counter()
+            _pooled(bench, copies, count)
+            middle = time.perf_counter()
+            for job in [pool.submit(_pyav_files, bench, part, count, copies) for part in range(count)]:
+                job.result()
+            return middle - start, time.perf_counter() - middle
+
+        run(workers, workers)  # starts the processes
+        once = run(1, 1)[0]
+        copies = workers * max(1, min(16, round(SECONDS / workers / once)))
+        for _ in range(rounds):
             for count in (1, workers):
-                start = time.perf_counter()
-                _pooled(bench, workers, count)
-                middle = time.perf_counter()
-                jobs = [pool.submit(_pyav_files, bench, part, count) for part in range(count)]
-                for job in jobs:
-                    job.result()
-                if turn:  # the first starts the processes
-                    times.setdefault(("decode", count), []).append(middle - start)
-                    times.setdefault(("pyav", count), []).append(time.perf_counter() - middle)
-    wall = {key: statistics.median(values) for key, values in times.items()}
+                for name, wall in zip(("decode", "pyav"), run(count, copies), strict=True):
+                    times.setdefault((name, count), []).append(wall)
+    median = {key: statistics.median(values) for key, values in times.items()}
     return {
         "workers": workers,
-        "speedup": wall["decode", 1] / wall["decode", workers],
-        "speedup_of_pyav": wall["pyav", 1] / wall["pyav", workers],
+        "speedup": median["decode", 1] / median["decode", workers],
+        "speedup_of_pyav": median["pyav", 1] / median["pyav", workers],
     }
 
 
-def _pooled(bench: Bench, shards: int, workers: int) -> None:
-    """The stage's pool on the files, as often as there are shards."""
+def _pooled(bench: Bench, copies: int, workers: int) -> None:
+    """The stage's pool on the files, a shard for each of so many copies."""
     with tempfile.TemporaryDirectory() as folder:
         count = len(bench.paths)
-        settings = replace(bench.settings(Path(folder), count * shards), shard_videos=count)
-        decode_shards([Shard(number * count, bench.paths) for number in range(shards)], settings, workers)
+        settings = replace(bench.settings(Path(folder), count * copies), shard_videos=count)
+        decode_shards([Shard(number * count, bench.paths) for number in range(copies)], settings, workers)
 
 
-def _pyav_files(bench: Bench, part: int, parts: int) -> None:
-    files = [bench.root / path for path in bench.paths] * parts
+def _pyav_files(bench: Bench, part: int, parts: int, copies: int) -> None:
+    files = [bench.root / path for path in bench.paths] * copies
     for file in files[part::parts]:
         _pyav(file)
 
