@@ -15,12 +15,13 @@ from av.error import ExitError, FFmpegError
 from jaxtyping import UInt8
 
 from pipeline.data import video_ffmpeg, video_pyav
-from pipeline.data.video_source import TooLate, VideoError, VideoFacts, examine
+from pipeline.data.video_source import Source, TooLate, VideoError, VideoFacts, examine
 
 Engine = Literal["pyav", "ffmpeg"]
 Crop = Literal["center", "none"]
 
 MAX_FRAMES = 2**20  # of a video's top view: nine hours at 30 a second
+HEAD = 256  # bytes that tell what a file is that is no video
 
 
 class Sink(Protocol):
@@ -56,17 +57,19 @@ def decode_video(
     Damaged frames are left out and the rest is kept, as ffmpeg does. Raises VideoError with the reason where no frame
     is left, and TooLate; what the sink holds then is of no use.
     """
-    if not path.is_file():
-        raise VideoError("no such file")
-    if path.stat().st_size == 0:
+    try:
+        with path.open("rb") as file:
+            head = file.read(HEAD)
+    except OSError as error:
+        raise VideoError(f"cannot be opened: {str(error.strerror).lower()}") from error
+    if not head:
         raise VideoError("0 bytes")
     deadline = time.monotonic() + timeout
     try:
-        source = examine(path, deadline)
-        most = max_frames or MAX_FRAMES
-        wanted = {"frame_step": frame_step, "size": size, "crop": crop, "frames": most + 1, "deadline": deadline}
-        if max_frames is not None:
-            wanted["frames"] = max_frames
+        source = _examine(path, head, deadline)
+        most = min(MAX_FRAMES, -(-source.ticks // frame_step))
+        frames = most + 1 if max_frames is None else min(max_frames, most + 1)
+        wanted = {"frame_step": frame_step, "size": size, "crop": crop, "frames": frames, "deadline": deadline}
         if engine == "ffmpeg":
             count = _pour(video_ffmpeg.frames_at_ticks(source, **wanted), sink)
         else:
@@ -78,14 +81,41 @@ def decode_video(
     except ExitError as error:  # PyAV's word for a file system that does not answer
         raise TooLate from error
     except FFmpegError as error:
-        raise VideoError(f"not a readable video: {error.strerror}") from error
+        raise VideoError(f"damaged: {error.strerror}") from error
     facts = source.facts
     if not count:
         says = "" if facts.seconds is None else f"the header says {facts.seconds:.1f} s, "
         raise VideoError(f"truncated or damaged: {says}no frame decodes")
+    if count > MAX_FRAMES:
+        raise VideoError(f"more than {MAX_FRAMES} frames; decode.max_frames shortens it")
     if count > most:
-        raise VideoError(f"more than {most} frames; decode.max_frames shortens it")
+        raise VideoError(f"its times are damaged: of few frames it would make more than {most}")
     return facts if facts.seconds is not None else replace(facts, seconds=float(count * frame_step / source.rate))
+
+
+def _examine(path: Path, head: bytes, deadline: float) -> Source:
+    try:
+        return examine(path, deadline)
+    except ExitError:
+        raise
+    except FFmpegError as error:
+        # libav's words for what it does not know ("Invalid argument") tell people nothing.
+        unknown = isinstance(error, (ValueError, EOFError))
+        raise VideoError(f"not a readable video: {_kind(head) if unknown else error.strerror}") from error
+
+
+def _kind(head: bytes) -> str:
+    """What a file seems to be that does not open, by its first bytes."""
+    text = " ".join(head.decode(errors="ignore").split())
+    if text.startswith("version https://git-lfs"):
+        return "a Git LFS pointer in its place; `git lfs pull` fetches it"
+    if text and text.isprintable():
+        return f"text that begins {text[:40]!r}"
+    if len(head) < 64:
+        return f"it ends behind byte {len(head)}"
+    if head[4:8] == b"ftyp":
+        return "an MP4 file whose index (moov) is missing or damaged, perhaps cut off"
+    return "of no known format, or damaged at its beginning"
 
 
 def _pour(frames: Iterator[np.ndarray], sink: Sink) -> int:

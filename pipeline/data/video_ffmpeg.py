@@ -1,5 +1,6 @@
 """The second engine: the same frames through ffmpeg's own filters, from the binary that imageio-ffmpeg carries."""
 
+import re
 import subprocess
 import tempfile
 import threading
@@ -11,7 +12,7 @@ import imageio_ffmpeg
 import numpy as np
 from jaxtyping import UInt8
 
-from pipeline.data.video_source import FORMATS, Source, TooLate, VideoError
+from pipeline.data.video_source import FORMATS, MAX_PIXELS, Source, TooLate, VideoError
 
 
 def frames_at_ticks(
@@ -25,6 +26,7 @@ def frames_at_ticks(
         f"file:{source.path.absolute()}",
         protocol_whitelist="file",
         format_whitelist=FORMATS,
+        max_pixels=MAX_PIXELS,
         threads=1,
         loglevel="error",
     )[str(source.stream)]
@@ -70,5 +72,8 @@ def frames_at_ticks(
             raise TooLate
         if not some:
             complaints.seek(0)
-            lines = complaints.read().decode(errors="replace").strip().splitlines() or ["no frame decodes"]
-            raise VideoError(f"ffmpeg: {lines[0][:200]}")
+            lines = complaints.read().decode(errors="replace").strip().splitlines() or ["ffmpeg says nothing"]
+            said = re.sub(r"^\[.*? @ 0x\w+\] ", "", lines[0])  # an address is another at every run
+            raise VideoError(f"truncated or damaged: no frame decodes ({said[:200]})")
+        if process.returncode < 0:
+            raise VideoError(f"ffmpeg crashed (exit code {process.returncode})")

@@ -11,6 +11,7 @@ import numpy as np
 from av.container import InputContainer
 from av.error import ExitError, FFmpegError
 from av.filter import Graph
+from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from jaxtyping import UInt8
@@ -40,16 +41,18 @@ def frames_at_ticks(
     keep = _wanted_times(source, frame_step, frames) if skip and source.facts.codec in SKIPPING else None
     with open_file(source.path, deadline) as container:
         stream = video_stream(container)
-        decoded = _decoded(container, stream, keep) if keep is None else _checked(container, stream, source, keep)
+        decoded = _decoded(_packets(container, stream, deadline), stream, keep)
+        if keep is not None:
+            decoded = _checked(decoded, source, keep)
         image = _Image(source, size, crop)
-        for frame, count in _shown(decoded, source, frame_step, frames, deadline, stream.start_time or 0):
+        for frame, count in _shown(decoded, source, frame_step, frames, stream.start_time or 0):
             array = image.of(frame)
             for _ in range(count):
                 yield array
 
 
 def _shown(
-    decoded: Iterator[VideoFrame], source: Source, frame_step: int, frames: int, deadline: float, start: int
+    decoded: Iterator[VideoFrame], source: Source, frame_step: int, frames: int, start: int
 ) -> Iterator[tuple[VideoFrame, int]]:
     """(frame, at how many of the wanted ticks it is shown), at `frames` ticks in all."""
     per_unit = source.base * source.rate  # ticks a unit of the timestamps
@@ -59,7 +62,6 @@ def _shown(
     first, tick, end, yielded = 0, 0, 0, 0
     clock = _Clock(start)
     for frame in decoded:
-        check_time(deadline)
         stamp = clock.time(frame)
         if stamp is None:
             moment, length = tick + (shown is not None), 0
@@ -98,13 +100,11 @@ def _wanted_times(source: Source, frame_step: int, frames: int) -> frozenset[int
     return frozenset(times)
 
 
-def _checked(
-    container: InputContainer, stream: VideoStream, source: Source, keep: frozenset[int]
-) -> Iterator[VideoFrame]:
-    """`_decoded` with frames left out. Raises NotAsSaid where one that is kept does not come, or not in its order."""
+def _checked(decoded: Iterator[VideoFrame], source: Source, keep: frozenset[int]) -> Iterator[VideoFrame]:
+    """`_decoded` with frames left out. Raises NotAsSaid where a kept one does not come, or not in its order."""
     known = frozenset(source.times)
     missing, newest = set(keep), None
-    for frame in _decoded(container, stream, keep):
+    for frame in decoded:
         moment = frame.pts
         if moment not in known or (newest is None and moment != source.times[0]):
             raise NotAsSaid
@@ -117,20 +117,27 @@ def _checked(
         raise NotAsSaid
 
 
-def _decoded(container: InputContainer, stream: VideoStream, keep: frozenset[int] | None) -> Iterator[VideoFrame]:
-    """Every frame that decodes (and is kept, or others refer to), in the order of their times.
-
-    A damaged packet costs its own frame alone; where frames are left out, it raises NotAsSaid.
-    """
-    context = stream.codec_context
+def _packets(container: InputContainer, stream: VideoStream, deadline: float) -> Iterator[Packet]:
+    """Up to the file's end, or to where it is cut off."""
     packets = container.demux(stream)
     while True:
+        check_time(deadline)
         try:
             packet = next(packets)
         except ExitError:
             raise
         except (StopIteration, FFmpegError):
-            return  # the file's end, or where it is cut off
+            return
+        yield packet
+
+
+def _decoded(packets: Iterator[Packet], stream: VideoStream, keep: frozenset[int] | None) -> Iterator[VideoFrame]:
+    """Every frame that decodes (and is kept, or others refer to), in the order of their times.
+
+    A damaged packet costs its own frame alone; where frames are left out, it raises NotAsSaid.
+    """
+    context = stream.codec_context
+    for packet in packets:
         if keep is not None:
             context.skip_frame = "DEFAULT" if packet.pts in keep else "NONREF"
         try:

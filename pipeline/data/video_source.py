@@ -19,7 +19,8 @@ from av.video.stream import VideoStream
 # Demuxers of single files. Playlists (hls, dash, concat, image sequences) would open further files, and are not here.
 FORMATS = "mov,mp4,m4v,matroska,webm,avi,mpeg,mpegts,mpegvideo,flv,ogg,asf,h264,hevc,ivf,mxf,dv"
 MAX_PIXELS = 2**26  # of a frame, decoded or scaled: 8K twice
-MAX_RATE = 1000  # frames a second; what claims more is a broken header
+MIN_RATE, MAX_RATE = Fraction(1, 60), 1000  # frames a second; what claims less or more has broken times
+STILL = 1000  # ticks for which a video may stand still beyond what its packets account for
 
 
 class VideoError(Exception):
@@ -51,6 +52,7 @@ class Source:
     stream: its index in the file.
     rate: frames a second on average; ticks are counted in it.
     base: seconds of a timestamp's unit.
+    ticks: so many are all that its packets account for; what goes on longer has broken times.
     times: the timestamps of its frames in order, where every packet says one of its own; else ().
     aspect: of a pixel, width by height.
     """
@@ -59,6 +61,7 @@ class Source:
     stream: int
     rate: Fraction
     base: Fraction
+    ticks: int
     times: tuple[int, ...]
     aspect: Fraction
     facts: VideoFacts
@@ -73,13 +76,14 @@ def examine(path: Path, deadline: float) -> Source:
     """
     with open_file(path, deadline) as container:
         stream = video_stream(container)
-        rate, times = _times(container, stream, deadline)
+        rate, ticks, times = _times(container, stream, deadline)
         context = stream.codec_context
         return Source(
             path=path,
             stream=stream.index,
             rate=rate,
             base=Fraction(stream.time_base or 0),
+            ticks=ticks,
             times=times,
             aspect=stream.sample_aspect_ratio or context.sample_aspect_ratio or Fraction(1),
             facts=VideoFacts(
@@ -94,7 +98,7 @@ def examine(path: Path, deadline: float) -> Source:
 
 def open_file(path: Path, deadline: float) -> InputContainer:
     """No option of a demuxer lets it open a second file; the list of formats keeps playlists out."""
-    options = {"protocol_whitelist": "file", "format_whitelist": FORMATS}
+    options = {"protocol_whitelist": "file", "format_whitelist": FORMATS, "max_pixels": str(MAX_PIXELS)}
     left = max(deadline - time.monotonic(), 0.001)
     container = av.open(f"file:{path.absolute()}", options=options, timeout=left, metadata_errors="replace")
     # PyAV asks for guesses where packets say no time; in AVI with B-frames they are wrong. The decoder's order is not.
@@ -106,10 +110,12 @@ def video_stream(container: InputContainer) -> VideoStream:
     """The first stream of moving pictures, to be decoded by one thread: the pool has as many workers as cores."""
     moving = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
     if not moving:
-        raise VideoError("no video stream")
+        sound = "sound alone" if container.streams.audio else "nothing that is seen"
+        raise VideoError(f"no video stream: the file holds {sound}")
     stream = moving[0]
     if stream.width * stream.height > MAX_PIXELS:
         raise VideoError(f"{stream.width}x{stream.height} is larger than {MAX_PIXELS} pixels")
+    stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
     stream.thread_type = "NONE"
     stream.codec_context.thread_count = 1
     return stream
@@ -121,8 +127,8 @@ def check_time(deadline: float) -> None:
         raise TooLate
 
 
-def _times(container: InputContainer, stream: VideoStream, deadline: float) -> tuple[Fraction, tuple[int, ...]]:
-    """Frames a second, and `Source.times`.
+def _times(container: InputContainer, stream: VideoStream, deadline: float) -> tuple[Fraction, int, tuple[int, ...]]:
+    """Frames a second, `Source.ticks` and `Source.times`.
 
     The rate is what the header says where that is about right, else what the packets' times say. Headers of
     variable-rate files can be far off. The packets alone are not the better measure: some are never shown, and some
@@ -133,19 +139,23 @@ def _times(container: InputContainer, stream: VideoStream, deadline: float) -> t
     with suppress(FFmpegError):  # where the file is cut off
         for packet in container.demux(stream):
             check_time(deadline)
+            if packet.has_sidedata("encryption_info"):
+                raise VideoError("encrypted, and there is no key")
             if packet.is_discard or not packet.size:  # behind an edit list's end; the stream's
                 continue
             complete = complete and packet.pts is not None
             shown.append(packet.dts if packet.pts is None else packet.pts)
     said = [rate for rate in (stream.average_rate, stream.guessed_rate, stream.base_rate) if rate]
     moments = sorted({moment for moment in shown if moment is not None})
-    if len(moments) > 2 and stream.time_base is not None:
+    if len(moments) > 1 and stream.time_base is not None:
         measured = (len(moments) - 1) / ((moments[-1] - moments[0]) * stream.time_base)
         said = [rate for rate in said if abs(rate / measured - 1) < 0.1] or [measured]
-    if not said or said[0] > MAX_RATE:
-        raise VideoError(f"no believable frame rate: {float(said[0]) if said else 'none'}")
+    if not said or not MIN_RATE <= said[0] <= MAX_RATE:
+        claimed = f"{float(said[0]):.3g} frames a second" if said else "it says none"
+        raise VideoError(f"no believable frame rate: {claimed}")
     complete = complete and len(shown) == len(moments) and stream.time_base is not None
-    return Fraction(said[0]), tuple(moments) if complete else ()
+    ticks = 2 * len(shown) + STILL  # packets of two frames, or fields, exist
+    return Fraction(said[0]), ticks, tuple(moments) if complete else ()
 
 
 def _seconds(container: InputContainer, stream: VideoStream) -> float | None:
