@@ -109,6 +109,42 @@ def test_too_many_failures(project, monkeypatch):
     assert project.pyramid.is_dir()
 
 
+def test_short_videos_are_left_out_and_listed(project):
+    """20, 17, 11, 4 and 10 frames of the top view; a short one is no failure."""
+    decode(params(max_failed=0.2, min_frames=11), project, 1)
+    table = pd.read_parquet(project.pyramid / "videos.parquet")
+    assert dict(zip(table["path"], table["n_frames"], strict=True)) == {
+        "train/a/0.mp4": 20,
+        "train/a/2.mp4": 17,
+        "train/b/1.mp4": 11,
+    }
+    short = pd.read_csv(project.pyramid / "short.csv")
+    assert short["path"].tolist() == ["train/b/3.mp4", "val/b/4.mp4"]
+    assert short.loc[0, "reason"] == "4 frames, fewer than decode.min_frames, 11"
+    top = zarr.open_array(project.pyramid, path="level-2", mode="r")
+    assert not np.asarray(top[4]).any()
+    assert len(pd.read_csv(project.pyramid / "failed.csv")) == 1
+    with pytest.raises(UserError, match="every video has fewer than 30 frames"):
+        decode(params(max_failed=0.2, min_frames=30), project, 1)
+
+
+@pytest.mark.parametrize("codec", ["blosc", "jpeg"])
+def test_codecs_of_the_pyramid(project, codec):
+    decode(params(max_failed=0.2), project, 1)
+    plain = [np.asarray(zarr.open_array(project.pyramid, path=f"level-{level}", mode="r")) for level in (1, 2)]
+    decode(params(max_failed=0.2, codec=codec), project, 1)
+    low, top = (np.asarray(zarr.open_array(project.pyramid, path=f"level-{level}", mode="r")) for level in (1, 2))
+    if codec == "blosc":
+        assert np.array_equal(low, plain[0])
+        assert np.array_equal(top, plain[1])
+    else:
+        difference = np.abs(top.astype(int) - plain[1])
+        assert 0 < difference.mean() < 8
+    tensor = torch.from_numpy(top[0, ::2].copy()).permute(0, 3, 1, 2)
+    expected = F.interpolate(tensor, (16, 16), mode="bilinear", antialias=True).permute(0, 2, 3, 1).numpy()
+    assert np.array_equal(low[0], expected)
+
+
 def test_changed_files_need_a_new_listing(project):
     film(project.root / "videos/train/a/0.mp4", 11)
     with pytest.raises(UserError, match=r"1 of 6 videos .* the first train/a/0\.mp4; `hvg index`"):
