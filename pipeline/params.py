@@ -62,6 +62,15 @@ class DecodeParams:
 
 
 @dataclass(frozen=True, kw_only=True)
+class EarlyStopping:
+    """When a level's training ends before its last iteration (Sec. 5.1); the best generator is published."""
+
+    every: Positive  # iterations between measurements
+    patience: Positive  # measurements without a better one after which it stops
+    videos: Annotated[int, Field(ge=2)]  # real and generated each, of the validation split and of the level
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainingParams:
     """A level's optimisation (Sec. 5.1, App. A)."""
 
@@ -74,6 +83,15 @@ class TrainingParams:
     betas: tuple[Share, Share]  # Adam's; PAPER: not given
     checkpoint_every: Positive  # iterations
     log_every: Positive  # iterations
+    precision: Literal["float32", "bfloat16"]  # of the arithmetic (autocast); weights stay float32
+    compile: bool  # torch.compile of G and D
+    channels_last: bool  # memory format of convolutions
+    recompute: bool  # activations of G again in the backward pass
+    accumulate: Positive  # parts in which D goes through a batch; G's batch norm needs the whole
+    fused: bool  # Adam's update as one kernel
+    average: Annotated[float, Field(gt=0, lt=1)] | None  # decay of an average of G's weights, which is published then
+    samples_every: Positive | None  # iterations between pictures of samples in MLflow
+    early_stopping: EarlyStopping | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +102,7 @@ class GenerationParams:
     figures: Positive  # at sigma.figures: for the report
     batch: Positive  # videos at a time
     recalibration: Positive  # forward passes for the per-timestep statistics; the paper: 200
+    piece: Positive | None  # frames of the condition that are unrolled at a time; null: all
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -308,6 +327,10 @@ def _impossible_level(params: Params, number: int) -> Iterator[tuple[str, str]]:
         yield f"{key}.discriminators.multipliers", f"{blocks} blocks halve {smallest} pixels to less than one"
     if number == 1 and level.discriminators.matching:
         yield f"{key}.discriminators.matching", "must be false: a first level has no condition to match"
+    if level.generation.piece is not None and (number == 1 or level.generator.temporal_layer == "convgru"):
+        yield f"{key}.generation.piece", "must be null: a recurrent level is not cut in time (separable3d is)"
+    if level.training.batch % level.training.accumulate:
+        yield f"{key}.training.accumulate", f"must divide the batch of {level.training.batch}"
     if number == 1 and level.training.window is not None:
         yield f"{key}.training.window", "must be null: the first level is trained on whole views"
     if params.window(number) > params.view(max(number - 1, 1)).frames:

@@ -10,7 +10,7 @@ from pipeline.training.generation import SPLITS, calibrate, generate
 from tests.models.level_configs import FIRST
 from tests.pipeline.training.tiny import ALONE, TRAINING, batches, networks
 
-PARAMS = GenerationParams(videos=7, figures=3, batch=2, recalibration=2)
+PARAMS = GenerationParams(videos=7, figures=3, batch=2, recalibration=2, piece=None)
 LEVEL = LevelParams(
     condition="", generator=FIRST.generator, discriminators=FIRST.discriminators, training=TRAINING, generation=PARAMS
 )

@@ -75,6 +75,15 @@ TRAINING = TrainingParams(
     betas=(0.0, 0.999),
     checkpoint_every=2,
     log_every=3,
+    precision="float32",
+    compile=False,
+    channels_last=False,
+    recompute=False,
+    accumulate=1,
+    fused=False,
+    average=None,
+    samples_every=None,
+    early_stopping=None,
 )
 
 
