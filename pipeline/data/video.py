@@ -100,8 +100,8 @@ def _examine(path: Path, head: bytes, deadline: float) -> Source:
         raise
     except FFmpegError as error:
         # libav's words for what it does not know ("Invalid argument") tell people nothing.
-        unknown = isinstance(error, (ValueError, EOFError))
-        raise VideoError(f"not a readable video: {_kind(head) if unknown else error.strerror}") from error
+        said = "" if isinstance(error, (ValueError, EOFError)) else f" ({error.strerror})"
+        raise VideoError(f"not a readable video: {_kind(head)}{said}") from error
 
 
 def _kind(head: bytes) -> str:

@@ -8,15 +8,14 @@ from functools import lru_cache
 from math import floor
 
 import numpy as np
-from av.container import InputContainer
-from av.error import ExitError, FFmpegError
+from av.error import FFmpegError
 from av.filter import Graph
 from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from jaxtyping import UInt8
 
-from pipeline.data.video_source import MAX_PIXELS, Source, VideoError, check_time, open_file, video_stream
+from pipeline.data.video_source import MAX_PIXELS, Source, VideoError, open_file, packets, video_stream
 
 SCALER = "bilinear+accurate_rnd+full_chroma_int"
 # Codecs whose decoders, told to, leave out frames that no other refers to, and stay exact in all others. Not mpeg4: AVI
@@ -41,7 +40,7 @@ def frames_at_ticks(
     keep = _wanted_times(source, frame_step, frames) if skip and source.facts.codec in SKIPPING else None
     with open_file(source.path, deadline) as container:
         stream = video_stream(container)
-        decoded = _decoded(_packets(container, stream, deadline), stream, keep)
+        decoded = _decoded(packets(container, stream, deadline), stream, keep)
         if keep is not None:
             decoded = _checked(decoded, source, keep)
         image = _Image(source, size, crop)
@@ -117,27 +116,13 @@ def _checked(decoded: Iterator[VideoFrame], source: Source, keep: frozenset[int]
         raise NotAsSaid
 
 
-def _packets(container: InputContainer, stream: VideoStream, deadline: float) -> Iterator[Packet]:
-    """Up to the file's end, or to where it is cut off."""
-    packets = container.demux(stream)
-    while True:
-        check_time(deadline)
-        try:
-            packet = next(packets)
-        except ExitError:
-            raise
-        except (StopIteration, FFmpegError):
-            return
-        yield packet
-
-
-def _decoded(packets: Iterator[Packet], stream: VideoStream, keep: frozenset[int] | None) -> Iterator[VideoFrame]:
+def _decoded(coded: Iterator[Packet], stream: VideoStream, keep: frozenset[int] | None) -> Iterator[VideoFrame]:
     """Every frame that decodes (and is kept, or others refer to), in the order of their times.
 
     A damaged packet costs its own frame alone; where frames are left out, it raises NotAsSaid.
     """
     context = stream.codec_context
-    for packet in packets:
+    for packet in coded:
         if keep is not None:
             context.skip_frame = "DEFAULT" if packet.pts in keep else "NONREF"
         try:

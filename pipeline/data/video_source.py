@@ -4,7 +4,7 @@ Files are untrusted: no protocol but local files, no playlists, limits on pixels
 """
 
 import time
-from contextlib import suppress
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -12,7 +12,8 @@ from pathlib import Path
 import av
 from av.container import InputContainer
 from av.container.core import Flags
-from av.error import FFmpegError
+from av.error import ExitError, FFmpegError
+from av.packet import Packet
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
@@ -113,6 +114,8 @@ def video_stream(container: InputContainer) -> VideoStream:
         sound = "sound alone" if container.streams.audio else "nothing that is seen"
         raise VideoError(f"no video stream: the file holds {sound}")
     stream = moving[0]
+    if stream.codec_context is None:
+        raise VideoError("no decoder knows its codec")
     if stream.width * stream.height > MAX_PIXELS:
         raise VideoError(f"{stream.width}x{stream.height} is larger than {MAX_PIXELS} pixels")
     stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
@@ -121,10 +124,22 @@ def video_stream(container: InputContainer) -> VideoStream:
     return stream
 
 
-def check_time(deadline: float) -> None:
-    """Raise TooLate once `deadline`, in time.monotonic()'s seconds, is past."""
-    if time.monotonic() > deadline:
-        raise TooLate
+def packets(container: InputContainer, stream: VideoStream, deadline: float) -> Iterator[Packet]:
+    """Of a stream, up to the file's end, or to where it is cut off; an empty one is the last.
+
+    Raises TooLate once `deadline`, in time.monotonic()'s seconds, is past.
+    """
+    coming = container.demux(stream)
+    while True:
+        if time.monotonic() > deadline:
+            raise TooLate
+        try:
+            packet = next(coming)
+        except ExitError:
+            raise
+        except (StopIteration, FFmpegError, IndexError):  # IndexError: PyAV's at an end behind streams that came late
+            return
+        yield packet
 
 
 def _times(container: InputContainer, stream: VideoStream, deadline: float) -> tuple[Fraction, int, tuple[int, ...]]:
@@ -136,15 +151,13 @@ def _times(container: InputContainer, stream: VideoStream, deadline: float) -> t
     """
     shown: list[int | None] = []
     complete = True
-    with suppress(FFmpegError):  # where the file is cut off
-        for packet in container.demux(stream):
-            check_time(deadline)
-            if packet.has_sidedata("encryption_info"):
-                raise VideoError("encrypted, and there is no key")
-            if packet.is_discard or not packet.size:  # behind an edit list's end; the stream's
-                continue
-            complete = complete and packet.pts is not None
-            shown.append(packet.dts if packet.pts is None else packet.pts)
+    for packet in packets(container, stream, deadline):
+        if packet.has_sidedata("encryption_info"):
+            raise VideoError("encrypted, and there is no key")
+        if packet.is_discard or not packet.size:  # behind an edit list's end; the stream's
+            continue
+        complete = complete and packet.pts is not None
+        shown.append(packet.dts if packet.pts is None else packet.pts)
     said = [rate for rate in (stream.average_rate, stream.guessed_rate, stream.base_rate) if rate]
     moments = sorted({moment for moment in shown if moment is not None})
     if len(moments) > 1 and stream.time_base is not None:
