@@ -61,9 +61,11 @@ class Networks:
         loss = discriminator_loss(on_real, on_fake)
         self.optimizer_d.zero_grad()
         loss.backward()
+        norm = gradient_norm(self.discriminators)
         self.optimizer_d.step()
         power_iteration(self.discriminators)
-        return {"loss_discriminator": loss.detach(), **_accuracies(on_real, on_fake)}
+        seen = {**_hinges(on_real, on_fake), "gradient_norm_discriminator": norm, **_accuracies(on_real, on_fake)}
+        return {"loss_discriminator": loss.detach(), **seen}
 
     def generator_update(self, fake: Clips) -> Metrics:
         """A step of G against D as it is."""
@@ -73,9 +75,10 @@ class Networks:
             loss = generator_loss(outputs)
             self.optimizer_g.zero_grad()
             loss.backward()
+        norm = gradient_norm(self.generator)
         self.optimizer_g.step()
         power_iteration(self.generator)
-        return {"loss_generator": loss.detach()}
+        return {"loss_generator": loss.detach(), "gradient_norm_generator": norm}
 
 
 def _synced(network: nn.Module, workers: Workers) -> nn.Module:
@@ -99,6 +102,17 @@ def _frozen(network: nn.Module) -> Iterator[None]:
         yield
     finally:
         network.requires_grad_(True)
+
+
+def gradient_norm(network: nn.Module) -> Tensor:
+    """The length of all of a network's gradients together, before the optimizer's step."""
+    return nn.utils.get_total_norm([p.grad for p in network.parameters() if p.grad is not None])
+
+
+@torch.no_grad()
+def _hinges(real: Outputs, fake: Outputs) -> Metrics:
+    """The loss of each discriminator alone, a mean over its own outputs."""
+    return {f"hinge_{name}": discriminator_loss({name: real[name]}, {name: fake[name]}) for name in real}
 
 
 def _accuracies(real: Outputs, fake: Outputs) -> Metrics:
