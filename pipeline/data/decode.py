@@ -9,7 +9,6 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from models import hierarchy
@@ -28,7 +27,9 @@ from pipeline.data.datasets import index_videos
 from pipeline.data.decode_pool import FAILED, KEPT, SHORT, STOPPED, Settings, Shard, decode_shards, facts_file
 from pipeline.data.index import Index, label_names
 from pipeline.data.listing import data_root, read_listing
+from pipeline.data.size import finished_size
 from pipeline.data.store import StoreWriter
+from pipeline.data.summary import log_table, render, summarise
 from pipeline.errors import UserError
 from pipeline.params import Params, fingerprint
 from pipeline.paths import Paths, publish, write_atomic
@@ -89,9 +90,13 @@ def decode(params: Params, paths: Paths, workers: int, share: Share = Share()) -
     decoded = decoded.astype({"width": "int64", "height": "int64"})  # floats where a failed video had none
     writer.finish(decoded, kind="pyramid", classes=classes, frame_step=params.decode.frame_step)
     _write_tables(writer.path, **left_out, missing=index.missing, unlisted=index.unlisted)
+    summary = summarise(table, index, params, finished_size(writer.path))
+    write_atomic(writer.path / "summary.html", render(summary))
     publish(writer.path, paths.pyramid)
     shutil.rmtree(work)
-    _log_summary(decoded, left_out["failed"], index)
+    for line in log_table(summary):
+        log.info("%s", line)
+    log.info("more of it: %s", paths.pyramid / "summary.html")
 
 
 def _await(shards: list[Shard], writer: StoreWriter) -> None:
@@ -151,7 +156,7 @@ def _check_left(table: pd.DataFrame, failed: pd.DataFrame, params: Params, work:
             f"{len(failed)} of {videos} videos could not be decoded, decode.max_failed allows {limit:.0%}: {some}"
             f"{' …' if len(failed) > 3 else ''} (all of them: {work / 'failed.csv'})"
         )
-    if not (table["status"] == KEPT).any():
+    if KEPT not in set(table["status"]):
         raise UserError(
             f"decode.min_frames: every video has fewer than {params.decode.min_frames} frames of the top view "
             f"(all of them: {work / 'short.csv'})"
@@ -161,15 +166,3 @@ def _check_left(table: pd.DataFrame, failed: pd.DataFrame, params: Params, work:
 def _write_tables(folder: Path, **tables: pd.DataFrame) -> None:
     for name, table in tables.items():
         write_atomic(folder / f"{name}.csv", table.to_csv(index=False, lineterminator="\n"))
-
-
-def _log_summary(decoded: pd.DataFrame, failed: pd.DataFrame, index: Index) -> None:
-    for split in sorted({*index.videos["split"], *index.missing["split"]}):
-        counts = [int((table["split"] == split).sum()) for table in (decoded, failed, index.missing)]
-        log.info("%s: %d decoded, %d failed, %d missing", split, *counts)
-    if len(index.unlisted):
-        log.info("%d files are in no annotation and left out (unlisted.csv)", len(index.unlisted))
-    frames = decoded["n_frames"].to_numpy(np.int64)
-    log.info("%d videos of %d to %d frames, median %d", len(frames), frames.min(), frames.max(), np.median(frames))
-    for path, reason in zip(failed["path"][:10], failed["reason"], strict=False):
-        log.info("failed: %s: %s", path, reason)
