@@ -101,10 +101,13 @@ class Batches:
         clips = [self._real(update, p) for p in positions]
         return self._stack(clips, update, positions, "real")
 
-    def fake_clips(self, update: int, positions: range) -> Clips:
-        """What fakes are made from: z ~ N(0, I), and a window of a video of level l-1's own with its label (Eq. 3)."""
-        clips = [self._fake(update, p) for p in positions]
-        return self._stack(clips, update, positions, "fake")
+    def fake_clips(self, update: int, positions: range, stream: str = "fake") -> Clips:
+        """What fakes are made from: z ~ N(0, I), and a window of a video of level l-1's own with its label (Eq. 3).
+
+        `stream` names what they are for: another one than training's has other draws.
+        """
+        clips = [self._fake(update, p, stream) for p in positions]
+        return self._stack(clips, update, positions, stream)
 
     def _real(self, update: int, position: int) -> dict:
         draw = sampling.generator(self.seed, self.config.level, "real", update, position)
@@ -121,8 +124,8 @@ class Batches:
             )
         return clip
 
-    def _fake(self, update: int, position: int) -> dict:
-        draw = sampling.generator(self.seed, self.config.level, "fake", update, position)
+    def _fake(self, update: int, position: int, stream: str) -> dict:
+        draw = sampling.generator(self.seed, self.config.level, stream, update, position)
         noise = draw.standard_normal(self.config.generator.noise, dtype=np.float32)
         if self.generated is None:
             return {"noise": noise, "label": self.labels[draw.integers(len(self.videos))]}

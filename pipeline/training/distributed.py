@@ -33,6 +33,16 @@ class Workers:
             values = values / self.count
         return values
 
+    def sum(self, values: torch.Tensor) -> torch.Tensor:
+        """The sum over all workers, on each."""
+        if self.count > 1:
+            dist.all_reduce(values)
+        return values
+
+    def of_first(self, number: int) -> int:
+        """Rank 0's number, on each worker."""
+        return int(self.sum(torch.tensor(number if self.rank == 0 else 0, device=self.device)))
+
     def any(self, flag: bool) -> bool:
         """Whether the flag is set on any worker: the same answer on each."""
         if self.count == 1:

@@ -1,0 +1,47 @@
+"""Pictures of a level while it is trained: the same fixed noise, labels and conditions again and again."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from models.generator import Generator
+from pipeline.media.grid import fitting, spread, tile, write_png
+from pipeline.media.mp4 import write_mp4
+from pipeline.training.batches import Batches, to_bytes
+from pipeline.training.distributed import Workers
+
+CLIPS = 16  # at most, of rank 0's part of a batch
+ROWS, COLUMNS = 8, 8  # of the still picture: clips, and frames of each
+WIDTH = 1024  # pixels that small clips are enlarged to
+FPS = 8
+
+
+class Pictures:
+    """Makes pictures of one batch of clips whose draws have a stream of their own.
+
+    Batch norm takes the statistics of that batch, as in training: stored ones there are only after it. Nothing of the
+    training is touched. All workers have to take part, as the statistics are those of the whole batch; rank 0 writes.
+    """
+
+    def __init__(self, batches: Batches, batch: int, workers: Workers, folder: Path) -> None:
+        self._clips = batches.fake_clips(0, workers.positions(batch), "pictures")
+        self._workers, self._folder = workers, folder
+
+    @torch.no_grad()
+    def make(self, generator: Generator, step: int) -> list[Path]:
+        """A video of clips side by side, and a PNG with a clip's frames in each row. Empty on other ranks than 0."""
+        assert self._clips.noise is not None
+        clips = self._clips.to(self._workers.device)
+        made = generator(clips.noise, clips.labels, clips.condition)
+        if self._workers.rank:
+            return []
+        videos = to_bytes(made[:CLIPS])
+        name = f"iteration-{step:08d}"
+        sheet = tile(videos, columns=round(len(videos) ** 0.5))
+        write_mp4(self._folder / f"{name}.mp4", sheet, FPS, fitting(sheet.shape[2], WIDTH))
+        shown = spread(videos.shape[1], COLUMNS)
+        frames = np.concatenate([video[shown, None] for video in videos[:ROWS]])
+        still = tile(frames, columns=len(shown))[0]
+        write_png(self._folder / f"{name}.png", still, fitting(still.shape[1], WIDTH))
+        return [self._folder / f"{name}.mp4", self._folder / f"{name}.png"]

@@ -1,0 +1,86 @@
+"""What is seen of a run: means of its metrics, singular values, memory; and whether it still learns."""
+
+import math
+
+import psutil
+import torch
+from torch import nn
+
+from models.layers import SpectralNorm
+from pipeline.errors import UserError
+from pipeline.training.distributed import Workers
+from pipeline.training.step import Metrics, Networks
+
+Row = dict[str, float | int]  # of a history: step, and numbers by name
+History = list[Row]
+ZERO = 1e-3  # a loss of D below it leaves G no gradient to learn from
+LONG = 500  # iterations
+
+
+class Means:
+    """Means of metrics since the last row, over all workers. Their sums are plain numbers in a checkpoint."""
+
+    def __init__(self, sums: dict[str, list[float]]) -> None:
+        self._sums = {name: (torch.tensor(total, dtype=torch.float64), count) for name, (total, count) in sums.items()}
+
+    def add(self, metrics: Metrics) -> None:
+        for name, value in metrics.items():
+            total, count = self._sums.get(name, (0.0, 0))
+            self._sums[name] = (total + value.double(), count + 1)  # on its device: no waiting for a GPU
+
+    def shared(self, workers: Workers) -> dict[str, list[float]]:
+        """The sums as their means over all workers, and from here on the same on each."""
+        if not self._sums:
+            return {}
+        totals = workers.mean(torch.stack([total.to(workers.device) for total, _ in self._sums.values()]))
+        counts = [count for _, count in self._sums.values()]
+        self._sums = dict(zip(self._sums, zip(totals, counts, strict=True), strict=True))
+        return {name: [float(total), float(count)] for name, (total, count) in self._sums.items()}
+
+    def take(self, workers: Workers) -> dict[str, float]:
+        row = {name: total / count for name, (total, count) in self.shared(workers).items()}
+        self._sums.clear()
+        return row
+
+
+def sigmas(networks: Networks) -> dict[str, float]:
+    """The spectral norm that the first, middle and last layer of G and of D have before they are divided by it."""
+    found = {}
+    for name, network in (("generator", networks.generator), ("discriminator", networks.discriminators)):
+        layers = [module for module in network.modules() if isinstance(module, SpectralNorm)]
+        for place, layer in (("first", layers[0]), ("middle", layers[len(layers) // 2]), ("last", layers[-1])):
+            found[f"sigma_{name}_{place}"] = _sigma(layer)
+    return found
+
+
+@torch.no_grad()
+def _sigma(layer: SpectralNorm) -> float:
+    return torch.dot(layer.u, layer.weight.flatten(1) @ layer.v).item()
+
+
+def memory_gib(device: torch.device) -> float:
+    """The most memory that tensors took on a GPU so far; on a CPU what the process takes now."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    return psutil.Process().memory_info().rss / 2**30
+
+
+def check(history: History, level: int) -> None:
+    """Raise UserError where training has diverged: a number that is none, or a D that nothing deceives any more.
+
+    A hinge loss of D below 0.001 in every row of the last 500 iterations leaves G without anything to follow.
+    """
+    row = history[-1]
+    of_level = f"levels.{level}.training"
+    if not all(math.isfinite(value) for value in row.values()):
+        raise UserError(
+            f"level {level}: a loss is no number after iteration {row['step']}: training diverged; "
+            f"lower {of_level}.lr_generator and lr_discriminator"
+        )
+    losses = [r["loss_discriminator"] for r in history if r["step"] > row["step"] - LONG and "loss_discriminator" in r]
+    if row["step"] >= LONG and max(losses) < ZERO:
+        raise UserError(
+            f"level {level}: D's loss was below {ZERO:g} for {LONG} iterations up to {row['step']}: it tells every fake, "
+            f"and G learns nothing; lower {of_level}.lr_discriminator, or give more data; "
+            "hinge_* in MLflow are the losses of each discriminator"
+        )
