@@ -246,11 +246,13 @@ def runs(as_json: bool) -> None:
 @click.option("--params", "file", type=click.Path(path_type=Path), default=PATHS.params, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def describe(file: Path, as_json: bool) -> None:
-    """The levels of a parameter file: shapes, parameters of every network, cost of a forward pass, memory."""
+    """The levels of a parameter file: shapes, parameters of every network, cost of a forward pass, memory; and how
+    large the decoded data is, or will be by a sample of the videos."""
     from pipeline import describe as description
     from pipeline.params import load_params
 
-    found = description.describe(load_params(file))
+    params = load_params(file)
+    found = description.describe(params) | {"data": description.describe_data(params, PATHS)}
     click.echo(json.dumps(found, indent=2) if as_json else description.render(found))
 
 

@@ -1,18 +1,26 @@
-"""What a recipe amounts to: shapes, parameters, arithmetic and memory of every level, without running it.
+"""What a recipe amounts to: shapes, parameters, arithmetic and memory of every level, and its data's size on disk.
 
-Everything is counted on torch's meta device, so the paper's full-size networks take seconds and no memory.
+Networks are counted on torch's meta device, so the paper's full-size networks take seconds and no memory.
 """
 
+from dataclasses import asdict
 from typing import Any
 
+import numpy as np
 import torch
+from jinja2.filters import do_filesizeformat
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from models.config import LevelConfig
 from models.discriminator import Discriminators
 from models.generator import Generator
+from pipeline.data.predict import NAMES, finished_table, listed_videos, predict
+from pipeline.data.size import finished_size
+from pipeline.data.summary import training_windows
+from pipeline.errors import UserError
 from pipeline.params import Params
+from pipeline.paths import Paths
 
 GIB = 2**30
 
@@ -46,8 +54,41 @@ def describe(params: Params) -> dict[str, Any]:
     return {"levels": levels, "classes": params.data.classes}
 
 
+def describe_data(params: Params, paths: Paths) -> dict[str, Any]:
+    """The pyramid's videos, frames, shard files and bytes by level; `state` says how they are known.
+
+    "decoded": as data/pyramid is, with the training windows of every level. "predicted": from a sample, with every
+    codec's size and its `spread`, a standard error in bytes (see `predict`). "unknown": for the `reason` given.
+    """
+    try:
+        videos, reason = listed_videos(params, paths), ""
+    except UserError as error:
+        videos, reason = None, str(error)
+    known = {"codec": params.decode.codec}
+    table = finished_table(params, paths, None if videos is None else len(videos))
+    if table is not None:
+        frames = table["n_frames"].to_numpy(np.int64)
+        trained = frames[table["split"].to_numpy() == "train"]
+        levels = range(1, params.n_levels + 1)
+        return {
+            "state": "decoded",
+            **known,
+            "videos": len(table),
+            "frames": int(frames.sum()),
+            "sizes": {params.decode.codec: asdict(finished_size(paths.pyramid))},
+            "training_videos": len(trained),
+            "windows": [asdict(training_windows(params, level, trained)) for level in levels],
+        }
+    if videos is not None:
+        try:
+            return {"state": "predicted", **known, **asdict(predict(params, paths, videos))}
+        except UserError as error:
+            reason = str(error)
+    return {"state": "unknown", **known, "reason": reason}
+
+
 def render(description: dict[str, Any]) -> str:
-    """The description as a table for people."""
+    """The description, of `describe` or with `data` of `describe_data`, as a table for people."""
     head = (
         "level",
         "output",
@@ -78,7 +119,30 @@ def render(description: dict[str, Any]) -> str:
     note = "memory: 16 bytes a parameter (Adam) and the activations that a generator update saves for one clip, float32"
     if description["classes"] is None:
         note += "\ndata.classes is null, as many as found: counted without classes, which add a few percent"
-    return "\n".join([*lines, "", note])
+    data = [f"data: {_render_data(description['data'])}"] if "data" in description else []
+    return "\n".join([*lines, "", note, *data])
+
+
+def _render_data(data: dict[str, Any]) -> str:
+    if data["state"] == "unknown":
+        return f"size not known: {data['reason']}"
+    codec = data["codec"]
+    total = {name: sum(size["bytes"].values()) for name, size in data["sizes"].items()}
+    size, files = do_filesizeformat(total[codec]), sum(data["sizes"][codec]["files"].values())
+    if data["state"] == "decoded":
+        windows = "".join(
+            f"\n      level {found['level']}: {found['windows']:,} windows in {found['videos']:,} of "
+            f"{data['training_videos']:,} training videos"
+            for found in data["windows"]
+        )
+        return f"{data['videos']:,} videos, {size} in {files:,} shard files, codec {codec}{windows}"
+    spread = "" if data["spread"][codec] is None else f" (± {data['spread'][codec] / total[codec]:.1%})"
+    others = ", ".join(f"{name} about {do_filesizeformat(total[name])}" for name in NAMES if name != codec)
+    left = f", of which {data['left_out']} would be left out" if data["left_out"] else ""
+    return (
+        f"{data['videos']:,} videos, about {size}{spread} in {files:,} shard files, codec {codec}; {others}\n"
+        f"      by {data['sampled']} of the videos{left}"
+    )
 
 
 def _trained_on(config: LevelConfig, window: int) -> str:

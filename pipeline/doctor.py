@@ -32,12 +32,13 @@ class Check:
 def examine(paths: Paths) -> list[Check]:
     """Look at everything that a run needs, in the order in which one would mend it."""
     checks = [_python(), _torch(), _ffmpeg(), *map(_package, ("dvc", "prefect", "mlflow")), _git(), _server()]
-    checks += [_store(paths), _disk(paths)]
+    checks.append(_store(paths))
     try:
         params = load_params(paths.params)
     except UserError as error:
         return [*checks, Check("params", False, str(error))]
-    return [*checks, Check("params", True, f"{paths.params}, {params.n_levels} levels"), *_data(params, paths)]
+    checks.append(Check("params", True, f"{paths.params}, {params.n_levels} levels"))
+    return [*checks, *_data(params, paths), *_disks(params, paths)]
 
 
 def _python() -> Check:
@@ -105,9 +106,63 @@ def _store(paths: Paths) -> Check:
     return Check("mlflow store", True, str(file))
 
 
-def _disk(paths: Paths) -> Check:
-    free = shutil.disk_usage(paths.root.resolve()).free / 1e9
-    return Check("disk", free >= FREE, f"{free:.0f} GB free; below {FREE:g} GB clear some", necessary=False)
+def _disks(params: Params, paths: Paths) -> list[Check]:
+    """Whether the pyramid that is still to be decoded fits, here and where DVC caches it."""
+    size, error = _pyramid_size(params, paths)
+    here, cache, links = paths.root.resolve(), *_dvc_cache(paths)
+    apart = _device(here) != _device(cache)
+    copies = 1 if apart or links & {"hardlink", "symlink"} else 2
+    checks = [_disk("disk", here, copies * size, copies * error, " with DVC's copy of it" if copies > 1 else "")]
+    if apart and size:
+        checks.append(_disk("disk of cache", cache, size, error))
+    return checks
+
+
+def _disk(name: str, folder: Path, size: float, error: float, what: str = "") -> Check:
+    """Whether `size` bytes, known up to `error`, fit beside what training writes. Necessary where they hardly can."""
+    from jinja2.filters import do_filesizeformat as text
+
+    free = shutil.disk_usage(_existing(folder)).free
+    if not size:
+        return Check(name, free >= FREE * 1e9, f"{text(free)} free; below {FREE:g} GB clear some", necessary=False)
+    found = f"{text(free)} free at {folder}, data/pyramid{what} takes about {text(size)}"
+    if free >= size + FREE * 1e9:
+        return Check(name, True, found)
+    way_out = "; clear some, or make it smaller: decode.codec=jpeg, decode.max_frames, or elsewhere: decode.store"
+    return Check(name, False, found + way_out, necessary=free < size - 2 * error)
+
+
+def _pyramid_size(params: Params, paths: Paths) -> tuple[float, float]:
+    """Bytes that decode will write here, and their standard error; 0 where it has, does not or it is not known."""
+    from pipeline.data.predict import finished_table, listed_videos, predict
+
+    if params.decode.store is not None:
+        return 0, 0
+    try:
+        videos = listed_videos(params, paths)
+        if finished_table(params, paths, len(videos)) is not None:
+            return 0, 0
+        found = predict(params, paths, videos, [params.decode.codec])
+    except UserError:  # the checks of the data say it
+        return 0, 0
+    return sum(found.sizes[params.decode.codec].bytes.values()), found.spread[params.decode.codec] or 0
+
+
+def _dvc_cache(paths: Paths) -> tuple[Path, set[str]]:
+    """The folder of DVC's cache, and by which links it may give its files to the project."""
+    from dvc.config import Config
+
+    folder = paths.root.resolve() / ".dvc"
+    cache = Config(str(folder))["cache"]
+    return Path(cache.get("dir", folder / "cache")), set(cache.get("type", ["reflink", "copy"]))
+
+
+def _existing(folder: Path) -> Path:
+    return next(parent for parent in (folder, *folder.parents) if parent.exists())
+
+
+def _device(folder: Path) -> int:
+    return _existing(folder).stat().st_dev
 
 
 def _data(params: Params, paths: Paths) -> list[Check]:
