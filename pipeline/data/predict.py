@@ -116,17 +116,18 @@ def finished_table(params: Params, paths: Paths, videos: int | None = None) -> p
     """
     try:
         group = open_group(paths.pyramid)
-    except UserError:  # none yet, or one whose URL does not answer
+        views: dict[int, Any] = {level: group.get(f"level-{level}") for level in range(1, params.n_levels + 2)}
+        if views.pop(params.n_levels + 1) is not None or None in views.values():
+            return None
+        top = cast("zarr.Array[Any]", views[params.n_levels])
+        stored = Codec.of_array(top)
+    except UserError:  # none yet, one whose URL does not answer, or an old one
         return None
-    views: dict[int, Any] = {level: group.get(f"level-{level}") for level in range(1, params.n_levels + 2)}
-    if views.pop(params.n_levels + 1) is not None or None in views.values():
-        return None
-    top = cast("zarr.Array[Any]", views[params.n_levels])
     alike = (
         all(view.shape[2] == params.view(level).size for level, view in views.items())
         and all(view.attrs["time_factor"] == _factor(params, level) for level, view in views.items())
-        and group.attrs["frame_step"] == params.decode.frame_step
-        and Codec.of_array(top) == _codec(params, params.decode.codec)
+        and group.attrs.get("frame_step") == params.decode.frame_step
+        and stored == _codec(params, params.decode.codec)
         and top.shape[1] <= (params.decode.max_frames or MAX_FRAMES)
         and videos in (None, top.shape[0])
     )
