@@ -54,6 +54,10 @@ class Run:
         for first in range(0, len(entries), 100):  # MLflow's limit a request
             self._client.log_batch(self.id, params=entries[first : first + 100])
 
+    def keep(self, file: Path, folder: str) -> None:
+        """Keep a file with the run, in a folder of its artifacts."""
+        self._client.log_artifact(self.id, str(file), folder)
+
     def flush(self) -> None:
         """Write what is still held back."""
         while self._metrics:

@@ -10,7 +10,7 @@ same: parameters, data and code.
 
 import argparse
 import contextlib
-import dataclasses
+import functools
 import shutil
 from collections.abc import Sequence
 
@@ -21,11 +21,13 @@ from pipeline.paths import Paths, publish
 from pipeline.stage import run_stage
 from pipeline.training import artifact
 from pipeline.training.batches import Batches
-from pipeline.training.checkpoint import code_hash
 from pipeline.training.distributed import workers
+from pipeline.training.early_stopping import window_distance
 from pipeline.training.generation import SPLITS, calibrate
+from pipeline.training.inputs import inputs_of, record
 from pipeline.training.loop import train
 from pipeline.training.step import Networks
+from pipeline.training.termination import termination
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -34,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     level = parser.parse_args(argv).level
     params, paths = load_params(), Paths()
     chosen, t = params.of_level(level), params.of_level(level).training
-    with workers() as us:
+    with termination(), workers() as us:
         real = ViewReader(paths.pyramid, level, "train")
         below = {s: ViewReader(paths.samples(level - 1), level - 1, s) for s in SPLITS} if level > 1 else None
         config = params.level(level, len(real.classes))
@@ -48,18 +50,21 @@ def main(argv: Sequence[str] | None = None) -> None:
             window=params.window(level),
         )
         networks = Networks(config, t, seed=params.seed, workers=us)
-        digests = [real.digest, below["samples"].digest if below else None]
-        matters = dataclasses.replace(t, checkpoint_every=1)  # how often makes no difference
-        inputs = fingerprint(config, matters, params.factors, params.seed, digests, code_hash())
+        distance = window_distance(batches, params, paths, us) if t.early_stopping else None
+        made_from = inputs_of(batches, params, distance)
+        inputs = fingerprint(made_from)
         work = paths.work(f"train-level-{level}", inputs)
         tracked = tracking.run(params, f"train level {level}", inputs=inputs) if us.rank == 0 else None
         with tracked or contextlib.nullcontext() as run:
-            history = train(networks, batches, t, us, work, run.log if run else None)
-            statistics = calibrate(networks.generator, batches, chosen, params.sigma, below, us)
             if us.rank == 0:
-                about = {"classes": list(real.classes), "iterations": t.iterations, "inputs": inputs}
+                record(work, made_from)
+            shown = (run.log, functools.partial(run.keep, folder="pictures")) if run else (None, None)
+            trained = train(networks, batches, t, us, work, *shown, distance)
+            statistics = calibrate(trained.generator, batches, chosen, params.sigma, below, us)
+            if us.rank == 0:
+                about = {"classes": list(real.classes), "iterations": trained.iteration, "inputs": inputs}
                 shutil.rmtree(work / "artifact", ignore_errors=True)  # of a run that was killed while it wrote
-                artifact.write(work / "artifact", networks.generator, statistics, history, about)
+                artifact.write(work / "artifact", trained.generator, statistics, trained.history, about)
                 publish(work / "artifact", paths.artifact(level))
 
 

@@ -4,62 +4,76 @@ A checkpoint lies in a folder named by the hash of what the run is made from, so
 other code is never found. Draws are functions of the step (pipeline.sampling): there is no random state to keep.
 """
 
-import hashlib
 import io
 import logging
 import pickle
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from pipeline.errors import UserError
 from pipeline.paths import write_atomic
-from pipeline.training.step import Networks
+from pipeline.training.distributed import Workers
 
 log = logging.getLogger(__name__)
 
 KEPT = 2  # the newest, and one to fall back to
-_PARTS = ("generator", "discriminators", "optimizer_g", "optimizer_d")
-_ROOT = Path(__file__).parents[2]
-_CODE = ("models/*.py", "pipeline/training/*.py", "pipeline/sampling.py", "pipeline/data/windows.py")
+_UNREADABLE = (OSError, EOFError, RuntimeError, zipfile.BadZipFile, pickle.UnpicklingError)
 
 
-def code_hash() -> str:
-    """A hash of the code that decides what a run computes; models/i3d.py is the metrics'."""
-    digest = hashlib.sha256()
-    files = {path for pattern in _CODE for path in _ROOT.glob(pattern)} - {_ROOT / "models" / "i3d.py"}
-    for file in sorted(files):
-        digest.update(file.relative_to(_ROOT).as_posix().encode() + file.read_bytes())
-    return digest.hexdigest()
+def save(folder: Path, step: int, parts: Mapping[str, Any], extra: dict[str, Any]) -> None:
+    """Write the checkpoint after `step` iterations. Older ones than the last two go.
 
-
-def save(folder: Path, step: int, networks: Networks, extra: dict[str, Any]) -> None:
-    """Write the checkpoint after `step` iterations; `extra` holds plain values. Older ones than the last two go."""
+    parts: what has a state_dict, by name. extra: plain values.
+    """
     buffer = io.BytesIO()
-    state = {part: getattr(networks, part).state_dict() for part in _PARTS}
+    state = {name: part.state_dict() for name, part in parts.items()}
     torch.save({"step": step, "extra": extra, **state}, buffer)
-    write_atomic(folder / f"checkpoint-{step:08d}.pt", buffer.getbuffer())
-    for old in [*_files(folder)[KEPT:], *folder.glob(".checkpoint-*")]:  # the latter: of a write that was killed
+    write_atomic(_file(folder, step), buffer.getbuffer())
+    for old in [*files(folder)[KEPT:], *folder.glob(".checkpoint-*")]:  # the latter: of a write that was killed
         old.unlink()
 
 
-def load(folder: Path, networks: Networks) -> tuple[int, dict[str, Any]] | None:
-    """Restore the newest checkpoint that can be read: (its step, its extra), or None where there is none."""
-    for file in _files(folder):
+def load(folder: Path, parts: Mapping[str, Any], workers: Workers) -> tuple[int, dict[str, Any]] | None:
+    """Restore the newest checkpoint that rank 0 can read: (its step, its extra), or None where there is none.
+
+    All workers go on from the same one. Raises UserError on a worker that cannot read it.
+    """
+    state = _newest(folder) if workers.rank == 0 else None
+    step = workers.of_first(-1 if state is None else state["step"])
+    if step < 0:
+        return None
+    if state is None:
+        file = _file(folder, step)
         try:
             state = torch.load(file, map_location="cpu", weights_only=True)
-        except (OSError, EOFError, RuntimeError, zipfile.BadZipFile, pickle.UnpicklingError) as error:
-            log.warning(
-                "%s is damaged, falling back to the one before: %s", file.name, " ".join(str(error).split())[:200]
-            )
-            continue
-        for part in _PARTS:
-            getattr(networks, part).load_state_dict(state[part])
-        return state["step"], state["extra"]
+        except _UNREADABLE as error:
+            raise UserError(
+                f"{file}: worker 0 goes on from it and worker {workers.rank} cannot read it ({error}): "
+                f"{folder.parent} must be the same folder for all workers"
+            ) from error
+    for name, part in parts.items():
+        part.load_state_dict(state[name])
+    return step, state["extra"]
+
+
+def _newest(folder: Path) -> dict[str, Any] | None:
+    for file in files(folder):
+        try:
+            return torch.load(file, map_location="cpu", weights_only=True)
+        except _UNREADABLE as error:
+            reason = " ".join(str(error).split())[:200]
+            log.warning("%s is damaged, falling back to the one before: %s", file.name, reason)
     return None
 
 
-def _files(folder: Path) -> list[Path]:
-    """Checkpoints, the newest first."""
+def _file(folder: Path, step: int) -> Path:
+    return folder / f"checkpoint-{step:08d}.pt"
+
+
+def files(folder: Path) -> list[Path]:
+    """A run's checkpoints, the newest first."""
     return sorted(folder.glob("checkpoint-*.pt"), reverse=True)

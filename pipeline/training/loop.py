@@ -1,30 +1,40 @@
-"""Training one level: iterations of D and G updates, checkpoints, and going on after a kill."""
+"""Training one level: iterations of D and G updates, what is shown and measured between them, checkpoints."""
 
 import logging
-import math
-import signal
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-import torch
-
-from pipeline.errors import UserError
+from models.generator import Generator
 from pipeline.params import TrainingParams
 from pipeline.progress import progress
 from pipeline.training import checkpoint
+from pipeline.training.average import Average
 from pipeline.training.batches import Batches, Clips
 from pipeline.training.distributed import Workers
-from pipeline.training.step import Metrics, Networks
+from pipeline.training.early_stopping import EarlyStopper, Measure
+from pipeline.training.pictures import Pictures
+from pipeline.training.step import Networks
+from pipeline.training.termination import EXIT, held
+from pipeline.training.watch import History, Means, check, memory_gib, sigmas
 
 log = logging.getLogger(__name__)
 
-History = list[dict[str, float | int]]  # a row every `log_every` iterations: step, and means since the row before
-OnLog = Callable[[dict[str, float], int], Any]  # a row's means, and its step
+OnLog = Callable[[dict[str, float], int], Any]  # numbers, and their iteration
+OnPicture = Callable[[Path], Any]  # a file
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """What comes of training a level."""
+
+    generator: Generator  # to publish: the last one, its average, or the best of those measured
+    iteration: int  # whose generator it is
+    history: History  # a row every `log_every` iterations: step, means since the row before, singular values
 
 
 def train(
@@ -34,87 +44,160 @@ def train(
     workers: Workers,
     folder: Path,
     on_log: OnLog | None = None,
-) -> History:
+    on_picture: OnPicture | None = None,
+    measure: Measure | None = None,
+) -> Trained:
     """Train a level to `params.iterations`, from the newest checkpoint in `folder` where there is one.
 
-    On a CPU the same bytes come out whether or not it was interrupted. On SIGTERM it writes a checkpoint after the
-    iteration at hand and exits with 143. Raises UserError when a loss is no number any more.
+    on_log, on_picture: for rank 0 to show what comes up; on_log is told speed and memory beside a row.
+    measure: the metric of `params.early_stopping`.
+
+    On a CPU the same bytes come out whether or not it was interrupted, and whether or not pictures are made or a metric
+    is measured. On SIGTERM it writes a checkpoint after the iteration at hand and exits with 143. Raises UserError when
+    training has diverged.
     """
-    restored = checkpoint.load(folder, networks)
-    start, extra = restored if restored else (0, {"history": [], "sums": {}})
-    history: History = extra["history"]
-    means = _Means(extra["sums"])
-    level = batches.config.level
-    log.info("level %d: %s", level, f"going on from iteration {start}" if start else "training from the start")
+    training = _Training(networks, batches, params, workers, folder, on_log, on_picture, measure)
+    with held() as terminated:
+        training.run(terminated)
+    return training.result()
 
-    per_iteration = params.discriminator_steps + 1
-    plan = _clips(batches, start * per_iteration, params.iterations * per_iteration, per_iteration, params, workers)
-    bar = progress(total=params.iterations, desc=f"train level {level}", unit="it")
-    bar.update(start)
-    began, done = time.monotonic(), 0
-    with _termination() as terminated:
-        for step in range(start + 1, params.iterations + 1):
-            for _ in range(params.discriminator_steps):
-                means.add(networks.discriminator_update(real=next(plan), fake=next(plan)))
-            means.add(networks.generator_update(fake=next(plan)))
+
+class _Training:
+    """The state of a run between two of its iterations."""
+
+    def __init__(
+        self,
+        networks: Networks,
+        batches: Batches,
+        params: TrainingParams,
+        workers: Workers,
+        folder: Path,
+        on_log: OnLog | None,
+        on_picture: OnPicture | None,
+        measure: Measure | None,
+    ) -> None:
+        assert (measure is None) == (params.early_stopping is None)
+        self.networks, self.batches, self.params, self.workers, self.folder = networks, batches, params, workers, folder
+        self.on_log, self.on_picture, self.measure = on_log, on_picture, measure
+        self.level = batches.config.level
+        self.frames = params.batch * batches.window * batches.config.time_factor  # of the clips of a batch
+        self.average = Average(networks.generator, params.average) if params.average is not None else None
+        self.shown = networks.generator if self.average is None else self.average.generator
+        names = ("generator", "discriminators", "optimizer_g", "optimizer_d")
+        self.parts = {name: getattr(networks, name) for name in names}
+        if self.average is not None:
+            self.parts["average"] = self.average.generator
+        restored = checkpoint.load(folder, self.parts, workers)
+        self.step, extra = restored if restored else (0, {"history": [], "sums": {}, "early_stopping": None})
+        self.history: History = extra["history"]
+        self.means = Means(extra["sums"])
+        stopping, known = params.early_stopping, extra["early_stopping"]
+        self.stopper = EarlyStopper(stopping, folder, known) if stopping else None
+        self.pictures = Pictures(batches, params.batch, workers, folder / "pictures") if params.samples_every else None
+
+    def run(self, terminated: Callable[[], bool]) -> None:
+        """All iterations that are left, or as many as early stopping allows."""
+        going_on = f"going on from iteration {self.step}" if self.step else "training from the start"
+        log.info("level %d: %s", self.level, going_on)
+        params = self.params
+        plan = _clips(self.batches, self.step, params, self.workers)
+        bar = progress(total=params.iterations, desc=f"train level {self.level}", unit="it")
+        bar.update(self.step)
+        since, began = self.step, time.monotonic()
+        while True:
+            # What looks at G alone comes after the iteration's checkpoint: interrupted, it is done again.
+            if self._look(terminated):
+                since, began = self.step, time.monotonic()
+            if self.step == params.iterations or (self.stopper is not None and self.stopper.over):
+                break
+            self._iterate(plan)
             bar.update(1)
-            done += 1
-            if step % params.log_every == 0 or step == params.iterations:
-                row = means.take(workers)
-                _check(row, step, level)
-                history.append({"step": step, **row})
-                bar.set_postfix(D=f"{row['loss_discriminator']:.2f}", G=f"{row['loss_generator']:.2f}")
-                if on_log is not None:
-                    speed = done * params.batch / (time.monotonic() - began)
-                    on_log({**row, "clips_per_second": speed}, step)
-            stop = workers.any(terminated())
-            if step % params.checkpoint_every == 0 or step == params.iterations or stop:
-                sums = means.shared(workers)
-                if workers.rank == 0:
-                    checkpoint.save(folder, step, networks, {"history": history, "sums": sums})
-            if stop:
-                log.warning(
-                    "level %d: terminated; iteration %d is saved, the same command goes on from it", level, step
-                )
-                raise SystemExit(128 + signal.SIGTERM)
-    bar.close()
-    return history
+            if self.step % params.log_every == 0 or self.step == params.iterations:
+                row = self._row()
+                speed = (self.step - since) * self.frames / (time.monotonic() - began)
+                since, began = self.step, time.monotonic()
+                d, g = f"{row['loss_discriminator']:.2f}", f"{row['loss_generator']:.2f}"
+                bar.set_postfix({"D": d, "G": g, "frames/s": f"{speed:.3g}"})
+                seen = {"frames_per_second": speed, "memory_gib": memory_gib(self.workers.device)}
+                self._log({**row, **seen})
+            if self.workers.any(terminated()):
+                self._stop()
+            if self.step % params.checkpoint_every == 0 or self.step == params.iterations:
+                self._save()
+        bar.close()
 
+    def result(self) -> Trained:
+        """What is published: the generator as it is now, or the best one."""
+        if self.stopper is None:
+            return Trained(generator=self.shown, iteration=self.step, history=self.history)
+        self.stopper.restore(self.shown, self.workers)
+        best = self.stopper.progress
+        log.info("level %d: the generator of iteration %d is the best, at %s", self.level, best.iteration, best.best)
+        return Trained(generator=self.shown, iteration=best.iteration, history=self.history)
 
-class _Means:
-    """Means of metrics since the last row, over all workers. Their sums are plain numbers in a checkpoint."""
+    def _iterate(self, plan: Iterator[Clips]) -> None:
+        for _ in range(self.params.discriminator_steps):
+            self.means.add(self.networks.discriminator_update(real=next(plan), fake=next(plan)))
+        self.means.add(self.networks.generator_update(fake=next(plan)))
+        self.step += 1
+        if self.average is not None:
+            self.average.update(self.networks.generator, self.step)
 
-    def __init__(self, sums: dict[str, list[float]]) -> None:
-        self._sums = {name: (torch.tensor(total, dtype=torch.float64), count) for name, (total, count) in sums.items()}
-
-    def add(self, metrics: Metrics) -> None:
-        for name, value in metrics.items():
-            total, count = self._sums.get(name, (0.0, 0))
-            self._sums[name] = (total + value.double(), count + 1)  # on its device: no waiting for a GPU
-
-    def shared(self, workers: Workers) -> dict[str, list[float]]:
-        """The sums as their means over all workers, and from here on the same on each."""
-        if not self._sums:
-            return {}
-        totals = workers.mean(torch.stack([total.to(workers.device) for total, _ in self._sums.values()]))
-        counts = [count for _, count in self._sums.values()]
-        self._sums = dict(zip(self._sums, zip(totals, counts, strict=True), strict=True))
-        return {name: [float(total), float(count)] for name, (total, count) in self._sums.items()}
-
-    def take(self, workers: Workers) -> dict[str, float]:
-        row = {name: total / count for name, (total, count) in self.shared(workers).items()}
-        self._sums.clear()
+    def _row(self) -> dict[str, float]:
+        row = {**self.means.take(self.workers), **sigmas(self.networks)}
+        self.history.append({"step": self.step, **row})
+        check(self.history, self.level)
         return row
 
+    def _look(self, terminated: Callable[[], bool]) -> bool:
+        """Make pictures and measure where it is time to. Whether any of it was."""
+        looked = False
+        if self.pictures is not None and self._due(self.params.samples_every):
+            looked = True
+            for file in self.pictures.make(self.shown, self.step):
+                if self.on_picture is not None:
+                    self.on_picture(file)
+        if self.stopper is not None and self.measure is not None and self._due(self.stopper.every):
+            looked = True
+            value = self.measure(self.shown, lambda: self.workers.any(terminated()))
+            if value is None:
+                self._stop()
+            else:
+                self.stopper.note(value, self.step, self.shown, self.workers)
+                if not self.history or self.history[-1]["step"] != self.step:
+                    self.history.append({"step": self.step})
+                self.history[-1][self.measure.name] = value
+                self._log({self.measure.name: value})
+        return looked
 
-def _clips(
-    batches: Batches, first: int, end: int, per_iteration: int, params: TrainingParams, workers: Workers
-) -> Iterator[Clips]:
-    """The clips of every update, read ahead: real and fake ones for D's updates, fake ones for G's, the last."""
+    def _due(self, every: int | None) -> bool:
+        return every is not None and self.step > 0 and (self.step % every == 0 or self.step == self.params.iterations)
+
+    def _log(self, numbers: dict[str, float]) -> None:
+        if self.on_log is not None:
+            self.on_log(numbers, self.step)
+
+    def _save(self) -> None:
+        kept = {"history": self.history, "sums": self.means.shared(self.workers)}
+        kept["early_stopping"] = self.stopper.state if self.stopper is not None else None
+        if self.workers.rank == 0:
+            checkpoint.save(self.folder, self.step, self.parts, kept)
+
+    def _stop(self) -> NoReturn:
+        self._save()
+        log.warning(
+            "level %d: terminated; iteration %d is saved, the same command goes on from it", self.level, self.step
+        )
+        raise SystemExit(EXIT)
+
+
+def _clips(batches: Batches, done: int, params: TrainingParams, workers: Workers) -> Iterator[Clips]:
+    """The clips of every update after `done` iterations, read ahead: real and fake ones for D's, fake ones for G's."""
+    per_iteration = params.discriminator_steps + 1
     positions = workers.positions(params.batch)
     wanted = (
         (make, update)
-        for update in range(first, end)
+        for update in range(done * per_iteration, params.iterations * per_iteration)
         for make in (batches.real_clips, batches.fake_clips)
         if make == batches.fake_clips or update % per_iteration < per_iteration - 1
     )
@@ -127,27 +210,3 @@ def _clips(
                 yield pending.popleft().result().to(workers.device)
         while pending:
             yield pending.popleft().result().to(workers.device)
-
-
-def _check(row: dict[str, float], step: int, level: int) -> None:
-    if not all(math.isfinite(value) for value in row.values()):
-        raise UserError(
-            f"level {level}: a loss is no number after iteration {step}: training diverged; "
-            f"lower levels.{level}.training.lr_generator and lr_discriminator"
-        )
-
-
-@contextmanager
-def _termination() -> Iterator[Callable[[], bool]]:
-    """Tells whether SIGTERM came; the signal no longer ends the process at once."""
-    came = False
-
-    def note(*_: Any) -> None:
-        nonlocal came
-        came = True
-
-    before = signal.signal(signal.SIGTERM, note)
-    try:
-        yield lambda: came
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -4,7 +4,6 @@ import math
 
 import psutil
 import torch
-from torch import nn
 
 from models.layers import SpectralNorm
 from pipeline.errors import UserError
@@ -80,7 +79,7 @@ def check(history: History, level: int) -> None:
     losses = [r["loss_discriminator"] for r in history if r["step"] > row["step"] - LONG and "loss_discriminator" in r]
     if row["step"] >= LONG and max(losses) < ZERO:
         raise UserError(
-            f"level {level}: D's loss was below {ZERO:g} for {LONG} iterations up to {row['step']}: it tells every fake, "
-            f"and G learns nothing; lower {of_level}.lr_discriminator, or give more data; "
+            f"level {level}: D's loss was below {ZERO:g} for {LONG} iterations up to {row['step']}: it knows "
+            f"every fake and G learns nothing; lower {of_level}.lr_discriminator, or give more data; "
             "hinge_* in MLflow are the losses of each discriminator"
         )

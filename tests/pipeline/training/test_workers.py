@@ -31,7 +31,7 @@ def worker(rank: int, port: int, folder: Path) -> None:
     )
     with workers() as us:
         trained = networks(2, us)
-        history = train(trained, batches(2), TRAINING, us, folder)
+        history = train(trained, batches(2), TRAINING, us, folder).history
         result = {"tensors": tensors(trained), "history": history, "statistics": recalibrated(trained, us)}
         if rank == 0:
             torch.save(result, folder / "result.pt")
@@ -46,7 +46,7 @@ def test_two_workers_are_one(tmp_path):
     two = torch.load(tmp_path / "result.pt", weights_only=True)
 
     alone = networks(2)
-    history = train(alone, batches(2), TRAINING, ALONE, tmp_path / "one")
+    history = train(alone, batches(2), TRAINING, ALONE, tmp_path / "one").history
     for ours, theirs in zip(history, two["history"], strict=True):
         assert ours == pytest.approx(theirs, abs=2e-5)
     for name, value in tensors(alone).items():

@@ -96,3 +96,14 @@ def dummy(clips: Clips, sigma: float = 1.0) -> Inputs:
 def networks(level: int, workers: Workers = ALONE) -> Networks:
     config = {1: FIRST, 2: SECOND}[level]
     return Networks(config, TRAINING, seed=0, workers=workers)
+
+
+def weights(trained: Networks) -> dict[str, torch.Tensor]:
+    """Every weight and singular vector of G and D."""
+    of_d = {f"D.{name}": value for name, value in trained.discriminators.state_dict().items()}
+    return {**trained.generator.state_dict(), **of_d}
+
+
+def same(a: Networks, b: Networks) -> bool:
+    """Whether two pairs of networks are the same to the last bit."""
+    return all(torch.equal(value, weights(b)[name]) for name, value in weights(a).items())

@@ -1,0 +1,205 @@
+"""Early stopping on a metric, as in Sec. 5.1: measuring G while it is trained, and keeping the best one.
+
+PAPER: which metric, measured how and how often is not said; here a Frechet distance of training's windows.
+"""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from models.generator import Generator
+from models.i3d import FEATURES
+from pipeline import sampling
+from pipeline.data.reader import ViewReader
+from pipeline.data.windows import choose_start, start_in_view, windows_of_videos
+from pipeline.errors import UserError
+from pipeline.metrics.features import FeatureNetwork, extract, load_i3d, random_i3d
+from pipeline.metrics.frechet import Moments, frechet_distance
+from pipeline.params import EarlyStopping, Params
+from pipeline.paths import Paths, origin, write_atomic
+from pipeline.training.batches import Batches, to_bytes
+from pipeline.training.distributed import Workers
+
+SPLIT = "val"  # its clips measure, so that what was trained on does not
+_FILE = "best.safetensors"
+
+
+@runtime_checkable
+class Measure(Protocol):
+    """A distance of generators, the lower the better."""
+
+    @property
+    def name(self) -> str:
+        """What it is called in a history."""
+        ...
+
+    def __call__(self, generator: Generator, stop: Callable[[], bool]) -> float | None:
+        """The distance; None where `stop`, which is asked now and then on all workers alike, said to leave off."""
+        ...
+
+
+@dataclass
+class Progress:
+    """The best measurement so far: plain values for a checkpoint."""
+
+    best: float | None = None
+    iteration: int = 0  # whose generator it is
+    worse: int = 0  # measurements since then
+
+
+class EarlyStopper:
+    """Keeps the best generator of a run in its folder, and says when there was no better one for too long."""
+
+    def __init__(self, params: EarlyStopping, folder: Path, kept: dict[str, float | int | None] | None) -> None:
+        self.every, self._patience, self._file = params.every, params.patience, folder / _FILE
+        self.progress = Progress(**kept) if kept else Progress()  # pyright: ignore[reportArgumentType]
+
+    @property
+    def state(self) -> dict[str, float | int | None]:
+        return asdict(self.progress)
+
+    @property
+    def over(self) -> bool:
+        return self.progress.worse >= self._patience
+
+    def note(self, value: float, iteration: int, generator: Generator, workers: Workers) -> None:
+        """Take a measurement; the generator is kept where it is the best. PAPER: equal is not better."""
+        if self.progress.best is not None and value >= self.progress.best:
+            self.progress.worse += 1
+            return
+        self.progress = Progress(value, iteration)
+        if workers.rank == 0:
+            tensors = {name: tensor.cpu().contiguous() for name, tensor in generator.state_dict().items()}
+            write_atomic(self._file, save(tensors, {"iteration": str(iteration)}))
+
+    def restore(self, generator: Generator, workers: Workers) -> None:
+        """Give a generator the best one's weights. Raises UserError where their file is lost or damaged."""
+        workers.wait()  # for rank 0, which writes it
+        try:
+            generator.load_state_dict(load_file(self._file))
+        except (OSError, SafetensorError) as error:
+            raise UserError(
+                f"{self._file}: the best generator cannot be read ({error}); delete {self._file.parent} and train again"
+            ) from error
+
+
+class WindowDistance:
+    """The Frechet distance between I3D features of real windows of the validation split and of generated ones.
+
+    Windows have training's length, and batch norm takes the statistics of each batch, as in training: the distance is
+    no FVD or FID and is not called so. Its draws have streams of their own: training goes on as if nothing was
+    measured. Clips are shared among the workers, which have to take part all together.
+    """
+
+    def __init__(
+        self,
+        batches: Batches,
+        real: ViewReader,
+        network: FeatureNetwork,
+        *,
+        videos: int,
+        batch: int,
+        workers: Workers,
+    ) -> None:
+        """real: the validation split of the level's view. videos: clips of each side. batch: training's."""
+        self._batches, self._real, self._network = batches, real, network
+        self._videos, self._batch, self._workers = videos, batch, workers
+        self._clips = _windows(batches, real, videos)
+        self._moments: Moments | None = None  # of the real windows, which stay the same
+
+    @property
+    def name(self) -> str:
+        return "random_i3d_frechet_windows" if self._network.random else "frechet_windows"
+
+    @property
+    def weights(self) -> str:
+        """Which network measures: the digest of its weights' file, or that they are random ones."""
+        return self._network.sha256 or self._network.weights
+
+    def __call__(self, generator: Generator, stop: Callable[[], bool]) -> float | None:
+        if self._moments is None:
+            self._moments = self._features(self._real_windows, stop)
+        generated = self._features(lambda b, mine: self._generated(generator, b, mine), stop)
+        return None if self._moments is None or generated is None else frechet_distance(self._moments, generated)
+
+    def _features(
+        self, clips: Callable[[int, range], UInt8[Tensor, "b T 3 H W"]], stop: Callable[[], bool]
+    ) -> Moments | None:
+        """The moments of all clips' features; `clips` makes this worker's of a batch. None where it was stopped."""
+        features = torch.zeros(self._videos, FEATURES, device=self._workers.device)
+        mine = self._workers.positions(self._batch)
+        for number, first in enumerate(range(0, self._videos, self._batch)):
+            if stop():
+                return None
+            begin = first + mine.start
+            wanted = clips(number, mine)[: max(self._videos - begin, 0)]
+            for found in extract(self._network, wanted) if len(wanted) else ():
+                features[begin : begin + len(found.pooled)] = found.pooled.to(features)
+                begin += len(found.pooled)
+        moments = Moments(FEATURES)
+        moments.update(self._workers.sum(features).cpu())
+        return moments
+
+    def _real_windows(self, number: int, mine: range) -> UInt8[Tensor, "b T 3 H W"]:
+        chosen = self._clips[number * self._batch :][mine.start : mine.stop]
+        length = self._batches.window * self._batches.config.time_factor
+        size = self._batches.config.view.size
+        frames = [self._real.read(video, start, length) for video, start in chosen]
+        stacked = np.stack(frames) if frames else np.empty((0, length, size, size, 3), np.uint8)
+        return torch.from_numpy(stacked).movedim(-1, -3)
+
+    @torch.no_grad()
+    def _generated(self, generator: Generator, number: int, mine: range) -> UInt8[Tensor, "b T 3 H W"]:
+        clips = self._batches.fake_clips(number, mine, "early-stopping").to(self._workers.device)
+        assert clips.noise is not None
+        made = to_bytes(generator(clips.noise, clips.labels, clips.condition))
+        return torch.from_numpy(made).movedim(-1, -3)
+
+
+def window_distance(batches: Batches, params: Params, paths: Paths, workers: Workers) -> WindowDistance:
+    """The distance that a level's early stopping asks for, by the I3D of `evaluation.i3d_k600` or a random one.
+
+    Raises UserError by key where the data has no validation split.
+    """
+    level, file = batches.config.level, params.evaluation.i3d_k600
+    training = params.of_level(level).training
+    assert training.early_stopping is not None
+    try:
+        real = ViewReader(paths.pyramid, level, SPLIT)
+    except UserError as error:
+        raise UserError(
+            f"levels.{level}.training.early_stopping: {error}; give the data a split {SPLIT!r}, or set it to null"
+        ) from error
+    if file is None:
+        network = random_i3d(params.seed, workers.device)
+    else:
+        network = load_i3d(origin(paths.root) / file, 600, "evaluation.i3d_k600", workers.device)
+    videos = training.early_stopping.videos
+    return WindowDistance(batches, real, network, videos=videos, batch=training.batch, workers=workers)
+
+
+def _windows(batches: Batches, real: ViewReader, count: int) -> list[tuple[int, int]]:
+    """(video, first frame) of `count` windows: of as many videos as there are, in a random order, each as often."""
+    level = batches.config.level
+    starts = windows_of_videos(real.top_frames, batches.factors, level, batches.window)
+    usable = np.flatnonzero(starts)
+    if not len(usable):
+        raise UserError(
+            f"levels.{level}.training.early_stopping: no video of the split {SPLIT!r} is as long as a window of "
+            "training; give it longer ones, or set it to null"
+        )
+    order = sampling.generator(batches.seed, level, "early-stopping videos", 0, 0).permutation(usable)
+    chosen = []
+    for i in range(count):
+        video = int(order[i % len(order)])
+        uniform = sampling.generator(batches.seed, level, "early-stopping starts", 0, i).random()
+        chosen.append((video, start_in_view(choose_start(uniform, int(starts[video])), batches.factors, level)))
+    return chosen

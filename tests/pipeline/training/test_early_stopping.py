@@ -1,0 +1,145 @@
+import signal
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.errors import UserError
+from pipeline.metrics.features import random_i3d
+from pipeline.params import EarlyStopping
+from pipeline.training import checkpoint
+from pipeline.training.early_stopping import WindowDistance
+from pipeline.training.loop import train
+from tests.pipeline.training.tiny import ALONE, TRAINING, MemoryReader, batches, networks, same, views
+
+STOPPING = replace(TRAINING, iterations=12, early_stopping=EarlyStopping(every=2, patience=2, videos=2))
+
+
+class Told:
+    """A metric whose values are told beforehand."""
+
+    name = "told"
+
+    def __init__(self, *values):
+        self.values, self.seen = list(values), []
+
+    def __call__(self, generator, stop):
+        self.seen.append({name: value.clone() for name, value in generator.state_dict().items()})
+        return None if stop() else self.values.pop(0)
+
+
+def equal(a, b):
+    return all(torch.equal(value, b[name]) for name, value in a.items())
+
+
+@pytest.mark.parametrize("average", [None, 0.9])
+def test_it_stops_after_its_patience_and_the_best_is_published(average, tmp_path):
+    params, told = replace(STOPPING, average=average), Told(3.0, 2.0, 2.0, 2.5, 0.0)
+    numbers = {}
+    trained = train(
+        networks(1), batches(1), params, ALONE, tmp_path, lambda row, step: numbers.update({step: row}), None, told
+    )
+    assert told.values == [0.0]  # equal is not better: two measurements after the best one it is over
+    assert trained.iteration == 4
+    assert equal(told.seen[1], trained.generator.state_dict())
+    assert not equal(told.seen[3], trained.generator.state_dict())
+    assert {row["step"]: row["told"] for row in trained.history if "told" in row} == {2: 3.0, 4: 2.0, 6: 2.0, 8: 2.5}
+    assert [row["step"] for row in trained.history] == [2, 3, 4, 6, 8]  # logged every 3, measured every 2
+    assert numbers[8] == {"told": 2.5}
+
+
+def test_a_run_that_gets_better_goes_on_to_its_end_as_if_nothing_was_measured(tmp_path):
+    plain, measured = networks(1), networks(1)
+    train(plain, batches(1), replace(STOPPING, early_stopping=None), ALONE, tmp_path / "plain")
+    told = Told(6.0, 5.0, 4.0, 3.0, 2.0, 1.0)
+    trained = train(measured, batches(1), STOPPING, ALONE, tmp_path / "measured", measure=told)
+    assert trained.iteration == 12
+    assert same(plain, measured)
+
+
+def test_an_interrupted_run_stops_at_the_same_iteration_with_the_same_generator(tmp_path):
+    values = (3.0, 2.0, 2.1, 2.2)
+    whole = train(networks(1), batches(1), STOPPING, ALONE, tmp_path / "whole", measure=Told(*values))
+
+    class Killed(Exception):
+        pass
+
+    def kill_at_6(numbers, step):
+        if step == 6 and "told" in numbers:
+            raise Killed
+
+    with pytest.raises(Killed):  # the checkpoint of iteration 6 is from before its measurement
+        train(networks(1), batches(1), STOPPING, ALONE, tmp_path / "cut", kill_at_6, None, Told(*values))
+    resumed = train(networks(1), batches(1), STOPPING, ALONE, tmp_path / "cut", measure=Told(*values[2:]))
+    assert resumed.iteration == whole.iteration == 4
+    assert equal(whole.generator.state_dict(), resumed.generator.state_dict())
+    assert whole.history == resumed.history
+
+
+def test_term_while_it_measures_saves_the_iteration_and_the_measurement_is_made_again(tmp_path):
+    class Terminated(Told):
+        def __call__(self, generator, stop):
+            signal.raise_signal(signal.SIGTERM)
+            return super().__call__(generator, stop)
+
+    params = replace(STOPPING, checkpoint_every=100)
+    with pytest.raises(SystemExit) as ended:
+        train(networks(1), batches(1), params, ALONE, tmp_path, measure=Terminated(1.0))
+    assert ended.value.code == 143
+    assert [file.name for file in checkpoint.files(tmp_path)] == ["checkpoint-00000002.pt"]
+    told = Told(1.0, 2.0, 3.0)
+    trained = train(networks(1), batches(1), params, ALONE, tmp_path, measure=told)
+    assert (trained.iteration, told.values) == (2, [])
+
+
+def test_a_lost_best_generator_is_said(tmp_path):
+    def lose(numbers, step):
+        (tmp_path / "best.safetensors").unlink(missing_ok=True)
+
+    with pytest.raises(UserError, match=r"best\.safetensors: the best generator cannot be read .* train again"):
+        train(networks(1), batches(1), STOPPING, ALONE, tmp_path, lose, None, Told(1.0, 2.0, 3.0))
+
+
+def distance(level, videos=6, batch=4, frames=12):
+    low, top, labels = views(frames=frames)
+    real = MemoryReader(low, labels, 2) if level == 1 else MemoryReader(top, labels)
+    return WindowDistance(batches(level), real, random_i3d(0), videos=videos, batch=batch, workers=ALONE)
+
+
+def test_the_distance_is_of_as_many_windows_as_asked_for(monkeypatch):
+    """Features by hand: the mean of each clip in 1024 copies."""
+    seen = []
+
+    def extract(network, clips):
+        seen.append(clips)
+        return [type("Found", (), {"pooled": clips.float().mean((1, 2, 3, 4))[:, None].expand(-1, 1024)})]
+
+    monkeypatch.setattr("pipeline.training.early_stopping.extract", extract)
+    generator = networks(2).generator
+    value = distance(2)(generator, lambda: False)
+    assert [len(clips) for clips in seen] == [4, 2, 4, 2]  # real ones, then generated ones
+    assert all(clips.shape[1:] == (4, 3, 16, 16) and clips.dtype == torch.uint8 for clips in seen)
+    real, fake = (torch.cat(seen[i : i + 2]).double().mean((1, 2, 3, 4)) for i in (0, 2))
+    expected = (real.mean() - fake.mean()) ** 2 + (real.std() - fake.std()) ** 2  # of 1024 equal normal variables
+    assert value == pytest.approx(1024 * expected.item(), rel=1e-4)
+    top = views()[1]
+    for clip in torch.cat(seen[:2]).movedim(2, -1).numpy():  # every real window is one of the data's
+        assert any(np.array_equal(clip, video[start : start + 4]) for video in top for start in range(0, 9, 2))
+    assert len({clip.tobytes() for clip in torch.cat(seen[:2]).numpy()}) == 6
+
+
+def test_no_window_and_a_stop_are_noticed():
+    with pytest.raises(UserError, match=r"levels\.1\.training\.early_stopping: no video of the split 'val'"):
+        distance(1, frames=6)
+    assert distance(1)(networks(1).generator, lambda: True) is None
+
+
+@pytest.mark.slow
+def test_a_run_measured_by_a_random_i3d(tmp_path):
+    plain, measured = networks(1), networks(1)
+    params = replace(STOPPING, iterations=2)
+    train(plain, batches(1), replace(params, early_stopping=None), ALONE, tmp_path / "plain")
+    trained = train(measured, batches(1), params, ALONE, tmp_path / "measured", measure=distance(1, videos=2))
+    assert same(plain, measured)
+    assert trained.history[-1]["random_i3d_frechet_windows"] > 0
