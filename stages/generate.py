@@ -17,9 +17,9 @@ from pipeline.params import fingerprint, load_params
 from pipeline.paths import Paths, publish
 from pipeline.stage import run_stage
 from pipeline.training import artifact
+from pipeline.training.checkpoint import code_hash
 from pipeline.training.distributed import workers
 from pipeline.training.generation import SPLITS, generate, sigma_of
-from pipeline.training.inputs import code_hash
 
 
 def main(argv: Sequence[str] | None = None) -> None:

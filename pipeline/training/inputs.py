@@ -1,6 +1,5 @@
 """What a level's training is made from: the name of its work folder, and why a run begins anew."""
 
-import hashlib
 import json
 import logging
 from collections.abc import Iterator, Mapping
@@ -18,9 +17,6 @@ log = logging.getLogger(__name__)
 
 _INPUTS = "inputs.json"
 _NAMED = 4  # differences from another run that are told
-_ROOT = Path(__file__).parents[2]
-_CODE = ("models/*.py", "pipeline/training/*.py", "pipeline/sampling.py", "pipeline/data/windows.py")
-_METRIC = ("models/i3d.py", "pipeline/metrics/features.py", "pipeline/metrics/frechet.py")
 
 
 def inputs_of(batches: Batches, params: Params, distance: WindowDistance | None) -> dict[str, Any]:
@@ -39,20 +35,10 @@ def inputs_of(batches: Batches, params: Params, distance: WindowDistance | None)
         f"levels.{level}.training": {**asdict(matters), "window": batches.window},
         "data": batches.real.digest,
         "samples of the level below": batches.generated.digest if batches.generated is not None else None,
-        "code": code_hash(measured=distance is not None),
+        "code": checkpoint.code_hash(measured=distance is not None),
         "evaluation.i3d_k600": distance.weights if distance is not None else None,
     }
     return json.loads(json.dumps(made_from))
-
-
-def code_hash(*, measured: bool = False) -> str:
-    """A hash of the code that decides what a run computes, with that of the metric where one is measured on the way."""
-    digest = hashlib.sha256()
-    files = {path for pattern in _CODE for path in _ROOT.glob(pattern)}
-    metric = {_ROOT / name for name in _METRIC}
-    for file in sorted(files | metric if measured else files - metric):
-        digest.update(file.relative_to(_ROOT).as_posix().encode() + file.read_bytes())
-    return digest.hexdigest()
 
 
 def record(folder: Path, inputs: Mapping[str, Any]) -> None:
