@@ -76,7 +76,7 @@ class Settings:
             max_frames=chosen.max_frames,
             min_frames=chosen.min_frames,
             engine=chosen.engine,
-            codec=Codec(chosen.codec, chosen.jpeg_quality),
+            codec=Codec(chosen.codec, chosen.jpeg_quality) if chosen.codec == "jpeg" else Codec(chosen.codec),
             url=None if chosen.store is None else f"{chosen.store.rstrip('/')}/{work.name}",
             timeout=float(chosen.timeout),
         )

@@ -43,7 +43,8 @@ Videos = Shaped[np.ndarray, "videos _ H W 3"] | Sequence[Shaped[np.ndarray, "_ H
 class StoreWriter:
     """A store in the making; any number of processes may have one on the same folder, each writing its own shards.
 
-    path: the store's folder. Until it is finished, it also holds notes of the shards that are, for a restart to skip.
+    path: the store's folder. Notes of the shards that are finished, for a restart to skip, lie in <path>.shards: they
+        are the caller's to delete once the store has its final name.
     views: (frames at most, size in pixels) by level; the highest view's frames are a multiple of every other's.
         Frames that no video has are cut off at the end.
     videos: the number of rows.
@@ -65,13 +66,14 @@ class StoreWriter:
         url: str | None = None,
     ):
         self.path, self.videos, self.shard_videos, self.url = path, videos, shard_videos, url
-        self._notes = path / ".shards"
+        self._notes = path.with_name(f"{path.name}.shards")
         path.mkdir(parents=True, exist_ok=True)
         self._remote, self._base = _remote(url) if url else (None, "")
         self._arrays: dict[int, zarr.Array[Any]] = {}
         self.grids: dict[int, Grid] = {}
         with contextlib.suppress(ContainsGroupError):  # a restart, or another process of this job
             zarr.create_group(self._group)
+            shutil.rmtree(self._notes, ignore_errors=True)  # of a store that has been published
         top = max(views)
         for level, (frames, size) in sorted(views.items()):
             factor, rest = divmod(views[top][0], frames)
@@ -206,7 +208,6 @@ class StoreWriter:
         if self.url is not None:
             manifest = {"url": self.url, "digest": digest, "files": dict(sorted(files.items()))}
             write_atomic(self.path / "store.json", json.dumps(manifest, indent=1))
-        shutil.rmtree(self._notes)
         return digest
 
     def _note(self, first_row: int) -> Path:

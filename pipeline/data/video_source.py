@@ -92,7 +92,7 @@ def examine(path: Path, deadline: float) -> Source:
                 width=context.width,
                 height=context.height,
                 seconds=_seconds(container, stream),
-                codec=context.name,
+                codec=context.codec.canonical_name,
             ),
         )
 

@@ -195,7 +195,7 @@ def test_a_killed_decode_goes_on_to_the_same_bytes(tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
     command = [sys.executable, "-m", "stages.decode", "--workers", "1"]
     with subprocess.Popen(command, cwd=again.root, env=environment, stderr=subprocess.DEVNULL) as process:
-        while len(notes := list(again.state.glob("work/*/pyramid/.shards/*.json"))) < 6 and process.poll() is None:
+        while len(notes := list(again.state.glob("work/*/pyramid.shards/*.json"))) < 6 and process.poll() is None:
             time.sleep(0.002)
         process.kill()
     assert not again.pyramid.exists()
