@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from models.blocks import DiscriminatorBlock
 from models.config import DiscriminatorConfig, LevelConfig
 from models.hierarchy import f_s, f_t
-from models.layers import Embedding, Linear
+from models.layers import Embedding, Linear, widened, without_autocast
 
 # The outputs of a level's discriminators, by discriminator ("spatial", "temporal", "matching"): [N, outputs a clip].
 Outputs = dict[str, Float[Tensor, "N _"]]
@@ -49,11 +49,12 @@ class Discriminator(nn.Module):
         x = rearrange(x, "n c t h w -> (n t) c h w")
         for block in self.blocks[self.blocks_3d :]:
             x = block(x)
-        h = rearrange(F.relu(x).sum((2, 3)), "(n t) c -> n t c", t=steps)
-        out = self.last(h)[..., 0]
-        if self.projection is not None:
-            assert labels is not None
-            out = out + torch.einsum("ntc,nc->nt", h, self.projection(labels))
+        with without_autocast(x):
+            h = rearrange(widened(F.relu(x)).sum((2, 3)), "(n t) c -> n t c", t=steps)
+            out = self.last(h)[..., 0]
+            if self.projection is not None:
+                assert labels is not None
+                out = out + torch.einsum("ntc,nc->nt", h, self.projection(labels))
         return out
 
 

@@ -5,10 +5,11 @@ import torch.nn.functional as F
 from einops import rearrange, repeat
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from models.blocks import ConvGRU, GeneratorBlock, SeparableBlock
 from models.config import LevelConfig
-from models.layers import ConditionalBatchNorm, Conv, Embedding, Linear
+from models.layers import ConditionalBatchNorm, Conv, Embedding, Linear, widened
 
 
 class Residual(nn.Module):
@@ -68,6 +69,7 @@ class Generator(nn.Module):
     def __init__(self, config: LevelConfig) -> None:
         super().__init__()
         self.config = config
+        self.recompute = False  # whether a unit's activations are computed again in the backward pass, not kept
         g = config.generator
         self.embedding = Embedding(config.classes, g.embedding) if config.classes else None
         z = g.noise + (g.embedding if config.classes else 0)
@@ -105,6 +107,9 @@ class Generator(nn.Module):
         x = rearrange(self.first(z), "b (c h w) -> b c h w", h=self.config.first_size, w=self.config.first_size)
         x = repeat(x, "b c h w -> b t c h w", t=frames)
         for unit in self.units:
-            x = unit(x, z, condition)
+            if self.recompute:  # a unit draws nothing random and moves no buffer: once more gives the same bits
+                x = checkpoint(unit, x, z, condition, use_reentrant=False, preserve_rng_state=False)
+            else:
+                x = unit(x, z, condition)
         x = F.relu(self.last_norm(x, z)).flatten(0, 1)
-        return torch.tanh(self.last_conv(x)).unflatten(0, (-1, frames))
+        return torch.tanh(widened(self.last_conv(x))).unflatten(0, (-1, frames))

@@ -3,13 +3,28 @@
 Every convolution, linear map and embedding of G and D is divided by its first singular value. The singular vectors
 move by one power iteration an optimizer step (`power_iteration`), never in the forward pass, which is therefore pure:
 the same under torch.compile and recomputation, and while generating.
+
+Under autocast convolutions and linear maps are bfloat16; sigma and the moments of batch norms are not.
 """
+
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+
+
+def without_autocast(tensor: Tensor) -> AbstractContextManager[object]:
+    """Arithmetic in the operands' own precision, whatever the caller's autocast says; on any device, meta included."""
+    device = tensor.device.type
+    return torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()
+
+
+def widened(tensor: Tensor) -> Tensor:
+    """bfloat16 -> float32, where sums and differences follow; float32 and float64 as they are."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 class SpectralNorm(nn.Module):
@@ -29,7 +44,8 @@ class SpectralNorm(nn.Module):
 
     def normalized(self) -> Tensor:
         """W / sigma, with the gradient through sigma; u and v are constants."""
-        return self.weight / torch.dot(self.u, self.weight.flatten(1) @ self.v)
+        with without_autocast(self.weight):
+            return self.weight / torch.dot(self.u, self.weight.flatten(1) @ self.v)
 
     @torch.no_grad()
     def iterate(self) -> None:
@@ -80,6 +96,15 @@ class Conv(SpectralNorm):
         return convolve(x, self.normalized(), self.bias, padding=self.padding)
 
 
+@torch.no_grad()
+def channels_last(network: nn.Module) -> None:
+    """Lay out the weights of a network's convolutions channels last, in place; inputs and outputs follow them."""
+    for module in network.modules():
+        if isinstance(module, Conv):
+            layout = torch.channels_last_3d if len(module.padding) == 3 else torch.channels_last
+            module.weight.data = module.weight.data.contiguous(memory_format=layout)
+
+
 class ConditionalBatchNorm(nn.Module):
     """Batch norm with a mean and deviation per (timestep, channel), gain and bias mapped from the condition (App. A).
 
@@ -105,13 +130,17 @@ class ConditionalBatchNorm(nn.Module):
                 self.collected.add(steps.detach().unflatten(1, x.shape[1:3]))
             steps = _normalize(steps, self.eps)
         else:
-            if self.stored is None or self.stored[0].shape != x.shape[1:3]:
-                has = "none" if self.stored is None else f"{self.stored[0].shape[0]} timesteps"
-                raise ValueError(f"batch-norm statistics for {x.shape[1]} timesteps are needed, there are {has}")
-            mean, variance = (s.to(x).flatten() for s in self.stored)
+            mean, variance = (s.to(x).flatten() for s in self.statistics(x.shape[1]))
             steps = F.batch_norm(steps, mean, variance, eps=self.eps)
         gain, bias = (m(condition)[:, None, :, None, None] for m in (self.gain, self.bias))
         return torch.addcmul(bias, steps.view_as(x), 1 + gain)
+
+    def statistics(self, frames: int) -> tuple[Float[Tensor, "T C"], Float[Tensor, "T C"]]:
+        """The stored mean and variance. Raises ValueError where they are not of `frames` timesteps."""
+        if self.stored is None or len(self.stored[0]) != frames:
+            has = "none" if self.stored is None else f"{len(self.stored[0])} timesteps"
+            raise ValueError(f"batch-norm statistics for {frames} timesteps are needed, there are {has}")
+        return self.stored
 
 
 class Moments:
@@ -122,7 +151,7 @@ class Moments:
         self.sums: Tensor | None = None  # of the mean, and of the mean square: [2, T, C]
 
     def add(self, x: Float[Tensor, "B T C H W"]) -> None:
-        variance, mean = torch.var_mean(x, dim=(0, 3, 4), correction=0)
+        variance, mean = torch.var_mean(widened(x), dim=(0, 3, 4), correction=0)
         moments = _global_moments(mean, variance)
         self.sums = moments if self.sums is None else self.sums + moments
         self.batches += 1
@@ -150,9 +179,11 @@ def _global_moments(mean: Tensor, variance: Tensor) -> Tensor:
 
 def _normalize(x: Float[Tensor, "B C H W"], eps: float) -> Float[Tensor, "B C H W"]:
     """x less its mean over its deviation, both a channel and over all workers."""
-    if _workers() == 1:
-        return F.batch_norm(x, None, None, training=True, eps=eps)
-    return _SyncNormalize.apply(x, eps)
+    if _workers() > 1:
+        return _SyncNormalize.apply(x, eps)
+    # A float32 gain beside a bfloat16 x has torch keep the moments in float32, on the CPU as well.
+    one = torch.ones(x.shape[1], dtype=torch.promote_types(x.dtype, torch.float32), device=x.device)
+    return F.batch_norm(x, None, None, weight=one, bias=torch.zeros_like(one), training=True, eps=eps)
 
 
 class _SyncNormalize(torch.autograd.Function):
@@ -160,18 +191,20 @@ class _SyncNormalize(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x: Tensor, eps: float) -> Tensor:
-        variance, mean = torch.var_mean(x, dim=(0, 2, 3), correction=0)
+        wide = widened(x)
+        variance, mean = torch.var_mean(wide, dim=(0, 2, 3), correction=0)
         moments = _global_moments(mean, variance)
-        mean = moments[0].to(x)
-        deviation = (moments[1] - moments[0] ** 2 + eps).sqrt().to(x)
-        normalized = (x - mean[:, None, None]) / deviation[:, None, None]
+        mean = moments[0].to(wide)
+        deviation = (moments[1] - moments[0] ** 2 + eps).sqrt().to(wide)
+        normalized = ((wide - mean[:, None, None]) / deviation[:, None, None]).to(x)
         ctx.save_for_backward(normalized, deviation)
         return normalized
 
     @staticmethod
     def backward(ctx, gradient: Tensor):  # pyright: ignore[reportIncompatibleMethodOverride] - one output, one gradient
         normalized, deviation = ctx.saved_tensors
-        means = torch.stack((gradient.mean((0, 2, 3)), (gradient * normalized).mean((0, 2, 3)))).double()
+        wide = widened(gradient)
+        means = torch.stack((wide.mean((0, 2, 3)), (wide * normalized).mean((0, 2, 3)))).double()
         dist.all_reduce(means)
-        mean, along = (means / _workers()).to(gradient)[..., None, None]
-        return (gradient - mean - normalized * along) / deviation[:, None, None], None
+        mean, along = (means / _workers()).to(wide)[..., None, None]
+        return ((wide - mean - normalized * along) / deviation[:, None, None]).to(gradient), None

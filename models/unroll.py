@@ -1,13 +1,14 @@
 """Batch-norm statistics for a length and a sigma, and unrolling a level over its whole condition (App. A, Sec. 2)."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from models.generator import Generator
-from models.layers import ConditionalBatchNorm, Moments
+from models.layers import ConditionalBatchNorm, Conv, Moments
 
 Inputs = tuple[Tensor, Tensor | None, Tensor | None]  # noise, labels, condition, as the generator takes them
 Statistics = dict[str, Tensor]  # "<module>.mean" and "<module>.variance", each [T, C]
@@ -55,13 +56,54 @@ def use_statistics(generator: Generator, statistics: Statistics) -> None:
         norm.stored = (statistics[f"{name}.mean"], statistics[f"{name}.variance"])
 
 
+def reach(generator: Generator) -> int:
+    """How many frames of the output, before and after it, a frame depends on. Raises ValueError for a ConvGRU level.
+
+    Every unit's temporal convolution follows the one below at the output's frame rate: their reaches add up.
+    """
+    if generator.config.generator.temporal_layer == "convgru":
+        raise ValueError("a level with a ConvGRU reaches back to the first frame: it is not unrolled in pieces")
+    return sum(m.padding[0] for m in generator.modules() if isinstance(m, Conv) and len(m.padding) == 3)
+
+
 @torch.no_grad()
 def unroll(
     generator: Generator,
     noise: Float[Tensor, "B n"],
     labels: Int[Tensor, " B"] | None,
     condition: Float[Tensor, "B t 3 h w"] | None,
+    piece: int | None = None,
 ) -> Float[Tensor, "B T 3 H W"]:
-    """Videos in [-1, 1] over the whole condition (level 1: the whole view), with stored statistics (Sec. 2)."""
+    """Videos in [-1, 1] over the whole condition (level 1: the whole view), with stored statistics (Sec. 2).
+
+    piece: frames of the condition to unroll at a time, which bounds the memory; None: all. The result is the same to
+        float rounding: pieces overlap by what their frames reach, take their own timesteps' statistics, and only the
+        video's true ends are padded. Raises ValueError for a level with a ConvGRU.
+    """
     assert not generator.training
-    return generator(noise, labels, condition)
+    if piece is None or condition is None:
+        return generator(noise, labels, condition)
+    frames, k = condition.shape[1], generator.config.time_factor
+    overlap = -(-reach(generator) // k)  # frames of the condition
+    parts = []
+    for begin in range(0, frames, piece):
+        end = min(begin + piece, frames)
+        first, last = max(begin - overlap, 0), min(end + overlap, frames)
+        with _timesteps(generator, first * k, last * k, of=frames * k):
+            video = generator(noise, labels, condition[:, first:last])
+        parts.append(video[:, (begin - first) * k : (end - first) * k])
+    return torch.cat(parts, dim=1)
+
+
+@contextmanager
+def _timesteps(generator: Generator, begin: int, end: int, *, of: int) -> Iterator[None]:
+    """For a while, the stored statistics are those of some of the `of` timesteps that there are."""
+    norms = _norms(generator).values()
+    whole = [norm.statistics(of) for norm in norms]
+    for norm, (mean, variance) in zip(norms, whole, strict=True):
+        norm.stored = (mean[begin:end], variance[begin:end])
+    try:
+        yield
+    finally:
+        for norm, statistics in zip(norms, whole, strict=True):
+            norm.stored = statistics

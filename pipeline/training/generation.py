@@ -99,7 +99,7 @@ def generate(
             for begin in range(0, len(part), params.batch):
                 chosen = part.iloc[begin : begin + params.batch]
                 condition = conditions[str(split)] if conditions else None
-                videos.append(_videos(generators[str(split)], chosen, condition, seed, workers))
+                videos.append(_videos(generators[str(split)], chosen, condition, seed, params.piece, workers))
         writer.write(first, {config.level: np.concatenate(videos)})
     workers.wait()
     if workers.rank == 0:
@@ -142,7 +142,12 @@ def _rows(
 
 
 def _videos(
-    generator: Generator, rows: pd.DataFrame, condition: ViewReader | None, seed: int, workers: Workers
+    generator: Generator,
+    rows: pd.DataFrame,
+    condition: ViewReader | None,
+    seed: int,
+    piece: int | None,
+    workers: Workers,
 ) -> np.ndarray:
     """The videos of some rows of one split: uint8 [n, T, H, W, 3]."""
     config = generator.config
@@ -153,7 +158,7 @@ def _videos(
         if condition is not None:
             conditions.append(condition.read(sample, 0, int(condition.n_frames[sample])))
     inputs = _inputs(config, noise, list(rows["label"]), conditions, workers.device)
-    return to_bytes(unroll(generator, *inputs))
+    return to_bytes(unroll(generator, *inputs, piece=piece))
 
 
 def _inputs(

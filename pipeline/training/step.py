@@ -1,8 +1,11 @@
 """One update of a level's discriminators, and one of its generator: the same for every level (App. A, App. B)."""
 
 import inspect
+import os
+import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import fields, replace
 from typing import Any
 
 import torch
@@ -12,8 +15,9 @@ from torch.nn.parallel import DistributedDataParallel
 from models.config import LevelConfig
 from models.discriminator import Discriminators, Outputs
 from models.generator import Generator
-from models.layers import power_iteration
+from models.layers import channels_last, power_iteration
 from models.losses import discriminator_loss, generator_loss
+from pipeline.errors import UserError
 from pipeline.params import TrainingParams
 from pipeline.training.batches import Clips
 from pipeline.training.distributed import Workers
@@ -24,7 +28,10 @@ Metrics = dict[str, Tensor]  # scalars of this worker, detached
 class Networks:
     """G_l and D_l with their optimizers; over several workers their gradients are averaged.
 
-    Initialised from `seed` alone, so that every worker begins with the same weights.
+    Initialised from `seed` alone, so that every worker begins with the same weights. The switches of `params`
+    (precision, compile, channels_last, recompute, accumulate, fused) change how an update is computed, not what.
+
+    Raises UserError where the batch cannot be shared out, or a switch cannot be had here.
     """
 
     def __init__(
@@ -35,53 +42,102 @@ class Networks:
         seed: int,
         workers: Workers,
     ) -> None:
+        self._parts = params.accumulate
+        if (share := len(workers.positions(params.batch))) % self._parts:
+            raise UserError(
+                f"levels.{config.level}.training.accumulate: {self._parts} parts do not divide a worker's share of the"
+                f" batch, {share} clips"
+            )
         torch.manual_seed((seed << 8) + config.level)
         self.generator = Generator(config).to(workers.device)
         self.discriminators = Discriminators(config).to(workers.device)
-        self.optimizer_g = torch.optim.Adam(self.generator.parameters(), lr=params.lr_generator, betas=params.betas)
-        self.optimizer_d = torch.optim.Adam(
-            self.discriminators.parameters(), lr=params.lr_discriminator, betas=params.betas
-        )
-        self._synced_g = _synced(self.generator, workers)
-        self._synced_d = _synced(self.discriminators, workers)
+        self.generator.recompute = params.recompute
+        if params.channels_last:
+            channels_last(self.generator)
+            channels_last(self.discriminators)
+        self.optimizer_g = _adam(self.generator, params.lr_generator, params)
+        self.optimizer_d = _adam(self.discriminators, params.lr_discriminator, params)
+        self._half = params.precision == "bfloat16"
+        self._device = workers.device.type
+        self._run_g, self._run_d = self.generator, self.discriminators
+        if params.compile:
+            self._run_g, self._run_d = (_compiled(n, config.level) for n in (self.generator, self.discriminators))
+        self._synced_g = _synced(self._run_g, workers)
+        self._synced_d = _synced(self._run_d, workers)
 
     def discriminator_update(self, real: Clips, fake: Clips) -> Metrics:
-        """A step of D on real clips and on fresh fakes, in one pass over both."""
-        with torch.no_grad():
-            generated = self.generator(fake.noise, fake.labels, fake.condition)
-        outputs: Outputs = self._synced_d(
-            _joined(real.video, generated),
-            _joined(real.condition, fake.condition),
-            _joined(real.labels, fake.labels),
-            _joined(real.frames, fake.frames),
-            _joined(real.rounding, fake.rounding),
-        )
-        on_real = {name: scores[: len(real.frames)] for name, scores in outputs.items()}
-        on_fake = {name: scores[len(real.frames) :] for name, scores in outputs.items()}
-        loss = discriminator_loss(on_real, on_fake)
+        """A step of D on real clips and on fresh fakes, in one pass over both, or over parts of both."""
+        with torch.no_grad(), self._autocast():
+            generated = self._run_g(fake.noise, fake.labels, fake.condition)
         self.optimizer_d.zero_grad()
-        loss.backward()
+        parts = list(zip(self._cut(real), self._cut(replace(fake, video=generated)), strict=True))
+        on_real, on_fake = [], []
+        for i, (r, f) in enumerate(parts):
+            with _unsynced(self._synced_d) if i < len(parts) - 1 else nullcontext():
+                outputs = self._scores(self._synced_d, _joined(r, f))
+                on_real.append({name: scores[: len(r.frames)] for name, scores in outputs.items()})
+                on_fake.append({name: scores[len(r.frames) :] for name, scores in outputs.items()})
+                (discriminator_loss(on_real[-1], on_fake[-1]) / len(parts)).backward()  # equal parts of a mean
         norm = gradient_norm(self.discriminators)
         self.optimizer_d.step()
         power_iteration(self.discriminators)
-        seen = {**_hinges(on_real, on_fake), "gradient_norm_discriminator": norm, **_accuracies(on_real, on_fake)}
-        return {"loss_discriminator": loss.detach(), **seen}
+        real_scores, fake_scores = _together(on_real), _together(on_fake)
+        return {
+            "loss_discriminator": discriminator_loss(real_scores, fake_scores),
+            **_hinges(real_scores, fake_scores),
+            "gradient_norm_discriminator": norm,
+            **_accuracies(real_scores, fake_scores),
+        }
 
     def generator_update(self, fake: Clips) -> Metrics:
-        """A step of G against D as it is."""
-        generated = self._synced_g(fake.noise, fake.labels, fake.condition)
+        """A step of G against D as it is. G goes through the batch at once: its batch norms need the whole."""
+        with self._autocast():
+            generated = self._synced_g(fake.noise, fake.labels, fake.condition)
+        seen = generated.detach().requires_grad_()  # where D's gradients gather, part by part
+        parts = self._cut(replace(fake, video=seen))
+        outputs = []
         with _frozen(self.discriminators):
-            outputs = self.discriminators(generated, fake.condition, fake.labels, fake.frames, fake.rounding)
-            loss = generator_loss(outputs)
-            self.optimizer_g.zero_grad()
-            loss.backward()
+            for part in parts:
+                outputs.append(self._scores(self._run_d, part))
+                (generator_loss(outputs[-1]) / len(parts)).backward()
+        self.optimizer_g.zero_grad()
+        generated.backward(seen.grad)
         norm = gradient_norm(self.generator)
         self.optimizer_g.step()
         power_iteration(self.generator)
-        return {"loss_generator": loss.detach(), "gradient_norm_generator": norm}
+        return {"loss_generator": generator_loss(_together(outputs)), "gradient_norm_generator": norm}
+
+    def _scores(self, discriminators: nn.Module, clips: Clips) -> Outputs:
+        with self._autocast():
+            return discriminators(clips.video, clips.condition, clips.labels, clips.frames, clips.rounding)
+
+    def _autocast(self) -> AbstractContextManager[object]:
+        return torch.autocast(self._device, dtype=torch.bfloat16, enabled=self._half)
+
+    def _cut(self, clips: Clips) -> list[Clips]:
+        """The equal parts in which D goes through a batch."""
+        present = [f.name for f in fields(clips) if getattr(clips, f.name) is not None]
+        cut = {name: getattr(clips, name).chunk(self._parts) for name in present}
+        return [replace(clips, **{name: parts[i] for name, parts in cut.items()}) for i in range(self._parts)]
 
 
-def _synced(network: nn.Module, workers: Workers) -> nn.Module:
+def _adam(network: nn.Module, rate: float, params: TrainingParams) -> torch.optim.Adam:
+    # None, not False: torch then chooses by device what is not fused
+    return torch.optim.Adam(network.parameters(), lr=rate, betas=params.betas, fused=params.fused or None)
+
+
+def _compiled(network: Any, level: int) -> Any:
+    """The network's forward, compiled when it is first called; the network itself stays as it is, with its names."""
+    compiler = os.environ.get("CXX", "g++")
+    if shutil.which(compiler) is None:
+        raise UserError(
+            f"levels.{level}.training.compile: torch.compile needs a C++ compiler, and there is no {compiler}: install"
+            " one, name it in the environment variable CXX, or set compile to false"
+        )
+    return torch.compile(network, dynamic=False)  # a batch and its parts have few shapes: each gets code of its own
+
+
+def _synced(network: Any, workers: Workers) -> nn.Module:
     if workers.count == 1:
         return network
     # The buffers are singular vectors, which move alike everywhere: none is sent. torch 2.13 renames the option.
@@ -91,8 +147,20 @@ def _synced(network: nn.Module, workers: Workers) -> nn.Module:
     return DistributedDataParallel(network, **options)
 
 
-def _joined(real: Tensor | None, fake: Tensor | None) -> Tensor | None:
-    return None if real is None or fake is None else torch.cat((real, fake))
+def _unsynced(network: nn.Module) -> AbstractContextManager[object]:
+    """Gradients are added up here and not yet averaged over the workers."""
+    return network.no_sync() if isinstance(network, DistributedDataParallel) else nullcontext()
+
+
+def _joined(real: Clips, fake: Clips) -> Clips:
+    """Real clips and, after them, fakes: videos both, without noise."""
+    names = [f.name for f in fields(real) if getattr(real, f.name) is not None]
+    return replace(real, **{name: torch.cat((getattr(real, name), getattr(fake, name))) for name in names})
+
+
+def _together(parts: list[Outputs]) -> Outputs:
+    """The outputs of a batch's parts, detached."""
+    return {name: torch.cat([part[name].detach() for part in parts]) for name in parts[0]}
 
 
 @contextmanager
@@ -119,4 +187,4 @@ def _accuracies(real: Outputs, fake: Outputs) -> Metrics:
     """How often each discriminator is right, on real clips and on fakes."""
     right = {f"accuracy_real_{name}": scores.detach() > 0 for name, scores in real.items()}
     right |= {f"accuracy_fake_{name}": scores.detach() < 0 for name, scores in fake.items()}
-    return {name: hits.float().mean() for name, hits in right.items()}
+    return {name: hits.double().mean() for name, hits in right.items()}
