@@ -89,7 +89,7 @@ def decode_video(
     if count > MAX_FRAMES:
         raise VideoError(f"more than {MAX_FRAMES} frames; decode.max_frames shortens it")
     if count > most:
-        raise VideoError(f"its times are damaged: of few frames it would make more than {most}")
+        raise VideoError(f"damaged times: they would make more than {most} frames of the few that it has")
     return facts if facts.seconds is not None else replace(facts, seconds=float(count * frame_step / source.rate))
 
 

@@ -33,6 +33,8 @@ def frames_at_ticks(
     chosen = (
         stream.filter("setpts", "PTS-STARTPTS")
         .filter("fps", f"{source.rate.numerator}/{source.rate.denominator}", round="near")
+        # Not the output's frames:v: ffmpeg first fills all memory with copies of a frame that is shown for years.
+        .filter("trim", end_frame=(frames - 1) * frame_step + 1)
         .filter("select", f"not(mod(n,{frame_step}))")
     )
     flags = "bilinear+accurate_rnd+full_chroma_int"
@@ -44,7 +46,7 @@ def frames_at_ticks(
         square = chosen.filter(
             "scale", f"if({portrait},{size},{wide})", f"if({portrait},{high},{size})", flags=flags
         ).filter("crop", size, size, f"floor((iw-{size})/2)", f"floor((ih-{size})/2)", exact=1)
-    output = square.output("pipe:", format="rawvideo", pix_fmt="gbrp", fps_mode="passthrough", **{"frames:v": frames})
+    output = square.output("pipe:", format="rawvideo", pix_fmt="gbrp", fps_mode="passthrough")
     command = output.compile(cmd=imageio_ffmpeg.get_ffmpeg_exe())
     expired = threading.Event()
     with (
@@ -58,11 +60,11 @@ def frames_at_ticks(
 
         watch = threading.Timer(deadline - time.monotonic(), expire)
         watch.start()
-        some = False
+        count = 0
         try:
             assert process.stdout is not None
             while len(image := process.stdout.read(size * size * 3)) == size * size * 3:
-                some = True
+                count += 1
                 yield np.frombuffer(image, np.uint8).reshape(3, size, size)[[2, 0, 1]].transpose(1, 2, 0)
             process.wait()
         finally:
@@ -70,10 +72,10 @@ def frames_at_ticks(
             process.kill()
         if expired.is_set():
             raise TooLate
-        if not some:
+        if not count:
             complaints.seek(0)
             lines = complaints.read().decode(errors="replace").strip().splitlines() or ["ffmpeg says nothing"]
-            said = re.sub(r"^\[.*? @ 0x\w+\] ", "", lines[0])  # an address is another at every run
+            said = re.sub(r"^(\[.*? @ 0x\w+\] )+", "", lines[0])  # an address is another at every run
             raise VideoError(f"truncated or damaged: no frame decodes ({said[:200]})")
         if process.returncode < 0:
             raise VideoError(f"ffmpeg crashed (exit code {process.returncode})")

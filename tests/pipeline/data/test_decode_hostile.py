@@ -2,22 +2,29 @@
 
 import re
 import shutil
+import socket
+import struct
+import threading
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pandas as pd
 import pytest
 import zarr
+from av.error import FFmpegError
 
 from pipeline.data.decode import decode
 from pipeline.data.listing import prepare_listing
-from pipeline.data.video_source import VideoError
+from pipeline.data.video_source import TooLate, VideoError
 from pipeline.paths import Paths
 from tests.pipeline.data import test_video
 from tests.pipeline.data.test_decode import params
 from tests.pipeline.data.test_video import CLIPS, ENGINES, clips
-from tests.pipeline.data.test_video_kinds import ffmpeg
+from tests.pipeline.data.test_video_kinds import H264, ffmpeg, quadrants, yuv
 
 BARE = ("Invalid data found", "Invalid argument", "End of file", "Errno", "Traceback", "@ 0x", "b'", "<av.", "Error(")
 
@@ -167,3 +174,209 @@ def test_mutants_cost_no_neighbour(tmp_path):
     assert not [reason for reason in failed["reason"] for bare in BARE if bare in reason]
     assert 20 < len(failed) < 200  # they are broken, and not beyond hope
     assert not any(top.shape[0] == 0 for _, top in kept.values())
+
+
+class Listener:
+    """A port of this machine that counts who comes."""
+
+    def __init__(self):
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.address = f"127.0.0.1:{self._socket.getsockname()[1]}"
+        self.came = 0
+        self._thread = threading.Thread(target=self._listen, daemon=True)
+        self._thread.start()
+
+    def _listen(self) -> None:
+        while True:
+            try:
+                visitor, _ = self._socket.accept()
+            except OSError:
+                return
+            self.came += 1
+            visitor.close()
+
+    def close(self) -> None:
+        self._socket.shutdown(socket.SHUT_RDWR)  # wakes the thread
+        self._thread.join()
+        self._socket.close()
+
+
+@pytest.fixture
+def listener() -> Iterator[Listener]:
+    listener = Listener()
+    yield listener
+    listener.close()
+
+
+def playlists(target: Path, address: str) -> dict[str, bytes]:
+    """Files that name another one, on this disk or behind a port of this machine."""
+    places = {
+        "file": target,
+        "http": f"http://{address}/a.ts",
+        "tcp": f"tcp://{address}",
+        "concat": f"concat:{target}",
+        "subfile": f"subfile,,start,0,end,0,,:{target}",
+        "data": "data:video/mp2t;base64,R0AREA==",
+    }
+    found = {}
+    for name, place in places.items():
+        found[f"hls-{name}"] = f"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:1.0,\n{place}\n#EXT-X-ENDLIST\n"
+        found[f"concat-{name}"] = f"ffconcat version 1.0\nfile '{place}'\n"
+    found["dash"] = f"""<?xml version="1.0"?>
+        <MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static" mediaPresentationDuration="PT1S" minBufferTime="PT1S">
+        <Period duration="PT1S"><AdaptationSet mimeType="video/mp4"><Representation id="1" bandwidth="1000"
+        codecs="avc1.42c00d" width="96" height="64"><BaseURL>http://{address}/a.mp4</BaseURL><SegmentBase/>
+        </Representation></AdaptationSet></Period></MPD>"""
+    host, port = address.split(":")
+    found["sdp"] = f"v=0\no=- 0 0 IN IP4 {host}\ns=a\nc=IN IP4 {host}\nt=0 0\nm=video {port} RTP/AVP 96\n"
+    found["rtsp"] = f"RTSPtext\nrtsp://{address}/a\n"
+    return {name: text.encode() for name, text in found.items()}
+
+
+def elsewhere(whole: bytes, target: Path) -> bytes:
+    """An MP4 file without pictures, whose index says that they lie in another file (a macOS alias)."""
+    path = str(target).encode()
+    alias = struct.pack(">10xB27s12xB63s16xHH16x", 1, b"v", len(target.name), target.name.encode(), 0, 1)
+    alias += struct.pack(">HH", 2, len(path)) + path + bytes(len(path) % 2) + struct.pack(">hH", -1, 0)
+    entry = struct.pack(">I4sI", 12 + len(alias), b"alis", 0) + alias
+    data = bytearray(whole)
+    begin, end = data.index(b"mdat") + 4, data.index(b"moov") - 4
+    data[begin:end] = bytes(end - begin)
+    place = data.index(b"dref") + 12
+    data[place : place + 12] = entry
+    for box in (b"dref", b"dinf", b"minf", b"mdia", b"trak", b"moov"):
+        place = data.index(box) - 4
+        data[place : place + 4] = struct.pack(">I", struct.unpack_from(">I", data, place)[0] + len(entry) - 12)
+    return bytes(data)
+
+
+def followed(path: Path) -> int:
+    """Frames that libav reads where it is allowed to go anywhere."""
+    options = {
+        **{"protocol_whitelist": "file,http,tcp,concat,subfile,data", "safe": "0", "allowed_extensions": "ALL"},
+        **{"extension_picky": "0", "enable_drefs": "1", "use_absolute_path": "1"},
+    }
+    try:
+        with av.open(str(path), options=options, timeout=2) as container:
+            return sum(1 for _ in container.decode(video=0))
+    except FFmpegError:
+        return 0
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("suffix", [".mp4", ".ts", ".mkv"])
+def test_no_file_leads_to_another(tmp_path, listener, engine, suffix):
+    target = quadrants(tmp_path / "target.mp4", yuv("yuv420p"), H264)
+    ffmpeg("-i", str(target), "-c", "copy", str(tmp_path / "target.ts"))
+    files = playlists(tmp_path / "target.ts", listener.address) | {"alias": elsewhere(target.read_bytes(), target)}
+    for name, content in files.items():
+        path = tmp_path / f"{name}{suffix}"
+        with pytest.raises(VideoError):
+            read(content, path, engine)
+    with socket.create_connection(listener.address.split(":")):  # who came before this one has been counted
+        while not listener.came:
+            time.sleep(0.01)
+    assert listener.came == 1
+
+
+def test_what_the_files_above_lead_to(tmp_path, listener):
+    """They are real: where everything is allowed, libav goes where they say."""
+    target = quadrants(tmp_path / "target.mp4", yuv("yuv420p"), H264)
+    ffmpeg("-i", str(target), "-c", "copy", str(tmp_path / "target.ts"))
+    files = playlists(tmp_path / "target.ts", listener.address) | {"alias": elsewhere(target.read_bytes(), target)}
+    suffixes = {"hls": ".m3u8", "alias": ".mp4"}
+    for name in ("hls-file", "concat-file", "concat-concat", "concat-subfile", "alias"):
+        path = tmp_path / f"{name}{suffixes.get(name.split('-')[0], '.txt')}"
+        path.write_bytes(files[name])
+        assert followed(path) == 12, name
+    for name in ("hls-http", "concat-http", "concat-tcp"):
+        before = listener.came
+        path = tmp_path / f"{name}{suffixes.get(name.split('-')[0], '.txt')}"
+        path.write_bytes(files[name])
+        assert followed(path) == 0
+        assert listener.came > before, name
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("side", [9000, 20_000, 100_000])
+def test_a_header_that_claims_too_many_pixels(tmp_path, engine, side):
+    """FFV1 has no size but the container's. Above 2^26 pixels the decoder is not even opened."""
+    quadrants(tmp_path / "small.avi", yuv("yuv420p"), ["-c:v", "ffv1"])
+    small = (tmp_path / "small.avi").read_bytes()
+    assert len(read(small, tmp_path / "a.avi", engine)) == 12
+    with pytest.raises(VideoError, match="no frame decodes"):
+        read(small.replace(struct.pack("<II", 96, 64), struct.pack("<II", side, side)), tmp_path / "a.avi", engine)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_frame_that_would_be_too_large_when_square(tmp_path, engine):
+    quadrants(tmp_path / "a.mkv", "format=gbrp", ["-c:v", "ffv1"], (2, 30_000))
+    with pytest.raises(VideoError):
+        test_video.decode(tmp_path / "a.mkv", engine, size=128)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_frames_that_become_too_large(tmp_path, engine):
+    """A stream of 64x64 pixels that goes on with 8400x8400, above the limit: those are damage, and the rest is kept."""
+    parts = []
+    for side, frames in ((64, 100), (8400, 1)):
+        part = tmp_path / f"{side}.h264"
+        ffmpeg("-f", "lavfi", "-i", f"testsrc=s={side}x{side}:r=25", "-frames:v", str(frames), *H264, str(part))
+        parts.append(part.read_bytes())
+    assert len(read(b"".join(parts), tmp_path / "a.h264", engine)) in (100, 101)
+
+
+YEARS = 10 * 365 * 86400
+
+
+def leaping(plain: Path, path: Path, *, packets: int, leap: float = 0, last: float | None = None) -> Path:
+    """The first packets of a film, the second half of them `leap` seconds later, the last one `last` seconds long."""
+    with av.open(str(plain)) as source, av.open(str(path), "w") as out:
+        stream = out.add_stream_from_template(source.streams.video[0])
+        for number, packet in enumerate(source.demux(video=0)):
+            if number == packets:
+                break
+            assert packet.pts is not None
+            assert packet.dts is not None
+            assert packet.time_base is not None
+            packet.stream = stream
+            if number >= packets // 2:
+                packet.pts += int(leap / packet.time_base)
+                packet.dts += int(leap / packet.time_base)
+            if last is not None and number == packets - 1:
+                packet.duration = int(last / packet.time_base)
+            out.mux(packet)
+    return path
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("max_frames", [None, 10_000])
+@pytest.mark.parametrize(
+    ("packets", "leap", "last", "reason"),
+    [
+        (2, YEARS, None, "no believable frame rate"),
+        (3, YEARS, None, "no believable frame rate"),
+        (12, YEARS, None, "no believable frame rate"),
+        (1, 0, YEARS, "damaged times"),
+        (12, 0, YEARS, "damaged times"),
+    ],
+)
+def test_times_of_years_fill_no_disk(tmp_path, engine, max_frames, packets, leap, last, reason):
+    plain = quadrants(tmp_path / "plain.mp4", yuv("yuv420p"), [*H264, "-bf", "0"])
+    path = leaping(plain, tmp_path / "a.mkv", packets=packets, leap=leap, last=last)
+    with pytest.raises(VideoError, match=reason):
+        test_video.decode(path, engine, max_frames=max_frames)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_picture_may_stand_for_a_while(tmp_path, engine):
+    plain = quadrants(tmp_path / "plain.mp4", yuv("yuv420p"), [*H264, "-bf", "0"])
+    frames, _ = test_video.decode(leaping(plain, tmp_path / "a.mkv", packets=12, last=20), engine)
+    assert len(frames) == 11 + 20 * 12
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_file_that_decodes_slowly_meets_its_deadline(tmp_path, engine):
+    ffmpeg("-f", "lavfi", "-i", "testsrc2=s=640x480:r=25:d=40", *H264, str(tmp_path / "a.mp4"))
+    with pytest.raises(TooLate):
+        test_video.decode(tmp_path / "a.mp4", engine, timeout=0.15)
