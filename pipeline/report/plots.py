@@ -41,21 +41,23 @@ _STYLE: dict[Any, Any] = {  # Any: matplotlib's type is a literal of all its key
     "legend.frameon": False,
     "legend.fontsize": 8,
 }
+_FAMILIES = ("loss", "hinge", "gradient_norm", "sigma_generator", "sigma_discriminator")
 _SIZE = (3.1, 2.05)  # inches; the page scales them
 
 
 def panels(columns: Iterable[str]) -> dict[str, dict[str, str]]:
     """Which columns of a history share a panel: {panel: {series: column}}.
 
-    The losses are one panel; what differs in `real` and `fake` alone, as accuracy_real_spatial and
-    accuracy_fake_spatial, is another; everything else stands alone.
+    A family of columns, such as the losses, is one panel; what differs in `real` and `fake` alone, as
+    accuracy_real_spatial and accuracy_fake_spatial, is another; everything else stands alone.
     """
     found: dict[str, dict[str, str]] = {}
     for column in columns:
         words = column.split("_")
         side = next((word for word in words if word in ("real", "fake")), None)
-        if words[0] == "loss" and len(words) > 1:
-            panel, series = "loss", " ".join(words[1:])
+        family = next((family for family in _FAMILIES if column.startswith(f"{family}_")), None)
+        if family is not None:
+            panel, series = family.replace("_", " "), column.removeprefix(f"{family}_").replace("_", " ")
         elif side is not None and len(words) > 1:
             panel, series = " ".join(word for word in words if word != side), side
         else:
@@ -71,7 +73,8 @@ def curves(history: pd.DataFrame) -> list[Markup]:
 
         def draw(axes: Any, panel: str = panel, series: dict[str, str] = series) -> None:
             for color, (name, column) in zip(_SERIES, series.items(), strict=False):
-                axes.plot(history["step"], history[column], color=color, linewidth=1.3, label=name)
+                known = history[["step", column]].dropna()  # a metric is measured less often than losses are logged
+                axes.plot(known["step"], known[column], color=color, linewidth=1.3, label=name)
             axes.set_xlabel("iteration")
             axes.set_xlim(0, max(history["step"].max(), 1))
             axes.margins(y=0.08)

@@ -10,10 +10,12 @@ from pipeline.report.showcase import choose_rows
 
 def test_real_and_fake_share_a_panel():
     columns = ["loss_discriminator", "accuracy_real_matching", "accuracy_fake_matching", "loss_generator", "seconds"]
+    columns += ["sigma_generator_first", "sigma_generator_last"]
     assert plots.panels(columns) == {
         "loss": {"discriminator": "loss_discriminator", "generator": "loss_generator"},
         "accuracy matching": {"real": "accuracy_real_matching", "fake": "accuracy_fake_matching"},
         "seconds": {"": "seconds"},
+        "sigma generator": {"first": "sigma_generator_first", "last": "sigma_generator_last"},
     }
 
 

@@ -1,0 +1,62 @@
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pipeline.params import load_params
+from pipeline.training.inputs import inputs_of, record
+from tests.pipeline.training.tiny import batches
+
+PARAMS = load_params(Path(__file__).parents[3] / "recipes" / "shapes.yaml")
+
+
+@pytest.fixture
+def logged(caplog):
+    caplog.set_level(logging.INFO, "pipeline")
+    return caplog
+
+
+def run(root, name, inputs, step=None):
+    folder = root / f"train-level-1-{name}"
+    folder.mkdir()
+    record(folder, inputs)
+    if step is not None:
+        (folder / f"checkpoint-{step:08d}.pt").touch()
+    return folder
+
+
+ONE = {"seed": 0, "levels.1.training": {"lr": 0.5, "betas": [0.0, 0.9]}, "data": "a" * 64, "code": "b" * 64}
+
+
+def test_a_run_that_begins_anew_says_what_differs(tmp_path, logged):
+    run(tmp_path, "one", ONE, 300)
+    assert not logged.records
+    run(tmp_path, "two", {**ONE, "levels.1.training": {"lr": 0.25, "betas": [0.0, 0.9]}, "code": "c" * 64})
+    (message,) = logged.messages
+    differing = "other levels.1.training.lr (0.5, now 0.25); code"
+    assert message.endswith(f"-one, trained to iteration 300, is not gone on from: {differing}")
+
+
+def test_only_runs_of_the_level_with_checkpoints_are_compared(tmp_path, logged):
+    run(tmp_path, "one", ONE)
+    (tmp_path / "train-level-2-x").mkdir()
+    (tmp_path / "train-level-2-x" / "checkpoint-00000001.pt").touch()
+    two = run(tmp_path, "two", {**ONE, "seed": 1}, 5)
+    record(two, {**ONE, "seed": 1})
+    assert not logged.records
+
+
+def test_how_often_a_run_is_saved_or_shown_makes_no_difference():
+    made = batches(1)
+    made.real.digest = "d" * 64
+
+    def inputs(**changed):
+        level = PARAMS.levels["1"]
+        changed_level = replace(level, training=replace(level.training, **changed))
+        return inputs_of(made, replace(PARAMS, levels={**PARAMS.levels, "1": changed_level}), None)
+
+    assert inputs(checkpoint_every=7, samples_every=9) == inputs()
+    assert inputs(log_every=7) != inputs()  # history.csv has other rows
+    assert inputs(average=0.9) != inputs()
+    assert inputs()["data"] == "d" * 64
