@@ -30,7 +30,8 @@ def describe(params: Params) -> dict[str, Any]:
 
     Of a clip as in training, float32: `forward_tflop` of the generator and `forward_tflop_discriminators` of all
     discriminators (two operations a multiply-add), `iteration_tflop` of one whole iteration, `saved_activation_gib`
-    that a generator update keeps for its backward pass through both. `training_memory_gib` adds 16 bytes a parameter
+    that a generator update keeps for its backward pass through both (with training.recompute the units' inputs alone;
+    one unit's activations at a time come back on top). `training_memory_gib` adds 16 bytes a parameter
     (weights, gradients and Adam's two moments). `full_length` has the same at the view's full length.
     """
     levels = {}
@@ -39,6 +40,7 @@ def describe(params: Params) -> dict[str, Any]:
         window = params.window(level)
         with torch.device("meta"):
             networks = Generator(config), Discriminators(config).requires_grad_(False)  # as in a generator update
+        networks[0].recompute = params.levels[str(level)].training.recompute
         counts = _parameters(*networks)
         clip = _clip(*networks, window, params.levels[str(level)].training.discriminator_steps)
         full = _clip(*networks, params.view(max(level - 1, 1)).frames, 0)
@@ -171,8 +173,8 @@ def _clip(
     flop_g, flop_both, saved = (b - a for a, b in zip(one, two, strict=True))  # what every further clip adds
     flop_d = flop_both - flop_g
     # D's update: a forward of G, forward and backward (twice as much) of D on real and fake clips. G's: forward and
-    # backward of G, and of D as far as its input.
-    iteration = discriminator_steps * (flop_g + 6 * flop_d) + 3 * flop_g + 2 * flop_d
+    # backward of G (its forward twice where activations are computed again), and of D as far as its input.
+    iteration = discriminator_steps * (flop_g + 6 * flop_d) + (4 if generator.recompute else 3) * flop_g + 2 * flop_d
     return {
         "forward_tflop": flop_g / 1e12,
         "forward_tflop_discriminators": flop_d / 1e12,
