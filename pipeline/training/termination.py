@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 EXIT = 128 + signal.SIGTERM
-LIMIT = 20.0  # seconds from TERM to the end, whatever goes on: launchers send KILL after 30
+LIMIT = 27.0  # seconds from TERM to the end, whatever goes on: torchrun and our launcher send KILL after 30
 
 
 @contextmanager

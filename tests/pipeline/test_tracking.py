@@ -42,6 +42,8 @@ def test_a_reproduction_has_children_with_curves_and_files(paths, tmp_path):
         run.params({"generator": {"channels": 16}})
         for step in range(3):
             run.log({"loss": step / 2, "rate": 1.0}, step=step)
+        (tmp_path / "picture.png").touch()
+        run.keep(tmp_path / "picture.png", "pictures")
     with tracking.run(PARAMS, "evaluate", inputs="b", paths=paths) as other:
         other.log({"random_i3d_fvd": 3.5})
     parent, first, second = tracking.find_runs(paths)
@@ -55,6 +57,7 @@ def test_a_reproduction_has_children_with_curves_and_files(paths, tmp_path):
     (tmp_path / "sample.txt").write_text("x")
     tracking.keep(parent.id, tmp_path / "sample.txt", paths)
     assert list((paths.state / "mlartifacts").rglob("sample.txt"))
+    assert list((paths.state / "mlartifacts").glob(f"{run.id}/**/pictures/picture.png"))
     assert (paths.root / "mlflow.db").is_file()
 
 
