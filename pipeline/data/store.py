@@ -71,9 +71,10 @@ class StoreWriter:
         self._remote, self._base = _remote(url) if url else (None, "")
         self._arrays: dict[int, zarr.Array[Any]] = {}
         self.grids: dict[int, Grid] = {}
+        if not self._begun():
+            shutil.rmtree(self._notes, ignore_errors=True)  # of a store that has been published
         with contextlib.suppress(ContainsGroupError):  # a restart, or another process of this job
             zarr.create_group(self._group)
-            shutil.rmtree(self._notes, ignore_errors=True)  # of a store that has been published
         top = max(views)
         for level, (frames, size) in sorted(views.items()):
             factor, rest = divmod(views[top][0], frames)
@@ -84,6 +85,11 @@ class StoreWriter:
             kept = codec if level == top or not codec.lossy else Codec()
             self.grids[level] = Grid(chunk=chunk, chunks=chunks, size=size, codec=kept)
             self._arrays[level] = self._array(level, frames, factor)
+
+    def _begun(self) -> bool:
+        if self._remote is None:
+            return (self.path / "zarr.json").is_file()
+        return self._remote.exists(f"{self._base}/zarr.json")
 
     @property
     def _group(self) -> str:
@@ -185,6 +191,9 @@ class StoreWriter:
         unwritten = [first for first in shards if not self.done(first)]
         if unwritten:
             raise ValueError(f"{self.path}: {len(unwritten)} shards are not written, the first from row {unwritten[0]}")
+        for pattern in (".*", "*.partial", "*/*.partial"):  # write_atomic's and zarr's, where a finish was killed
+            for left in self.path.glob(pattern):
+                left.unlink()
         notes = [json.loads(self._note(first).read_text()) for first in shards]
         files = {key: facts for note in notes for key, facts in note["files"].items()}
         for level, array in self._arrays.items():

@@ -1,0 +1,77 @@
+"""Several nodes share one project: each decodes its own shards, and the pyramid is that of one node."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline.data.decode import Share, decode
+from pipeline.data.decode_pool import facts_file
+from pipeline.paths import Paths
+from tests.pipeline.data.test_decode import PROJECT, params, tree
+from tests.pipeline.data.test_decode_restart import begin, notes, stage
+
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "1", "--nproc-per-node", "2"]
+
+
+def two(folder: Path) -> tuple[Paths, Paths]:
+    """A project that one node has decoded, and a copy of it from before."""
+    whole, again = begin(folder / "whole", 9), Paths(folder / "again")
+    shutil.copytree(whole.root, again.root)
+    decode(params(max_failed=0.5), whole, 1)
+    return whole, again
+
+
+def test_each_node_decodes_its_own_shards(tmp_path):
+    """Ten files are five shards. Node 1 goes first here, and does not wait; node 0 brings it all together."""
+    whole, again = two(tmp_path)
+    decode(params(max_failed=0.5), again, 1, Share(rank=1, count=2))
+    assert notes(again).keys() == {"00000002.json", "00000006.json"}
+    assert not again.pyramid.exists()
+    (work,) = (again.state / "work").iterdir()
+    theirs = facts_file(work, 2).stat().st_mtime_ns
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pipeline.data.decode.publish", None)
+        with pytest.raises(TypeError):
+            decode(params(max_failed=0.5), again, 1, Share(rank=0, count=2))
+    assert facts_file(work, 2).stat().st_mtime_ns == theirs
+    decode(params(max_failed=0.5), again, 1, Share(rank=0, count=2))
+    assert tree(again.pyramid) == tree(whole.pyramid)
+
+
+@pytest.mark.slow
+def test_two_nodes_at_once_make_the_same_pyramid(tmp_path):
+    whole, again = two(tmp_path)
+    nodes = [stage(again, workers=1, RANK=str(rank), WORLD_SIZE="2") for rank in range(2)]
+    assert [node.wait(120) for node in nodes] == [0, 0]
+    assert tree(again.pyramid) == tree(whole.pyramid)
+
+
+@pytest.mark.slow
+def test_torchrun(tmp_path):
+    whole, again = two(tmp_path)
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
+    command = [*TORCHRUN, "-m", "stages.decode", "--workers", "1"]
+    subprocess.run(command, cwd=again.root, env=environment, check=True, timeout=120)
+    assert tree(again.pyramid) == tree(whole.pyramid)
+
+
+@pytest.mark.slow
+def test_a_node_that_fails_ends_the_others(tmp_path):
+    """Node 0 waits for shards that never come: torchrun ends it."""
+    _, again = two(tmp_path)
+    script = tmp_path / "node.py"
+    script.write_text(
+        "import os, sys\n"
+        "from stages.decode import main\n"
+        "from pipeline.stage import run_stage\n"
+        "run_stage((lambda: sys.exit(3)) if os.environ['RANK'] == '1' else lambda: main(['--workers', '1']))\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
+    ended = subprocess.run([*TORCHRUN, str(script)], cwd=again.root, env=environment, timeout=120, capture_output=True)
+    assert ended.returncode == 1
+    assert b"exitcode  : 3" in ended.stderr
+    assert not again.pyramid.exists()
