@@ -158,7 +158,7 @@ def _joined(real: Clips, fake: Clips) -> Clips:
     return replace(real, **{name: torch.cat((getattr(real, name), getattr(fake, name))) for name in names})
 
 
-def _together(parts: list[Outputs]) -> Outputs:
+def _together(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
     """The outputs of a batch's parts, detached."""
     return {name: torch.cat([part[name].detach() for part in parts]) for name in parts[0]}
 
