@@ -1,8 +1,5 @@
 import os
-import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -180,36 +177,3 @@ def test_a_crash_or_a_hang_costs_one_video(tmp_path, monkeypatch):
     ]
     assert settings.writer().done(0)
     assert settings.writer().done(2)
-
-
-@pytest.mark.slow
-def test_a_killed_decode_goes_on_to_the_same_bytes(tmp_path):
-    for number in range(40):
-        film(tmp_path / "whole" / "videos" / f"{number:02d}.mp4", 6 + number % 5, number)
-    whole, again = Paths(tmp_path / "whole"), Paths(tmp_path / "again")
-    prepare_listing(params(), whole)
-    shutil.copytree(whole.root, again.root)
-    decode(params(), whole, 2)
-
-    YAML().dump(raw_params(), again.params)
-    environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
-    command = [sys.executable, "-m", "stages.decode", "--workers", "1"]
-    with subprocess.Popen(command, cwd=again.root, env=environment, stderr=subprocess.DEVNULL) as process:
-        while len(notes := list(again.state.glob("work/*/pyramid.shards/*.json"))) < 6 and process.poll() is None:
-            time.sleep(0.002)
-        process.kill()
-    assert not again.pyramid.exists()
-    times = {note.name: note.stat().st_mtime_ns for note in notes}
-    kept: dict[str, int] = {}
-    finish = decode_pool.StoreWriter.finish
-
-    def spied(writer: Any, *args: Any, **kwargs: Any) -> str:
-        kept.update({name: (writer._notes / name).stat().st_mtime_ns for name in times})
-        return finish(writer, *args, **kwargs)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(decode_pool.StoreWriter, "finish", spied)
-        decode(params(), again, 2)
-    assert len(times) >= 6
-    assert kept == times  # what was finished was not done again
-    assert tree(again.pyramid) == tree(whole.pyramid)

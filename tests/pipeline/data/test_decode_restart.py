@@ -50,6 +50,32 @@ def stage(paths: Paths, *, workers: int = 2, **environment: str) -> subprocess.P
 
 
 @pytest.mark.slow
+def test_a_killed_decode_goes_on_to_the_same_bytes(tmp_path):
+    whole, again = begin(tmp_path / "whole", 40), Paths(tmp_path / "again")
+    shutil.copytree(whole.root, again.root)
+    decode(params(max_failed=0.5), whole, 2)
+    with stage(again, workers=1) as process:
+        while len(notes(again)) < 6 and process.poll() is None:
+            time.sleep(0.002)
+        process.kill()
+    assert not again.pyramid.exists()
+    times = notes(again)
+    kept: dict[str, int] = {}
+    finish = StoreWriter.finish
+
+    def spied(writer: Any, *args: Any, **kwargs: Any) -> str:
+        kept.update({name: (writer._notes / name).stat().st_mtime_ns for name in times})
+        return finish(writer, *args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(StoreWriter, "finish", spied)
+        decode(params(max_failed=0.5), again, 2)
+    assert len(times) >= 6
+    assert kept == times  # what was finished was not done again
+    assert tree(again.pyramid) == tree(whole.pyramid)
+
+
+@pytest.mark.slow
 def test_kills_at_any_moment(tmp_path):
     """Eight in a row, at moments between the first shard and the end."""
     whole = begin(tmp_path / "whole", 60)
