@@ -2,16 +2,18 @@ import signal
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from pipeline.errors import UserError
 from pipeline.metrics.features import random_i3d
-from pipeline.params import EarlyStopping
+from pipeline.params import EarlyStopping, load_params
 from pipeline.training import checkpoint
-from pipeline.training.early_stopping import WindowDistance
+from pipeline.training.early_stopping import WindowDistance, window_distance
 from pipeline.training.loop import train
 from tests.pipeline.training.tiny import ALONE, TRAINING, MemoryReader, batches, networks, same, views
+from tests.stages.fake_project import make_project
 
 STOPPING = replace(TRAINING, iterations=12, early_stopping=EarlyStopping(every=2, patience=2, videos=2))
 
@@ -133,6 +135,19 @@ def test_no_window_and_a_stop_are_noticed():
     with pytest.raises(UserError, match=r"levels\.1\.training\.early_stopping: no video of the split 'val'"):
         distance(1, frames=6)
     assert distance(1)(networks(1).generator, lambda: True) is None
+
+
+def test_data_without_a_validation_split_is_refused_by_key(tmp_path):
+    paths = make_project(tmp_path)
+    params = load_params(paths.params)
+    level = params.levels["1"]
+    stopping = replace(level.training, early_stopping=STOPPING.early_stopping)
+    params = replace(params, levels={**params.levels, "1": replace(level, training=stopping)})
+    assert window_distance(batches(1), params, paths, ALONE).name == "random_i3d_frechet_windows"
+    videos = pd.read_parquet(paths.pyramid / "videos.parquet")
+    videos.assign(split="train").to_parquet(paths.pyramid / "videos.parquet")
+    with pytest.raises(UserError, match=r"levels\.1\.training\.early_stopping: .* no video of the split 'val'; give"):
+        window_distance(batches(1), params, paths, ALONE)
 
 
 @pytest.mark.slow
