@@ -68,13 +68,16 @@ class StoreWriter:
         self.path, self.videos, self.shard_videos, self.url = path, videos, shard_videos, url
         self._notes = path.with_name(f"{path.name}.shards")
         path.mkdir(parents=True, exist_ok=True)
-        self._remote, self._base = _remote(url) if url else (None, "")
+        # What fsspec takes for a disk of this machine makes folders only when told to.
+        local = url is not None and url.startswith(("file://", "local://"))
+        self._options = {"auto_mkdir": True} if local else None
+        self._remote, self._base = _remote(url, self._options or {}) if url else (None, "")
         self._arrays: dict[int, zarr.Array[Any]] = {}
         self.grids: dict[int, Grid] = {}
         if not self._begun():
             shutil.rmtree(self._notes, ignore_errors=True)  # of a store that has been published
         with contextlib.suppress(ContainsGroupError):  # a restart, or another process of this job
-            zarr.create_group(self._group)
+            zarr.create_group(self._group, storage_options=self._options)
         top = max(views)
         for level, (frames, size) in sorted(views.items()):
             factor, rest = divmod(views[top][0], frames)
@@ -111,10 +114,11 @@ class StoreWriter:
                 fill_value=0,
                 attributes={"time_factor": factor},
                 dimension_names=("video", "frame", "y", "x", "channel"),
+                storage_options=self._options,
                 **grid.codec.zarr_arguments,
             )
         except ContainsArrayError:
-            array = zarr.open_array(self._group, path=f"level-{level}", mode="r+")
+            array = zarr.open_array(self._group, path=f"level-{level}", mode="r+", storage_options=self._options)
         stored = Codec.of_array(array)
         if (
             (array.shape[0], *array.shape[2:]) != (self.videos, *frame)
@@ -205,7 +209,13 @@ class StoreWriter:
             values = np.full(self.videos, missing, np.int32)
             values[index["row"].to_numpy(np.int64)] = index[column].to_numpy(np.int32)
             zarr.create_array(
-                self._group, name=name, data=values, chunks=(self.videos,), compressors=None, overwrite=True
+                self._group,
+                name=name,
+                data=values,
+                chunks=(self.videos,),
+                compressors=None,
+                overwrite=True,
+                storage_options=self._options,
             )
         index.to_parquet(self.path / "videos.parquet", index=False)
         attributes = {"kind": kind, "classes": list(classes), **attributes}
@@ -213,7 +223,9 @@ class StoreWriter:
         content.update(index.to_csv(index=False).encode())
         content.update(json.dumps(attributes, sort_keys=True).encode())
         digest = content.hexdigest()
-        zarr.open_group(self._group, mode="r+").attrs.put({**attributes, "digest": digest})
+        zarr.open_group(self._group, mode="r+", storage_options=self._options).attrs.put(
+            {**attributes, "digest": digest}
+        )
         if self.url is not None:
             manifest = {"url": self.url, "digest": digest, "files": dict(sorted(files.items()))}
             write_atomic(self.path / "store.json", json.dumps(manifest, indent=1))
@@ -241,10 +253,10 @@ class StoreWriter:
             file.unlink()
 
 
-def _remote(url: str) -> tuple[Any, str]:
+def _remote(url: str, options: Mapping[str, Any]) -> tuple[Any, str]:
     """The file system of a URL and the folder in it."""
     try:
-        return fsspec.core.url_to_fs(url)
+        return fsspec.core.url_to_fs(url, **options)
     except (ImportError, ValueError) as error:  # fsspec names the package that is not installed
         raise UserError(f"decode.store: {url} cannot be opened: {error}") from error
 
