@@ -74,3 +74,11 @@ def test_samples_do_not_depend_on_the_batch_or_on_how_many_there_are(stores, tmp
 def test_the_same_inputs_give_the_same_store(stores, tmp_path):
     make(1, tmp_path / "level-1")
     assert ViewReader(tmp_path / "level-1", 1).digest == ViewReader(stores / "level-1", 1).digest
+
+
+def test_samples_in_pieces_are_the_wholes(stores, tmp_path):
+    conditions = {split: ViewReader(stores / "level-1", 1, split) for split in SPLITS}
+    make(2, tmp_path / "level-2", conditions, replace(PARAMS, videos=5, figures=2, piece=1))
+    whole, pieces = (ViewReader(path / "level-2", 2, "samples") for path in (stores, tmp_path))
+    for video in range(5):
+        assert np.abs(whole.read(video, 0, 8).astype(int) - pieces.read(video, 0, 8)).max() <= 1
