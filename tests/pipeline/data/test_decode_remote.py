@@ -61,7 +61,7 @@ def test_a_pyramid_at_a_url(tmp_path, scheme):
 
 @pytest.mark.slow
 def test_a_killed_decode_to_a_url_goes_on(tmp_path):
-    paths, there, url = remote(tmp_path / "a", "file")
+    paths, there, _ = remote(tmp_path / "a", "file")
     whole, at_once, same = remote(tmp_path / "b", "file")
     decode(params(max_failed=0.5, store=same), whole, 2)
     known: dict[str, int] = {}
