@@ -68,6 +68,7 @@ class EarlyStopping:
     every: Positive  # iterations between measurements
     patience: Positive  # measurements without a better one after which it stops
     videos: Annotated[int, Field(ge=2)]  # real and generated each, of the validation split and of the level
+    i3d: str | None  # weights of an I3D trained on Kinetics-600 that measures; null: a random one
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -165,13 +165,14 @@ class WindowDistance:
 
 
 def window_distance(batches: Batches, params: Params, paths: Paths, workers: Workers) -> WindowDistance:
-    """The distance that a level's early stopping asks for, by the I3D of `evaluation.i3d_k600` or a random one.
+    """The distance that a level's early stopping asks for, by the I3D that it names or a random one.
 
     Raises UserError by key where the data has no validation split.
     """
-    level, file = batches.config.level, params.evaluation.i3d_k600
+    level = batches.config.level
     training = params.of_level(level).training
     assert training.early_stopping is not None
+    file = training.early_stopping.i3d
     try:
         real = ViewReader(paths.pyramid, level, SPLIT)
     except UserError as error:
@@ -181,7 +182,8 @@ def window_distance(batches: Batches, params: Params, paths: Paths, workers: Wor
     if file is None:
         network = random_i3d(params.seed, workers.device)
     else:
-        network = load_i3d(origin(paths.root) / file, 600, "evaluation.i3d_k600", workers.device)
+        key = f"levels.{level}.training.early_stopping.i3d"
+        network = load_i3d(origin(paths.root) / file, 600, key, workers.device)
     videos = training.early_stopping.videos
     return WindowDistance(batches, real, network, videos=videos, batch=training.batch, workers=workers)
 

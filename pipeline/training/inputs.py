@@ -36,7 +36,7 @@ def inputs_of(batches: Batches, params: Params, distance: WindowDistance | None)
         "data": batches.real.digest,
         "samples of the level below": batches.generated.digest if batches.generated is not None else None,
         "code": checkpoint.code_hash(measured=distance is not None),
-        "evaluation.i3d_k600": distance.weights if distance is not None else None,
+        "the measuring I3D": distance.weights if distance is not None else None,
     }
     return json.loads(json.dumps(made_from))
 

@@ -165,7 +165,8 @@ def test_other_parameters_are_trained_from_the_start_and_the_log_says_why(tmp_pa
 def test_a_run_is_stopped_early_and_its_best_generator_published(tmp_path):
     paths = project(tmp_path)
     raw = YAML(typ="safe").load(paths.params)
-    raw["levels"]["1"]["training"] |= {"log_every": 1, "early_stopping": {"every": 1, "patience": 1, "videos": 2}}
+    stopping = {"every": 1, "patience": 1, "videos": 2, "i3d": None}
+    raw["levels"]["1"]["training"] |= {"log_every": 1, "early_stopping": stopping}
     with paths.params.open("w") as file:
         YAML().dump(raw, file)
     log = finish(tmp_path, "train", 1)

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from pipeline.data.shapes_files import encode
-from pipeline.data import video_pyav
 from pipeline.data.video import decode_video
 from pipeline.data.video_pyav import scaled_size
 from pipeline.data.video_source import VideoError, VideoFacts

@@ -15,7 +15,7 @@ from pipeline.training.loop import train
 from tests.pipeline.training.tiny import ALONE, TRAINING, MemoryReader, batches, networks, same, views
 from tests.stages.fake_project import make_project
 
-STOPPING = replace(TRAINING, iterations=12, early_stopping=EarlyStopping(every=2, patience=2, videos=2))
+STOPPING = replace(TRAINING, iterations=12, early_stopping=EarlyStopping(every=2, patience=2, videos=2, i3d=None))
 
 
 class Told:

@@ -18,9 +18,8 @@ from pipeline.training.early_stopping import WindowDistance
 from pipeline.training.loop import train
 from tests.pipeline.training.tiny import ALONE, TRAINING, MemoryReader, batches, networks, views
 
-PARAMS = replace(
-    TRAINING, samples_every=3, average=0.9, early_stopping=EarlyStopping(every=3, patience=5, videos=6), log_every=3
-)
+STOPPING = EarlyStopping(every=3, patience=5, videos=6, i3d=None)
+PARAMS = replace(TRAINING, samples_every=3, average=0.9, early_stopping=STOPPING, log_every=3)
 
 
 def means(network, clips):
