@@ -1,0 +1,70 @@
+"""What decoding takes does not grow with the length of a video."""
+
+import json
+import threading
+from pathlib import Path
+
+import psutil
+import pytest
+
+from pipeline.data.decode_pool import Settings, Shard, decode_shards, facts_file
+from tests.pipeline.data.test_decode import params
+from tests.pipeline.data.test_video import ENGINES
+from tests.pipeline.data.test_video_kinds import H264, ffmpeg
+
+MINUTES, SECONDS = 60, 10
+
+
+class Peaks:
+    """While it lasts, the most memory that a decode worker and an ffmpeg of its ever had, in MB."""
+
+    def __init__(self) -> None:
+        self.megabytes: dict[str, float] = {}
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+
+    def __enter__(self) -> "Peaks":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._over.wait(0.02):
+            servers = {process.pid for process in psutil.Process().children()}  # those that workers are forked from
+            for process in psutil.Process().children(recursive=True):
+                try:
+                    status = Path(f"/proc/{process.pid}/status").read_text()
+                except (FileNotFoundError, ProcessLookupError):
+                    continue
+                facts = dict(line.split(":", 1) for line in status.splitlines())
+                if process.pid not in servers and "VmHWM" in facts:  # a zombie has none
+                    name = "ffmpeg" if "ffmpeg" in facts["Name"] else "worker"
+                    peak = int(facts["VmHWM"].split()[0]) / 1024
+                    self.megabytes[name] = max(peak, self.megabytes.get(name, 0))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ENGINES)
+def test_an_hour_takes_little_more_than_ten_seconds(tmp_path, engine):
+    """The same packets over and over. Only what is known of each packet grows."""
+    source = f"testsrc2=s=96x64:r=25:d={SECONDS}"
+    ffmpeg("-f", "lavfi", "-i", source, *H264, str(tmp_path / "short.mp4"))
+    again = MINUTES * 60 // SECONDS - 1
+    copy = ["-stream_loop", str(again), "-i", str(tmp_path / "short.mp4"), "-c", "copy"]
+    ffmpeg(*copy, str(tmp_path / "long.mp4"))
+    frames, peaks = {}, {}
+    for name in ("short", "long"):
+        work = tmp_path / name
+        (work / "facts").mkdir(parents=True)
+        settings = Settings.of(params(engine=engine, frame_step=4, timeout=250), tmp_path, work, 1)
+        with Peaks() as watched:
+            decode_shards([Shard(0, (f"{name}.mp4",))], settings, 1)
+        (fact,) = json.loads(facts_file(work, 0).read_text())
+        frames[name], peaks[name] = fact["n_frames"], watched.megabytes
+    assert abs(frames["long"] - MINUTES * 60 * 25 / 4) < 3
+    assert peaks["short"].keys() == peaks["long"].keys() == {"worker", *(["ffmpeg"] if engine == "ffmpeg" else [])}
+    for process, peak in peaks["long"].items():
+        assert peak - peaks["short"][process] < 200, peaks
