@@ -62,14 +62,14 @@ def publish(finished: Path, out: Path) -> None:
     ready.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
-    old = out.with_name(f".{out.name}.{uuid.uuid4().hex}")
     if out.exists():
-        out.rename(old)
+        out.rename(out.with_name(f".{out.name}.{uuid.uuid4().hex}"))
     finished.rename(out)
-    if old.is_dir():
-        shutil.rmtree(old)
-    else:
-        old.unlink(missing_ok=True)
+    for old in out.parent.glob(f".{out.name}.{'[0-9a-f]' * 32}"):  # also what a kill left here
+        if old.is_dir():
+            shutil.rmtree(old)
+        else:
+            old.unlink()
 
 
 def write_atomic(path: Path, content: str | bytes | memoryview) -> None:

@@ -20,6 +20,7 @@ from pipeline.data.pyramid import Pyramid
 from pipeline.data.store import StoreWriter, frame_bounds
 from pipeline.data.video import MAX_FRAMES, Crop, Engine, decode_video
 from pipeline.data.video_source import TooLate, VideoError
+from pipeline.errors import UserError
 from pipeline.params import Params
 from pipeline.paths import write_atomic
 from pipeline.progress import progress
@@ -103,6 +104,13 @@ class Shard:
     attempts: int = 0
 
 
+@dataclass(frozen=True)
+class Unwritable:
+    """A worker's last message: the store cannot be written."""
+
+    reason: str
+
+
 def facts_file(work: Path, first_row: int) -> Path:
     """Where a finished shard's facts lie: a JSON list with an object a video."""
     return work / "facts" / f"{first_row:08d}.json"
@@ -112,7 +120,7 @@ def decode_shards(shards: Sequence[Shard], settings: Settings, workers: int) -> 
     """Decode every shard that is not done yet, in at most `workers` processes.
 
     A video at which a worker crashes or outlives its deadline is given up with that reason; the rest of its shard is
-    decoded again by a new worker.
+    decoded again by a new worker. Raises UserError where the store cannot be written.
     """
     writer = settings.writer()
     todo = deque(shard for shard in shards if not writer.done(shard.first_row))
@@ -154,6 +162,7 @@ class _Worker:
         self._process.start()
         theirs.close()
         self._timeout = settings.timeout + GRACE
+        self._where = settings.url or settings.work
         self._video: str | None = None
         self._since = 0.0
         self._gone = False
@@ -171,6 +180,8 @@ class _Worker:
         except (EOFError, ConnectionError):
             self._gone = True
             return 0
+        if isinstance(message, Unwritable):
+            raise UserError(f"{self._where} cannot be written: {message.reason}; mend it, and the next run goes on")
         if message is None:
             self.shard = None
             return 0
@@ -193,7 +204,7 @@ class _Worker:
         if self.shard.attempts + 1 == ATTEMPTS:
             raise RuntimeError(
                 f"a decode worker died {ATTEMPTS} times (exit code {self._process.exitcode}) at the shard of "
-                f"{self.shard.paths[0]}, but not while it decoded; is there memory for decode.shard_videos of them?"
+                f"{self.shard.paths[0]}, but not while it decoded; is there memory for one more of them?"
             )
         return replace(self.shard, attempts=self.shard.attempts + 1)
 
@@ -225,7 +236,14 @@ def _work(channel: Connection, settings: Settings) -> None:
     writer = settings.writer()
     with suppress(EOFError, ConnectionError):  # the parent is gone, or has no more to do
         while True:
-            _decode_shard(channel.recv(), channel, writer, settings)
+            shard = channel.recv()
+            try:
+                _decode_shard(shard, channel, writer, settings)
+            except ConnectionError:
+                raise
+            except OSError as error:  # of writing: a video's own are VideoErrors. A full disk must not cost videos.
+                channel.send(Unwritable(str(error.strerror or error)))
+                return
 
 
 def _decode_shard(shard: Shard, channel: Connection, writer: StoreWriter, settings: Settings) -> None:

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -52,3 +53,16 @@ def test_the_table_has_a_row_a_level(described):
     table = render(described["bdd-48x256"]).splitlines()
     assert [line.split()[0] for line in table[:4]] == ["level", "1", "2", "3"]
     assert "6/128x128 -> 12/256x256" in table[3]
+
+
+def test_activations_computed_again_are_not_kept(described):
+    params = load_params(Path("recipes/kinetics-48x128.yaml"))
+    level = params.levels["2"]
+    again = replace(
+        params, levels={**params.levels, "2": replace(level, training=replace(level.training, recompute=True))}
+    )
+    plain, less = described["kinetics-48x128"]["levels"]["2"], describe(again)["levels"]["2"]
+    assert less["saved_activation_gib"] < plain["saved_activation_gib"] / 3
+    # once more forward through G's units, beside two forward and one backward pass of G and those of D
+    more = less["iteration_tflop"] - plain["iteration_tflop"]
+    assert 0.9 * plain["forward_tflop"] < more < 1.1 * plain["forward_tflop"]

@@ -12,6 +12,14 @@ def test_publish_replaces_a_folder_whole(tmp_path):
     assert not new.exists()
 
 
+def test_publish_clears_what_a_kill_left(tmp_path):
+    left, other = tmp_path / f".out.{'a' * 32}", tmp_path / f".others.{'a' * 32}"
+    for folder in (left, other, tmp_path / "new"):
+        folder.mkdir()
+    publish(tmp_path / "new", tmp_path / "out")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [other.name, "out"]
+
+
 def test_publish_where_nothing_was(tmp_path):
     (tmp_path / "new").mkdir()
     publish(tmp_path / "new", tmp_path / "deep" / "out")

@@ -1,3 +1,4 @@
+import errno
 import os
 import signal
 import time
@@ -149,13 +150,15 @@ def test_changed_files_need_a_new_listing(project):
 
 
 class Sabotage(type(Path())):
-    """A root that kills or hangs the worker which opens a certain video under it."""
+    """A root that kills or hangs the worker which opens a certain video under it, or fills its disk."""
 
     def __truediv__(self, key: Any) -> Path:
         if "crash" in str(key):
             os.kill(os.getpid(), signal.SIGSEGV)
         if "hang" in str(key):
             time.sleep(1000)
+        if "full" in str(key):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return Path(str(self)) / key
 
 
@@ -177,3 +180,10 @@ def test_a_crash_or_a_hang_costs_one_video(tmp_path, monkeypatch):
     ]
     assert settings.writer().done(0)
     assert settings.writer().done(2)
+
+
+def test_a_full_disk_costs_no_video(tmp_path):
+    settings = Settings.of(params(), Sabotage(tmp_path / "v"), tmp_path, 4)
+    with pytest.raises(UserError, match="cannot be written: No space left on device; mend it"):
+        decode_shards([Shard(0, ("full.mp4", "b.mp4")), Shard(2, ("c.mp4", "d.mp4"))], settings, 2)
+    assert not settings.writer().done(0)
