@@ -62,9 +62,15 @@ def publish(finished: Path, out: Path) -> None:
     ready.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
+    aside = out.with_name(f".{out.name}.{uuid.uuid4().hex}")
     if out.exists():
-        out.rename(out.with_name(f".{out.name}.{uuid.uuid4().hex}"))
-    finished.rename(out)
+        out.rename(aside)
+    try:
+        finished.rename(out)
+    except OSError:
+        if aside.exists():
+            aside.rename(out)
+        raise
     for old in out.parent.glob(f".{out.name}.{'[0-9a-f]' * 32}"):  # also what a kill left here
         if old.is_dir():
             shutil.rmtree(old)

@@ -5,11 +5,11 @@ torchrun --nnodes 2 --node-rank R --rdzv-backend c10d --rdzv-endpoint HOST:29400
 """
 
 import argparse
-import os
 from collections.abc import Sequence
 
-from pipeline.data.decode import Share, decode
+from pipeline.data.decode import decode
 from pipeline.machine import cores
+from pipeline.nodes import nodes
 from pipeline.params import load_params
 from pipeline.paths import Paths
 from pipeline.stage import run_stage
@@ -19,9 +19,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workers", type=int, default=cores(), help="processes on each node (default: cores)")
     options = parser.parse_args(argv)
+    if options.workers < 1:
+        parser.error(f"--workers: at least 1, not {options.workers}")
     paths = Paths()
-    share = Share(rank=int(os.environ.get("RANK", "0")), count=int(os.environ.get("WORLD_SIZE", "1")))  # torchrun's
-    decode(load_params(paths.params), paths, options.workers, share)
+    with nodes() as us:
+        decode(load_params(paths.params), paths, options.workers, us)
 
 
 if __name__ == "__main__":

@@ -107,11 +107,13 @@ def _bench(params: Params, folder: Path, files: int) -> Bench:
         raise UserError(f"{folder}: no such folder of videos")
     paths, frames = [], 0
     for path in sorted(str(file.relative_to(folder)) for file in folder.rglob("*") if is_video(file.name)):
+        if len(paths) == files:
+            break
         try:
             count = _pyav(folder / path)
         except (VideoError, FFmpegError):  # decode lists it; here it is no work to measure
             continue
-        if count and len(paths) < files:
+        if count:
             paths.append(path)
             frames += count
     if not paths:

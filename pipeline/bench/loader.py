@@ -113,7 +113,8 @@ def write_synthetic(path: Path, root: Path | None, *, videos: int, frames: int, 
 
     root: a folder of videos; the table names them, over and over, as what the noise was decoded from.
     """
-    sources = sorted(p for p in root.rglob("*") if is_video(p.name) and _decodes(p)) if root is not None else []
+    listed = sorted(p for p in root.rglob("*") if is_video(p.name)) if root is not None else []
+    sources = list(itertools.islice(filter(_decodes, listed), videos))
     if root is not None and not sources:
         raise UserError(f"--videos: {root} has no video that can be decoded")
     draw = np.random.default_rng(0)

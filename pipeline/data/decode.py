@@ -5,11 +5,15 @@ import hashlib
 import json
 import logging
 import shutil
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import av
+import imageio_ffmpeg
+import numcodecs
 import pandas as pd
+import PIL
+import torch
 
 from models import hierarchy
 from pipeline.data import (
@@ -28,9 +32,9 @@ from pipeline.data.decode_pool import FAILED, KEPT, SHORT, STOPPED, Settings, Sh
 from pipeline.data.index import Index, label_names
 from pipeline.data.listing import data_root, read_listing
 from pipeline.data.size import finished_size
-from pipeline.data.store import StoreWriter
 from pipeline.data.summary import log_table, render, summarise
 from pipeline.errors import UserError
+from pipeline.nodes import ALONE, Nodes
 from pipeline.params import Params, fingerprint
 from pipeline.paths import Paths, publish, write_atomic
 from pipeline.progress import progress
@@ -40,20 +44,12 @@ log = logging.getLogger(__name__)
 TABLE = ["row", "path", "split", "label", "class", "n_frames", "fps", "width", "height", "seconds", "codec"]
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Share:
-    """Which part of the shards this process decodes: those of worker `rank` of `count`, usually nodes."""
-
-    rank: int = 0
-    count: int = 1
-
-
-def decode(params: Params, paths: Paths, workers: int, share: Share = Share()) -> None:
+def decode(params: Params, paths: Paths, workers: int, us: Nodes = ALONE) -> None:
     """Write the pyramid of every listed video to `paths.pyramid`, in `workers` processes on each of the nodes.
 
     Begins where an earlier run on the same listing and parameters stopped. Beside the arrays lie failed.csv and
     short.csv (path, split, class, reason), missing.csv (annotated, no file), unlisted.csv (no annotation) and
-    summary.html. Nodes share the project's folder; node 0 waits for the others' shards.
+    summary.html. Nodes share the project's folder; node 0 brings together what all of them decoded.
 
     Raises UserError where the listing is not that of the files, where there are more classes than data.classes allows
     and where the share of undecodable videos is above decode.max_failed.
@@ -66,12 +62,17 @@ def decode(params: Params, paths: Paths, workers: int, share: Share = Share()) -
     work = paths.work("decode", _inputs(params, index, listing))
     settings = Settings.of(params, root, work, len(index.videos))
     shards = _shards(index, settings)
-    decode_shards(shards[share.rank :: share.count], settings, workers)
-    if share.rank:
+    if us.rank == 0:
+        settings.writer()  # makes the arrays, which the others open
+    us.wait()
+    decode_shards(shards[us.rank :: us.count], settings, workers)
+    if us.count > 1:
+        log.info("node %d of %d has decoded its part", us.rank, us.count)
+    us.wait()
+    if us.rank:
         return
-    writer = settings.writer()
-    _await(shards, writer)
 
+    writer = settings.writer()
     facts = [fact for shard in shards for fact in json.loads(facts_file(work, shard.first_row).read_text())]
     table = index.videos.assign(row=range(len(index.videos))).merge(pd.DataFrame(facts), on="row", validate="1:1")
     numbers = {name: number for number, name in enumerate(classes)}
@@ -99,18 +100,8 @@ def decode(params: Params, paths: Paths, workers: int, share: Share = Share()) -
     log.info("more of it: %s", paths.pyramid / "summary.html")
 
 
-def _await(shards: list[Shard], writer: StoreWriter) -> None:
-    """Wait until the other nodes have decoded theirs; the launcher ends the job where one of them fails."""
-    waiting = [shard.first_row for shard in shards if not writer.done(shard.first_row)]
-    if waiting:
-        log.info("waiting for %d shards of other nodes", len(waiting))
-    while waiting:
-        time.sleep(0.5)
-        waiting = [first for first in waiting if not writer.done(first)]
-
-
 def _inputs(params: Params, index: Index, listing: pd.DataFrame) -> str:
-    """What the shards depend on: values, files in their order, and the code that makes frames of them."""
+    """What the shards depend on: values, files in their order, and the code and libraries that make frames of them."""
     code = (hierarchy, codecs, decode_pool, pyramid, shard, store, video, video_ffmpeg, video_pyav, video_source)
     sources = [hashlib.sha256(Path(str(module.__file__)).read_bytes()).hexdigest() for module in code]
     chosen = dataclasses.asdict(params.decode)
@@ -118,7 +109,14 @@ def _inputs(params: Params, index: Index, listing: pd.DataFrame) -> str:
         del chosen[judges]
     files = index.videos[["path"]].merge(listing, on="path", validate="1:1").to_csv(index=False)
     views = {level: dataclasses.asdict(view) for level, view in params.views.items()}
-    return fingerprint(chosen, views, hashlib.sha256(files.encode()).hexdigest(), sources)
+    made_by = [
+        av.library_versions,
+        imageio_ffmpeg.__version__,
+        torch.__version__,
+        numcodecs.__version__,
+        PIL.__version__,
+    ]
+    return fingerprint(made_by, chosen, views, hashlib.sha256(files.encode()).hexdigest(), sources)
 
 
 def _check_files(index: Index, listing: pd.DataFrame, root: Path) -> None:

@@ -19,7 +19,7 @@ from pipeline.data.codecs import Codec
 from pipeline.data.pyramid import Pyramid
 from pipeline.data.store import StoreWriter, frame_bounds
 from pipeline.data.video import MAX_FRAMES, Crop, Engine, decode_video
-from pipeline.data.video_source import TooLate, VideoError
+from pipeline.data.video_source import TooLate, Unreachable, VideoError
 from pipeline.errors import UserError
 from pipeline.params import Params
 from pipeline.paths import write_atomic
@@ -239,8 +239,8 @@ def _work(channel: Connection, settings: Settings) -> None:
             shard = channel.recv()
             try:
                 _decode_shard(shard, channel, writer, settings)
-            except ConnectionError:
-                raise
+            except _ParentGone:
+                return
             except OSError as error:  # of writing: a video's own are VideoErrors. A full disk must not cost videos.
                 channel.send(Unwritable(str(error.strerror or error)))
                 return
@@ -250,14 +250,23 @@ def _decode_shard(shard: Shard, channel: Connection, writer: StoreWriter, settin
     facts = []
     with writer.shard(shard.first_row) as files:
         for place, path in enumerate(shard.paths):
-            channel.send(path)
+            _tell(channel, path)
             pyramid = Pyramid(files, place, settings.factors)
             facts.append(
                 {"row": shard.first_row + place, **decode_one(path, shard.given_up.get(path), pyramid, settings)}
             )
-        channel.send("")
+        _tell(channel, "")
         write_atomic(facts_file(settings.work, shard.first_row), json.dumps(facts))
-    channel.send(None)
+    _tell(channel, None)
+
+
+class _ParentGone(Exception):
+    """Nobody hears this worker any more."""
+
+
+def _tell(channel: Connection, message: str | None) -> None:
+    if not _send(channel, message):
+        raise _ParentGone
 
 
 def decode_one(path: str, given_up: str | None, pyramid: Pyramid, settings: Settings) -> dict[str, Any]:
@@ -280,6 +289,6 @@ def decode_one(path: str, given_up: str | None, pyramid: Pyramid, settings: Sett
                 return {"n_frames": frames, **facts, "status": KEPT, "reason": ""}
             reason, status = f"{frames} frames, fewer than decode.min_frames, {settings.min_frames}", SHORT
         except VideoError as error:
-            reason, status = str(error), STOPPED if isinstance(error, TooLate) else FAILED
+            reason, status = str(error), STOPPED if isinstance(error, (TooLate, Unreachable)) else FAILED
     pyramid.clear()
     return {"n_frames": 0, **facts, "status": status, "reason": reason}

@@ -85,7 +85,12 @@ class ViewReader:
         shard_of = self.rows // self._source.rows_of_shard  # a shard at a time, as zarr is fastest
         for shard in np.unique(shard_of):
             chosen = np.flatnonzero(shard_of == shard)
-            block = self._source.read_shard(int(shard), int(self.n_frames[chosen].max()))
+            longest, needed = int(self.n_frames[chosen].max()), int(self.n_frames[chosen].sum())
+            if longest * self._source.rows_of_shard > 2 * needed:  # the whole block could be larger than the memory
+                for video in chosen:
+                    places[video][:] = self._source.read(int(self.rows[video]), 0, int(self.n_frames[video]))
+                continue
+            block = self._source.read_shard(int(shard), longest)
             for video in chosen:
                 places[video][:] = block[self.rows[video] % self._source.rows_of_shard, : self.n_frames[video]]
         return frames

@@ -10,7 +10,6 @@ their names when all of them are finished. With a URL the arrays lie there, and 
 where, with the hash of every file.
 """
 
-import asyncio
 import contextlib
 import hashlib
 import json
@@ -26,6 +25,7 @@ import numpy as np
 import pandas as pd
 import zarr
 from jaxtyping import Shaped
+from zarr.core.sync import sync
 from zarr.errors import ContainsArrayError, ContainsGroupError
 
 from pipeline.data.codecs import Codec
@@ -204,7 +204,7 @@ class StoreWriter:
             frames = max(1, max(note["longest"][str(level)] for note in notes))
             # Nothing lies behind it: without deletion zarr does not walk through a grid of thousands of absent shards.
             trimmed = array.async_array.resize((self.videos, frames, *array.shape[2:]), delete_outside_chunks=False)
-            asyncio.run(trimmed)
+            sync(trimmed)  # in zarr's own loop, to which a remote store's connections belong
         for name, column, missing in (("n_frames", "n_frames", 0), ("labels", "label", -1)):
             values = np.full(self.videos, missing, np.int32)
             values[index["row"].to_numpy(np.int64)] = index[column].to_numpy(np.int32)

@@ -15,7 +15,7 @@ from av.error import ExitError, FFmpegError
 from jaxtyping import UInt8
 
 from pipeline.data import video_ffmpeg, video_pyav
-from pipeline.data.video_source import Source, TooLate, VideoError, VideoFacts, examine
+from pipeline.data.video_source import Source, TooLate, Unreachable, VideoError, VideoFacts, examine
 
 Engine = Literal["pyav", "ffmpeg"]
 Crop = Literal["center", "none"]
@@ -61,7 +61,7 @@ def decode_video(
         with path.open("rb") as file:
             head = file.read(HEAD)
     except OSError as error:
-        raise VideoError(f"cannot be opened: {str(error.strerror).lower()}") from error
+        raise Unreachable(f"cannot be opened: {str(error.strerror).lower()}") from error
     if not head:
         raise VideoError("0 bytes")
     deadline = time.monotonic() + timeout

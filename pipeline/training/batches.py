@@ -77,6 +77,7 @@ class Batches:
         self.real, self.real_condition, self.generated = real, real_condition, generated
         self.starts = windows_of_videos(real.top_frames, factors, config.level, window)
         self.videos = np.flatnonzero(self.starts)
+        self.labels: Int64[np.ndarray, " videos"] = real.labels[self.videos]  # of those that the level is trained on
         if not len(self.videos):
             span = window * math.prod(factors[max(config.level - 2, 0) :])
             raise UserError(
@@ -90,11 +91,6 @@ class Batches:
             )
         if short := len(self.starts) - len(self.videos):
             log.warning("%d of %d videos are shorter than a window and left out of training", short, len(self.starts))
-
-    @property
-    def labels(self) -> Int64[np.ndarray, " videos"]:
-        """The labels of the videos that the level is trained on."""
-        return self.real.labels[self.videos]
 
     def real_clips(self, update: int, positions: range) -> Clips:
         """Pairs (x^l, x^{l-1}) of the data with their labels, at the same place in every view."""

@@ -4,11 +4,14 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 
 from pipeline.errors import UserError
+
+LONGEST = timedelta(days=7)  # that one worker waits for another: for its last samples, or for rank 0's tracking server
 
 
 @dataclass(frozen=True)
@@ -39,9 +42,10 @@ class Workers:
             dist.all_reduce(values)
         return values
 
-    def of_first(self, number: int) -> int:
+    def of_first(self, number: float) -> float:
         """Rank 0's number, on each worker."""
-        return int(self.sum(torch.tensor(number if self.rank == 0 else 0, device=self.device)))
+        value = torch.tensor(number if self.rank == 0 else 0, dtype=torch.float64, device=self.device)
+        return float(self.sum(value))
 
     def any(self, flag: bool) -> bool:
         """Whether the flag is set on any worker: the same answer on each."""
@@ -71,7 +75,7 @@ def workers() -> Iterator[Workers]:
         device = torch.device("cpu")
     if count > 1:
         on_gpu = device.type == "cuda"
-        dist.init_process_group("nccl" if on_gpu else "gloo", device_id=device if on_gpu else None)
+        dist.init_process_group("nccl" if on_gpu else "gloo", device_id=device if on_gpu else None, timeout=LONGEST)
     yield Workers(rank=int(os.environ.get("RANK", "0")), count=count, device=device)
     # Not after an exception: taking the group down would wait for workers that wait for this one.
     if count > 1:

@@ -128,7 +128,9 @@ class WindowDistance:
         if self._moments is None:
             self._moments = self._features(self._real_windows, stop)
         generated = self._features(lambda b, mine: self._generated(generator, b, mine), stop)
-        return None if self._moments is None or generated is None else frechet_distance(self._moments, generated)
+        if self._moments is None or generated is None:
+            return None
+        return self._workers.of_first(frechet_distance(self._moments, generated))  # all stop at the same iteration
 
     def _features(
         self, clips: Callable[[int, range], UInt8[Tensor, "b T 3 H W"]], stop: Callable[[], bool]

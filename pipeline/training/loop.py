@@ -122,7 +122,8 @@ class _Training:
                 self._log({**row, **seen})
             if self.workers.any(terminated()):
                 self._stop()
-            if self.step % params.checkpoint_every == 0 or self.step == params.iterations:
+            measured = self.stopper is not None and self._due(self.stopper.every)  # which takes long, and may end it
+            if self.step % params.checkpoint_every == 0 or self.step == params.iterations or measured:
                 self._save()
         bar.close()
 

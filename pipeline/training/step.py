@@ -2,6 +2,7 @@
 
 import inspect
 import os
+import shlex
 import shutil
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -129,7 +130,7 @@ def _adam(network: nn.Module, rate: float, params: TrainingParams) -> torch.opti
 def _compiled(network: Any, level: int) -> Any:
     """The network's forward, compiled when it is first called; the network itself stays as it is, with its names."""
     compiler = os.environ.get("CXX", "g++")
-    if shutil.which(compiler) is None:
+    if shutil.which(shlex.split(compiler)[0]) is None:
         raise UserError(
             f"levels.{level}.training.compile: torch.compile needs a C++ compiler, and there is no {compiler}: install"
             " one, name it in the environment variable CXX, or set compile to false"

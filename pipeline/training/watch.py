@@ -37,7 +37,8 @@ class Means:
         return {name: [float(total), float(count)] for name, (total, count) in self._sums.items()}
 
     def take(self, workers: Workers) -> dict[str, float]:
-        row = {name: total / count for name, (total, count) in self.shared(workers).items()}
+        # Ten digits: a save in the middle of a row shares its sums earlier, and rounds the last digits otherwise.
+        row = {name: float(f"{total / count:.10g}") for name, (total, count) in self.shared(workers).items()}
         self._sums.clear()
         return row
 

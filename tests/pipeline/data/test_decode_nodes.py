@@ -2,19 +2,27 @@
 
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from pipeline.data.decode import Share, decode
+from pipeline.data.decode import decode
 from pipeline.data.decode_pool import facts_file
+from pipeline.nodes import Nodes
 from pipeline.paths import Paths
 from tests.pipeline.data.test_decode import PROJECT, params, tree
 from tests.pipeline.data.test_decode_restart import begin, notes, stage
 
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "1", "--nproc-per-node", "2"]
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 def two(folder: Path) -> tuple[Paths, Paths]:
@@ -28,7 +36,7 @@ def two(folder: Path) -> tuple[Paths, Paths]:
 def test_each_node_decodes_its_own_shards(tmp_path):
     """Ten files are five shards. Node 1 goes first here, and does not wait; node 0 brings it all together."""
     whole, again = two(tmp_path)
-    decode(params(max_failed=0.5), again, 1, Share(rank=1, count=2))
+    decode(params(max_failed=0.5), again, 1, Nodes(rank=1, count=2))
     assert notes(again).keys() == {"00000002.json", "00000006.json"}
     assert not again.pyramid.exists()
     (work,) = (again.state / "work").iterdir()
@@ -36,16 +44,17 @@ def test_each_node_decodes_its_own_shards(tmp_path):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("pipeline.data.decode.publish", None)
         with pytest.raises(TypeError):
-            decode(params(max_failed=0.5), again, 1, Share(rank=0, count=2))
+            decode(params(max_failed=0.5), again, 1, Nodes(rank=0, count=2))
     assert facts_file(work, 2).stat().st_mtime_ns == theirs
-    decode(params(max_failed=0.5), again, 1, Share(rank=0, count=2))
+    decode(params(max_failed=0.5), again, 1, Nodes(rank=0, count=2))
     assert tree(again.pyramid) == tree(whole.pyramid)
 
 
 @pytest.mark.slow
 def test_two_nodes_at_once_make_the_same_pyramid(tmp_path):
     whole, again = two(tmp_path)
-    nodes = [stage(again, workers=1, RANK=str(rank), WORLD_SIZE="2") for rank in range(2)]
+    group = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    nodes = [stage(again, workers=1, RANK=str(rank), **group) for rank in range(2)]
     assert [node.wait(120) for node in nodes] == [0, 0]
     assert tree(again.pyramid) == tree(whole.pyramid)
 
@@ -54,24 +63,33 @@ def test_two_nodes_at_once_make_the_same_pyramid(tmp_path):
 def test_torchrun(tmp_path):
     whole, again = two(tmp_path)
     environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
-    command = [*TORCHRUN, "-m", "stages.decode", "--workers", "1"]
+    command = [*TORCHRUN, "--nproc-per-node", "2", "-m", "stages.decode", "--workers", "1"]
     subprocess.run(command, cwd=again.root, env=environment, check=True, timeout=120)
     assert tree(again.pyramid) == tree(whole.pyramid)
 
 
 @pytest.mark.slow
 def test_a_node_that_fails_ends_the_others(tmp_path):
-    """Node 0 waits for shards that never come: torchrun ends it."""
+    """Two machines with a torchrun each. Node 0 has decoded its part and waits for the other, which ends."""
     _, again = two(tmp_path)
     script = tmp_path / "node.py"
     script.write_text(
-        "import os, sys\n"
-        "from stages.decode import main\n"
+        "import sys\n"
+        "from pipeline.data import decode\n"
+        "from pipeline.nodes import nodes\n"
         "from pipeline.stage import run_stage\n"
-        "run_stage((lambda: sys.exit(3)) if os.environ['RANK'] == '1' else lambda: main(['--workers', '1']))\n"
+        "from stages.decode import main\n"
+        "if sys.argv[1] == '1':\n"
+        "    decode.decode_shards = lambda *_: sys.exit(3)\n"
+        "run_stage(lambda: main(['--workers', '1']))\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
-    ended = subprocess.run([*TORCHRUN, str(script)], cwd=again.root, env=environment, timeout=120, capture_output=True)
-    assert ended.returncode == 1
-    assert b"exitcode  : 3" in ended.stderr
+    where = ["--nnodes", "2", "--nproc-per-node", "1", "--master-addr", "127.0.0.1", "--master-port", str(free_port())]
+    machines = [
+        subprocess.Popen(
+            [*TORCHRUN, *where, "--node-rank", str(rank), str(script), str(rank)], cwd=again.root, env=environment
+        )
+        for rank in range(2)
+    ]
+    assert all(machine.wait(120) == 1 for machine in machines)
     assert not again.pyramid.exists()

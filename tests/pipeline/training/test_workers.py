@@ -114,6 +114,15 @@ def worker(rank: int, port: int, folder: Path) -> None:
             torch.save(results, folder / "results.pt")
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    """As in the workers: other teams of threads round otherwise, and Adam takes a gradient near zero by its sign."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="module")
 def two(tmp_path_factory):
     folder = tmp_path_factory.mktemp("two")
