@@ -79,9 +79,10 @@ def test_a_node_that_fails_ends_the_others(tmp_path):
         "from pipeline.nodes import nodes\n"
         "from pipeline.stage import run_stage\n"
         "from stages.decode import main\n"
-        "if sys.argv[1] == '1':\n"
-        "    decode.decode_shards = lambda *_: sys.exit(3)\n"
-        "run_stage(lambda: main(['--workers', '1']))\n"
+        "if __name__ == '__main__':\n"  # the decoding processes import it again
+        "    if sys.argv[1] == '1':\n"
+        "        decode.decode_shards = lambda *_: sys.exit(3)\n"
+        "    run_stage(lambda: main(['--workers', '1']))\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
     where = ["--nnodes", "2", "--nproc-per-node", "1", "--master-addr", "127.0.0.1", "--master-port", str(free_port())]
