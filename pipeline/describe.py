@@ -15,9 +15,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from models.config import LevelConfig
 from models.discriminator import Discriminators
 from models.generator import Generator
+from pipeline.data.page.summary import training_windows
 from pipeline.data.predict import NAMES, finished_table, listed_videos, predict
-from pipeline.data.size import finished_size
-from pipeline.data.summary import training_windows
+from pipeline.data.store.size import finished_size
 from pipeline.errors import UserError
 from pipeline.params import Params
 from pipeline.paths import Paths

@@ -166,8 +166,8 @@ def _device(folder: Path) -> int:
 
 
 def _data(params: Params, paths: Paths) -> list[Check]:
-    from pipeline.data.listing import list_root
-    from pipeline.data.walk import listing_bytes
+    from pipeline.data.layouts.listing import list_root
+    from pipeline.data.layouts.walk import listing_bytes
 
     listing = paths.root / params.data.listing
     if params.data.root in {f"data/{key}" for key in params.shapes}:

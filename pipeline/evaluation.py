@@ -12,7 +12,7 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from pipeline.data.reader import ViewReader
+from pipeline.data.store.reader import ViewReader
 from pipeline.data.windows import choose_start, start_in_view, windows_of_videos
 from pipeline.errors import UserError
 from pipeline.metrics.evaluation import Measured, Networks, measure, scores

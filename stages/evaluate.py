@@ -13,7 +13,7 @@ import os
 from collections.abc import Sequence
 
 from pipeline import tracking
-from pipeline.data.reader import ViewReader
+from pipeline.data.store.reader import ViewReader
 from pipeline.errors import UserError
 from pipeline.evaluation import evaluate
 from pipeline.params import fingerprint, load_params

@@ -11,7 +11,7 @@ import argparse
 import shutil
 from collections.abc import Sequence
 
-from pipeline.data.reader import ViewReader
+from pipeline.data.store.reader import ViewReader
 from pipeline.data.windows import windows_of_videos
 from pipeline.params import fingerprint, load_params
 from pipeline.paths import Paths, publish

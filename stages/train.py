@@ -15,7 +15,7 @@ import shutil
 from collections.abc import Sequence
 
 from pipeline import tracking
-from pipeline.data.reader import ViewReader
+from pipeline.data.store.reader import ViewReader
 from pipeline.params import fingerprint, load_params
 from pipeline.paths import Paths, publish
 from pipeline.stage import run_stage

@@ -23,9 +23,9 @@ import torch
 from av.error import FFmpegError
 
 from pipeline.data.decode_pool import Settings, Shard, decode_one, decode_shards
+from pipeline.data.layouts.walk import is_video
 from pipeline.data.pyramid import Pyramid
-from pipeline.data.video_source import VideoError, open_file, video_stream
-from pipeline.data.walk import is_video
+from pipeline.data.video.source import VideoError, open_file, video_stream
 from pipeline.errors import UserError
 from pipeline.machine import cores, cpu_name
 from pipeline.params import Params

@@ -21,11 +21,11 @@ from av.error import FFmpegError
 from av.video.reformatter import VideoReformatter
 from jaxtyping import UInt8
 
-from pipeline.data.codecs import Codec
-from pipeline.data.reader import ViewReader, open_group
-from pipeline.data.store import StoreWriter
-from pipeline.data.video_source import VideoError, open_file, video_stream
-from pipeline.data.walk import is_video
+from pipeline.data.layouts.walk import is_video
+from pipeline.data.store.codecs import Codec
+from pipeline.data.store.reader import ViewReader, open_group
+from pipeline.data.store.writer import StoreWriter
+from pipeline.data.video.source import VideoError, open_file, video_stream
 from pipeline.errors import UserError
 from pipeline.machine import cores, cpu_name
 from pipeline.progress import progress

@@ -16,23 +16,16 @@ import PIL
 import torch
 
 from models import hierarchy
-from pipeline.data import (
-    codecs,
-    decode_pool,
-    pyramid,
-    shard,
-    store,
-    video,
-    video_ffmpeg,
-    video_pyav,
-    video_source,
-)
-from pipeline.data.datasets import index_videos
+from pipeline.data import decode_pool, pyramid
 from pipeline.data.decode_pool import FAILED, KEPT, SHORT, STOPPED, Settings, Shard, decode_shards, facts_file
-from pipeline.data.index import Index, label_names
-from pipeline.data.listing import data_root, read_listing
-from pipeline.data.size import finished_size
-from pipeline.data.summary import log_table, render, summarise
+from pipeline.data.layouts.datasets import index_videos
+from pipeline.data.layouts.index import Index, label_names
+from pipeline.data.layouts.listing import data_root, read_listing
+from pipeline.data.page.summary import log_table, render, summarise
+from pipeline.data.store import codecs, shard
+from pipeline.data.store import writer as store_writer
+from pipeline.data.store.size import finished_size
+from pipeline.data.video import ffmpeg, frames, pyav, source
 from pipeline.errors import UserError
 from pipeline.nodes import ALONE, Nodes
 from pipeline.params import Params, fingerprint
@@ -102,7 +95,7 @@ def decode(params: Params, paths: Paths, workers: int, us: Nodes = ALONE) -> Non
 
 def _inputs(params: Params, index: Index, listing: pd.DataFrame) -> str:
     """What the shards depend on: values, files in their order, and the code and libraries that make frames of them."""
-    code = (hierarchy, codecs, decode_pool, pyramid, shard, store, video, video_ffmpeg, video_pyav, video_source)
+    code = (hierarchy, decode_pool, pyramid, codecs, shard, store_writer, ffmpeg, frames, pyav, source)
     sources = [hashlib.sha256(Path(str(module.__file__)).read_bytes()).hexdigest() for module in code]
     chosen = dataclasses.asdict(params.decode)
     for judges in ("max_failed", "timeout"):  # and do not change a frame

@@ -15,11 +15,11 @@ from typing import Any
 
 import torch
 
-from pipeline.data.codecs import Codec
 from pipeline.data.pyramid import Pyramid
-from pipeline.data.store import StoreWriter, frame_bounds
-from pipeline.data.video import MAX_FRAMES, Crop, Engine, decode_video
-from pipeline.data.video_source import TooLate, Unreachable, VideoError
+from pipeline.data.store.codecs import Codec
+from pipeline.data.store.writer import StoreWriter, frame_bounds
+from pipeline.data.video.frames import MAX_FRAMES, Crop, Engine, decode_video
+from pipeline.data.video.source import TooLate, Unreachable, VideoError
 from pipeline.errors import UserError
 from pipeline.params import Params
 from pipeline.paths import write_atomic

@@ -16,15 +16,15 @@ from av.error import ExitError, FFmpegError
 from jaxtyping import Float64, Int64, UInt8
 
 from models.hierarchy import f_s, f_t
-from pipeline.data.codecs import Codec
-from pipeline.data.datasets import index_videos
 from pipeline.data.decode_pool import Settings
-from pipeline.data.listing import data_root, read_listing
-from pipeline.data.reader import open_group
-from pipeline.data.shard import Grid
-from pipeline.data.size import StoreSize
-from pipeline.data.video import MAX_FRAMES, decode_video
-from pipeline.data.video_source import Source, TooLate, VideoError, examine
+from pipeline.data.layouts.datasets import index_videos
+from pipeline.data.layouts.listing import data_root, read_listing
+from pipeline.data.store.codecs import Codec
+from pipeline.data.store.reader import open_group
+from pipeline.data.store.shard import Grid
+from pipeline.data.store.size import StoreSize
+from pipeline.data.video.frames import MAX_FRAMES, decode_video
+from pipeline.data.video.source import Source, TooLate, VideoError, examine
 from pipeline.data.windows import frames_in_view
 from pipeline.errors import UserError
 from pipeline.params import Params

@@ -5,7 +5,7 @@ import torch
 from jaxtyping import UInt8
 
 from models.hierarchy import f_s, f_t
-from pipeline.data.shard import ShardWriter
+from pipeline.data.store.shard import ShardWriter
 
 
 class Pyramid:

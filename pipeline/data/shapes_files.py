@@ -16,8 +16,8 @@ import imageio_ffmpeg
 import numpy as np
 import pandas as pd
 
+from pipeline.data.layouts.walk import list_files, listing_bytes
 from pipeline.data.shapes import CLASSES, render
-from pipeline.data.walk import list_files, listing_bytes
 from pipeline.params import ShapesParams, fingerprint
 from pipeline.paths import Paths, publish, write_atomic
 from pipeline.progress import progress

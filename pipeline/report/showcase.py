@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import UInt8
 
-from pipeline.data.reader import ViewReader
+from pipeline.data.store.reader import ViewReader
 from pipeline.media.grid import enlarge, fitting, spread, strip, tile, write_png
 from pipeline.media.mp4 import write_mp4
 from pipeline.params import Params

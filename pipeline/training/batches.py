@@ -15,7 +15,7 @@ from torch import Tensor
 
 from models.config import LevelConfig
 from pipeline import sampling
-from pipeline.data.reader import ViewReader
+from pipeline.data.store.reader import ViewReader
 from pipeline.data.windows import choose_start, start_in_view, windows_of_videos
 from pipeline.errors import UserError
 

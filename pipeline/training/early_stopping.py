@@ -18,7 +18,7 @@ from torch import Tensor
 from models.generator import Generator
 from models.i3d import FEATURES
 from pipeline import sampling
-from pipeline.data.reader import ViewReader
+from pipeline.data.store.reader import ViewReader
 from pipeline.data.windows import choose_start, start_in_view, windows_of_videos
 from pipeline.errors import UserError
 from pipeline.metrics.features import FeatureNetwork, extract, load_i3d, random_i3d

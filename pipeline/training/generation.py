@@ -12,8 +12,8 @@ from models.config import LevelConfig
 from models.generator import Generator
 from models.unroll import Inputs, Statistics, recalibrate, unroll
 from pipeline import sampling
-from pipeline.data.reader import ViewReader
-from pipeline.data.store import StoreWriter
+from pipeline.data.store.reader import ViewReader
+from pipeline.data.store.writer import StoreWriter
 from pipeline.params import GenerationParams, LevelParams, SigmaParams
 from pipeline.progress import progress
 from pipeline.training.batches import Batches, to_bytes, to_unit

@@ -4,8 +4,8 @@ import pytest
 
 from pipeline import doctor
 from pipeline.data.decode import decode
-from pipeline.data.listing import prepare_listing
-from pipeline.data.size import finished_size
+from pipeline.data.layouts.listing import prepare_listing
+from pipeline.data.store.size import finished_size
 from pipeline.paths import Paths
 from tests.pipeline.data.test_decode import film, params
 

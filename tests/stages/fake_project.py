@@ -8,7 +8,7 @@ import pandas as pd
 from ruamel.yaml import YAML
 
 from models.hierarchy import f_s, f_t
-from pipeline.data.store import StoreWriter
+from pipeline.data.store.writer import StoreWriter
 from pipeline.paths import Paths
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "shapes.yaml"

@@ -10,7 +10,7 @@ import pytest
 from fake_project import make_project
 
 from pipeline import evaluation, tracking
-from pipeline.data.reader import ViewReader
+from pipeline.data.store.reader import ViewReader
 from pipeline.errors import UserError
 from pipeline.evaluation import choose_clips, grounding, real_split
 from pipeline.params import load_params

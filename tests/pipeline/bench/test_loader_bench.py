@@ -80,7 +80,7 @@ def test_what_is_missing_is_named(tmp_path, pyramid, root):
 
 
 def test_the_command_prints_a_table_or_json(pyramid, tmp_path, monkeypatch):
-    monkeypatch.setattr(cli, "PATHS", Paths(tmp_path))
+    monkeypatch.setattr(cli, "Paths", lambda: Paths(tmp_path))
     (tmp_path / "dvc.yaml").touch()
     arguments = ["bench", "loader", "--pyramid", str(pyramid), "--windows", "2", "--rounds", "1"]
     shown = CliRunner().invoke(cli.cli, arguments, catch_exceptions=False)

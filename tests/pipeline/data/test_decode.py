@@ -16,7 +16,7 @@ from ruamel.yaml import YAML
 from pipeline.data import decode_pool
 from pipeline.data.decode import decode
 from pipeline.data.decode_pool import Settings, Shard, decode_shards, facts_file
-from pipeline.data.listing import prepare_listing
+from pipeline.data.layouts.listing import prepare_listing
 from pipeline.data.shapes_files import encode
 from pipeline.errors import UserError
 from pipeline.params import Params, parse_params

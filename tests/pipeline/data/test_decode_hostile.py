@@ -18,13 +18,13 @@ import zarr
 from av.error import FFmpegError
 
 from pipeline.data.decode import decode
-from pipeline.data.listing import prepare_listing
-from pipeline.data.video_source import TooLate, VideoError
+from pipeline.data.layouts.listing import prepare_listing
+from pipeline.data.video.source import TooLate, VideoError
 from pipeline.paths import Paths
-from tests.pipeline.data import test_video
 from tests.pipeline.data.test_decode import params
-from tests.pipeline.data.test_video import CLIPS, ENGINES, clips
-from tests.pipeline.data.test_video_kinds import H264, ffmpeg, quadrants, yuv
+from tests.pipeline.data.video import test_video
+from tests.pipeline.data.video.test_video import CLIPS, ENGINES, clips
+from tests.pipeline.data.video.test_video_kinds import H264, ffmpeg, quadrants, yuv
 
 BARE = ("Invalid data found", "Invalid argument", "End of file", "Errno", "Traceback", "@ 0x", "b'", "<av.", "Error(")
 

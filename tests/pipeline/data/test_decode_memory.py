@@ -9,8 +9,8 @@ import pytest
 
 from pipeline.data.decode_pool import Settings, Shard, decode_shards, facts_file
 from tests.pipeline.data.test_decode import params
-from tests.pipeline.data.test_video import ENGINES
-from tests.pipeline.data.test_video_kinds import H264, ffmpeg
+from tests.pipeline.data.video.test_video import ENGINES
+from tests.pipeline.data.video.test_video_kinds import H264, ffmpeg
 
 MINUTES, SECONDS = 60, 10
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from pipeline.data.decode import decode
-from pipeline.data.reader import ViewReader
+from pipeline.data.store.reader import ViewReader
 from pipeline.paths import Paths
 from tests.pipeline.data.test_decode import params, tree
 from tests.pipeline.data.test_decode_restart import begin, notes, stage

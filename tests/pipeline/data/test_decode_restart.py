@@ -14,8 +14,8 @@ import pytest
 from ruamel.yaml import YAML
 
 from pipeline.data.decode import decode
-from pipeline.data.listing import prepare_listing
-from pipeline.data.store import StoreWriter
+from pipeline.data.layouts.listing import prepare_listing
+from pipeline.data.store.writer import StoreWriter
 from pipeline.paths import Paths
 from tests.pipeline.data.test_decode import PROJECT, film, params, raw_params, tree
 

@@ -6,9 +6,9 @@ import pytest
 
 from pipeline.data import predict as module
 from pipeline.data.decode import decode
-from pipeline.data.listing import prepare_listing
+from pipeline.data.layouts.listing import prepare_listing
 from pipeline.data.predict import finished_table, listed_videos, predict
-from pipeline.data.size import finished_size
+from pipeline.data.store.size import finished_size
 from pipeline.describe import describe_data, render
 from pipeline.errors import UserError
 from pipeline.paths import Paths

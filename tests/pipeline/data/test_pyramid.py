@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 import zarr
 
-from pipeline.data.codecs import Codec
 from pipeline.data.pyramid import Pyramid
-from pipeline.data.store import StoreWriter, frame_bounds
+from pipeline.data.store.codecs import Codec
+from pipeline.data.store.writer import StoreWriter, frame_bounds
 
 SIZES = {1: 6, 2: 12, 3: 24}
 FACTORS = {2: 2, 3: 3}

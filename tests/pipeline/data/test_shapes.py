@@ -6,13 +6,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.data.datasets import index_videos
-from pipeline.data.listing import read_listing
+from pipeline.data.layouts.datasets import index_videos
+from pipeline.data.layouts.listing import read_listing
 from pipeline.data.shapes import CLASSES, render
 from pipeline.data.shapes_files import make_shapes
 from pipeline.params import DataParams, ShapesParams
 from pipeline.paths import Paths
-from tests.pipeline.data.test_video import decode
+from tests.pipeline.data.video.test_video import decode
 
 SET = ShapesParams(train=11, val=8, size=32, frames=12, fps=8)
 KINETICS = DataParams(layout="kinetics", root="", listing="", classes=None, attribute=None)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from models.unroll import use_statistics
-from pipeline.data.reader import ViewReader
+from pipeline.data.store.reader import ViewReader
 from pipeline.params import GenerationParams, LevelParams, SigmaParams
 from pipeline.training.generation import SPLITS, calibrate, generate
 from tests.models.level_configs import FIRST

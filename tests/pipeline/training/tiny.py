@@ -7,7 +7,7 @@ import torch
 
 from models.hierarchy import f_s
 from models.unroll import Inputs
-from pipeline.data.reader import ViewReader
+from pipeline.data.store.reader import ViewReader
 from pipeline.params import TrainingParams
 from pipeline.training.batches import Batches, Clips
 from pipeline.training.distributed import Workers

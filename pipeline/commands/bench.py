@@ -1,0 +1,78 @@
+"""hvg bench: what things cost on this machine, beside other ways of doing them."""
+
+import json
+from pathlib import Path
+
+import click
+
+from pipeline.errors import UserError
+from pipeline.paths import Paths
+
+PATHS = Paths()
+
+
+@click.group(short_help="Measure data paths on this machine.")
+def bench() -> None:
+    """What the data's path costs on this machine, beside other ways, in CPU time."""
+
+
+@bench.command("decode", short_help="Decoding a folder of videos.")
+@click.argument("folder", required=False, type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option("--params", "file", type=click.Path(path_type=Path), default=PATHS.params, show_default=True,
+              help="Its views and its section decode.")  # fmt: skip
+@click.option("--files", type=click.IntRange(min=1), default=16, show_default=True, help="At most.")
+@click.option("--rounds", type=click.IntRange(min=1), default=5, show_default=True)
+@click.option("--workers", type=click.IntRange(min=2), default=2, show_default=True, help="To compare with one.")
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def bench_decode(folder: Path | None, file: Path, files: int, rounds: int, workers: int, as_json: bool) -> None:
+    """CPU time a frame, from the files of FOLDER (or data.root) to the finished pyramid, beside what decoding alone
+    takes PyAV, ffmpeg and, where installed (`pip install -e ".[bench]"`), torchcodec and decord, with one thread each.
+
+    \b
+    hvg bench decode
+    hvg bench decode /videos --params recipes/kinetics-48x128.yaml
+    """
+    from pipeline.bench import decode
+    from pipeline.data.layouts.listing import data_root
+    from pipeline.params import load_params
+
+    params = load_params(file)
+    root = folder or data_root(params, PATHS)
+    found = decode.bench_decode(params, root, rounds=rounds, files=files, workers=workers)
+    click.echo(json.dumps(found, indent=2) if as_json else decode.render(found))
+
+
+@bench.command(short_help="Reading random windows.")
+@click.option("--pyramid", type=click.Path(path_type=Path), default=PATHS.pyramid, show_default=True,
+              help="A finished pyramid.")  # fmt: skip
+@click.option("--synthetic", is_flag=True,
+              help="Make one in a temporary folder: 64 raw videos of 72 frames, 0.5 GB.")  # fmt: skip
+@click.option("--videos", type=click.Path(path_type=Path, exists=True, file_okay=False),
+              help="The pyramid's data.root, to decode windows from the videos as well.")  # fmt: skip
+@click.option("--windows", type=click.IntRange(min=1), default=1000, show_default=True, help="Windows a round.")
+@click.option("--rounds", type=click.IntRange(min=1), default=15, show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def loader(pyramid: Path, synthetic: bool, videos: Path | None, windows: int, rounds: int, as_json: bool) -> None:
+    """Random windows of the two highest views: clips a CPU second by a memory-mapped copy (at most 1 GiB in the
+    temporary folder), by ViewReader, by zarr-python and, with --videos, from the source videos.
+
+    Everything comes from the page cache: what a disk or a network costs is not measured.
+
+    \b
+    hvg bench loader
+    hvg bench loader --synthetic --videos /videos
+    """
+    import tempfile
+
+    from pipeline.bench.loader import bench_loader, render, write_synthetic
+
+    with tempfile.TemporaryDirectory() as folder:
+        if synthetic:
+            pyramid = Path(folder) / "pyramid"
+            write_synthetic(pyramid, videos, videos=64, frames=72, size=128)
+        elif not (pyramid / "videos.parquet").is_file():
+            raise UserError(
+                f"--pyramid {pyramid}: no finished pyramid; `dvc repro decode` makes it, or try --synthetic"
+            )
+        found = bench_loader(pyramid, videos, windows=windows, rounds=rounds)
+    click.echo(json.dumps(found, indent=2) if as_json else render(found))

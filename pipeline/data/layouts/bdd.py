@@ -1,0 +1,93 @@
+"""BDD100K: drives named <8 hex>-<8 hex>, in the folders or lists of their splits (Yu et al., 2018)."""
+
+import logging
+from pathlib import Path, PurePosixPath
+
+import pandas as pd
+
+from pipeline.data.layouts.bdd_labels import DRIVE, read_labels
+from pipeline.data.layouts.index import Index, make_index, split_of
+from pipeline.data.layouts.walk import is_video
+from pipeline.errors import UserError
+from pipeline.params import DataParams
+
+log = logging.getLogger(__name__)
+
+DEPTH = 3  # folders above a split list
+
+NO_DRIVE = "not named like a drive"
+NO_SPLIT = "in no split"
+SECOND = "a second file of the same drive"
+
+
+def reads(path: str, data: DataParams) -> bool:
+    """Split lists, which are text files named after a split; label JSON where data.attribute asks for it."""
+    if path.lower().endswith(".json"):
+        return data.attribute is not None
+    return path.lower().endswith(".txt") and path.count("/") <= DEPTH and bool(split_of(PurePosixPath(path).stem))
+
+
+def index(listing: pd.DataFrame, root: Path, data: DataParams) -> Index:
+    """Drives by the list that names them, else by the nearest folder named after a split, however deep.
+
+    A list may name drives by their files, one a line. A drive that it names and that has no file is missing; a video
+    that is no drive, a second file of one and one without split are unlisted. Classes are data.attribute, from label
+    JSON; "" where it is null or a drive has no label.
+
+    Raises UserError where lists contradict each other, or there are no labels of data.attribute.
+    """
+    files = [path for path in listing["path"] if reads(path, data)]
+    listed = _lists([path for path in files if path.lower().endswith(".txt")], root)
+    labels = _labels([path for path in files if path.lower().endswith(".json")], root, data)
+    videos, unlisted = [], []
+    used = set()
+    for path in filter(is_video, listing["path"]):
+        drive = PurePosixPath(path).stem.lower()
+        split = listed.get(drive) or _folder_split(path)
+        if not DRIVE.fullmatch(drive):
+            unlisted.append((path, NO_DRIVE))
+        elif split is None:
+            unlisted.append((path, NO_SPLIT))
+        elif drive in used:
+            unlisted.append((path, SECOND))
+        else:
+            used.add(drive)
+            videos.append((path, split, labels.get(drive, "")))
+    missing = [(split, labels.get(drive, ""), drive) for drive, split in listed.items() if drive not in used]
+    return make_index(videos, missing, unlisted)
+
+
+def _folder_split(path: str) -> str | None:
+    return next((split for split in map(split_of, path.split("/")[-2::-1]) if split), None)
+
+
+def _lists(lists: list[str], root: Path) -> dict[str, str]:
+    """Split by drive."""
+    splits: dict[str, str] = {}
+    for name in lists:
+        split = split_of(PurePosixPath(name).stem)
+        assert split is not None  # reads() asked for it
+        try:
+            text = (root / name).read_text(encoding="utf-8", errors="replace")
+        except OSError as error:
+            raise UserError(f"{root / name}: cannot be read: {error.strerror}; `hvg index` lists anew") from error
+        drives = [drive.lower() for drive in DRIVE.findall(text)]
+        if not drives:
+            log.warning("%s is named like the list of a split, but names no drive", name)
+        for drive in drives:
+            if splits.setdefault(drive, split) != split:
+                raise UserError(f"{root / name}: {drive} is in the list of another split, {splits[drive]}, too")
+    return splits
+
+
+def _labels(files: list[str], root: Path, data: DataParams) -> dict[str, str]:
+    """Class by drive."""
+    if data.attribute is None:
+        return {}
+    labels = read_labels([root / name for name in files], data.attribute)
+    if not labels:
+        raise UserError(
+            f"data.attribute: {data.attribute}, but none of the {len(files)} JSON files listed under {root} says it of "
+            "a drive: unpack BDD100K's labels there and run `hvg index`, or set it to null"
+        )
+    return labels

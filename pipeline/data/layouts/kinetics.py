@@ -1,0 +1,143 @@
+"""Kinetics: a table a split, and clips named after their video and their times (Carreira et al., 2018)."""
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+import pandas as pd
+
+from pipeline.data.layouts.index import SPLITS, Index, make_index, read_csv, split_of
+from pipeline.data.layouts.walk import is_video
+from pipeline.errors import UserError
+from pipeline.params import DataParams
+
+COLUMNS = {"youtube_id", "time_start", "time_end"}
+DEPTH = 2  # folders above a table: the published archives keep them in annotations/, or k600/annotations/
+
+UNKNOWN = "in no table"
+SECOND = "a second file of the same clip"
+SEVERAL_CLIPS = "named by an id that has several clips"
+SEVERAL_SPLITS = "in the tables of several splits, and in the folder of none"
+
+
+def reads(path: str, data: DataParams) -> bool:
+    """CSV files, at most DEPTH folders deep; those with other columns do not matter."""
+    return path.lower().endswith(".csv") and path.count("/") <= DEPTH
+
+
+def index(listing: pd.DataFrame, root: Path, data: DataParams) -> Index:
+    """Match files with the rows of the tables by their names, in whatever folder and container they are.
+
+    <id>_%06d_%06d.* is the clip of that id and these times, <id>.* the only one of that id. A folder named after a
+    split (train, videos_val, train_256) decides where a row of that name is in several; else folders mean nothing:
+    classes come from the tables, as they are written there.
+
+    Tables: any listed CSV with the columns youtube_id, time_start and time_end; label and split where they have them,
+    else no class and the split that the file is named after. A row without file is missing, a file without row (or a
+    second one of the same clip) unlisted.
+
+    Raises UserError where there is no table.
+    """
+    paths = listing["path"].tolist()
+    rows = _annotations([path for path in paths if reads(path, data)], root)
+    exact: list[tuple[str, list[str]]] = []
+    others = []
+    for path in filter(is_video, paths):
+        stem = _stem(path)
+        name = stem if stem in rows else clip_name(stem)
+        if name in rows:
+            exact.append((path, [name]))
+        else:
+            others.append((path, stem))
+    by_id: dict[str, list[str]] = {}
+    for name in rows if others else ():
+        by_id.setdefault(name.rsplit("_", 2)[0], []).append(name)
+    bare = [(path, by_id.get(stem, [])) for path, stem in others]
+
+    videos, unlisted = [], []
+    used: set[tuple[str, str]] = set()
+    for path, names in (*exact, *bare):  # exact names first: where both are there, a bare one is the second
+        found = _choose(path, names, rows)
+        if isinstance(found, str):
+            unlisted.append((path, found))
+        elif found in used:
+            unlisted.append((path, SECOND))
+        else:
+            used.add(found)
+            split, name = found
+            videos.append((path, split, rows[name][split]))
+    missing = [
+        (split, label, name)
+        for name, splits in rows.items()
+        for split, label in splits.items()
+        if (split, name) not in used
+    ]
+    return make_index(videos, missing, unlisted)
+
+
+def clip_name(stem: str) -> str | None:
+    """A file's name as <id>_%06d_%06d, however its times (seconds) are filled up; None for other names.
+
+    Read from the right: an id may begin with - and hold _, and the same id occurs at several times.
+    """
+    parts = stem.rsplit("_", 2)
+    if len(parts) != 3 or not parts[0] or not (parts[1].isdecimal() and parts[2].isdecimal()):
+        return None
+    return f"{parts[0]}_{int(parts[1]):06d}_{int(parts[2]):06d}"
+
+
+def _choose(path: str, names: list[str], rows: dict[str, dict[str, str]]) -> tuple[str, str] | str:
+    """The split and name of the clip of a file that may be one of `names`; or why there is none."""
+    choice = [(split, name) for name in names for split in rows[name]]
+    if len(choice) > 1:
+        named = _folder_split(path, (rows[name][split] for split, name in choice))
+        choice = [(split, name) for split, name in choice if split == named] if named else choice
+    if len(choice) == 1:
+        return choice[0]
+    if not names:
+        return UNKNOWN
+    return SEVERAL_SPLITS if len(names) == 1 else SEVERAL_CLIPS
+
+
+def _folder_split(path: str, labels: Iterable[str]) -> str | None:
+    """The split that the nearest folder is named after; the folder of a class, such as `val_d'isere`, names none."""
+    classes = {_normal(label) for label in labels}
+    folders = [name for name in path.split("/")[-2::-1] if _normal(name) not in classes]
+    return next((split for split in map(split_of, folders) if split), None)
+
+
+def _stem(path: str) -> str:
+    return path.rpartition("/")[2].rpartition(".")[0]
+
+
+def _normal(label: str) -> str:
+    """What is left of a label in every way to name its folder: torchvision, mmaction2 and the crawler differ."""
+    return re.sub("[^a-z0-9]+", "", label.lower())
+
+
+def _annotations(tables: list[str], root: Path) -> dict[str, dict[str, str]]:
+    """Class by name and split."""
+    rows: dict[str, dict[str, str]] = {}
+    found = False
+    for name in tables:
+        table = read_csv(root / name, COLUMNS)
+        if table is None:
+            continue
+        found = True
+        try:
+            starts, ends = (table[column].astype(float).astype(int) for column in ("time_start", "time_end"))
+        except ValueError as error:
+            raise UserError(f"{root / name}: time_start and time_end must be seconds: {error}") from error
+        stem = _stem(name)
+        named = split_of(stem) or stem
+        labels = table["label"] if "label" in table else [""] * len(table)
+        splits = [split.lower() for split in table["split"]] if "split" in table else [named] * len(table)
+        for label, youtube_id, start, end, split in zip(labels, table["youtube_id"], starts, ends, splits, strict=True):
+            split = SPLITS.get(split, split) or named
+            rows.setdefault(f"{youtube_id}_{start:06d}_{end:06d}", {}).setdefault(split, label)
+    if not found:
+        raise UserError(
+            f"{root}: data.layout is kinetics, but no CSV with the columns {', '.join(sorted(COLUMNS))} lies here; "
+            "data.layout=folder needs none"
+        )
+    return rows

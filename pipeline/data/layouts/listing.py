@@ -1,0 +1,49 @@
+"""The listing: which files a data set has. The decode stage depends on it instead of on terabytes of video."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from pipeline.data.layouts.datasets import reads
+from pipeline.data.layouts.walk import list_files, listing_bytes
+from pipeline.errors import UserError
+from pipeline.params import Params
+from pipeline.paths import Paths, write_atomic
+
+
+def data_root(params: Params, paths: Paths) -> Path:
+    """The folder of the videos: data.root, absolute or from the project's root."""
+    return paths.root / Path(params.data.root).expanduser()
+
+
+def list_root(params: Params, paths: Paths) -> pd.DataFrame:
+    """The files of data.root that decode depends on: videos and what the layout reads beside them.
+
+    The root may be the project's folder: what the pipeline makes there, the listing and the videos of samples
+    included, is no data. Columns and errors: see `walk.list_files`.
+    """
+    made = (paths.root / params.data.listing, paths.pyramid, paths.samples(1).parent, paths.artifact(1).parent)
+    return list_files(data_root(params, paths), reads(params.data), leave_out=(*made, paths.reports))
+
+
+def prepare_listing(params: Params, paths: Paths) -> bool:
+    """Write data.listing from data.root, for `hvg recipe` and `hvg index`. Returns whether it changed.
+
+    It is untouched where nothing changed, so that DVC sees no change either. Nothing happens for rendered shapes:
+    make-shapes writes their listing.
+    """
+    if params.rendered:
+        return False
+    out = paths.root / params.data.listing
+    content = listing_bytes(list_root(params, paths))
+    if out.is_file() and out.read_bytes() == content:
+        return False
+    write_atomic(out, content)
+    return True
+
+
+def read_listing(path: Path) -> pd.DataFrame:
+    """The table that `prepare_listing` wrote. Raises UserError where there is none."""
+    if not path.is_file():
+        raise UserError(f"data.listing: {path} does not exist; `hvg index` writes it")
+    return pd.read_csv(path, dtype={"path": str, "size": "int64", "mtime": "int64"}, keep_default_na=False)

@@ -1,0 +1,81 @@
+"""The second engine: the same frames through ffmpeg's own filters, from the binary that imageio-ffmpeg carries."""
+
+import re
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+
+import ffmpeg
+import imageio_ffmpeg
+import numpy as np
+from jaxtyping import UInt8
+
+from pipeline.data.video.source import FORMATS, MAX_PIXELS, Source, TooLate, VideoError
+
+
+def frames_at_ticks(
+    source: Source, *, frame_step: int, size: int, crop: str, frames: int, deadline: float
+) -> Iterator[UInt8[np.ndarray, "{size} {size} 3"]]:
+    """The frames shown at ticks 0, frame_step, …, at most `frames` of them; see `video.decode_video`.
+
+    deadline: in time.monotonic()'s seconds. Raises VideoError where ffmpeg yields none, TooLate where it is past.
+    """
+    stream = ffmpeg.input(
+        f"file:{source.path.absolute()}",
+        protocol_whitelist="file",
+        format_whitelist=FORMATS,
+        max_pixels=MAX_PIXELS,
+        threads=1,
+        loglevel="error",
+    )[str(source.stream)]
+    chosen = (
+        stream.filter("setpts", "PTS-STARTPTS")
+        .filter("fps", f"{source.rate.numerator}/{source.rate.denominator}", round="near")
+        # Not the output's frames:v: ffmpeg first fills all memory with copies of a frame that is shown for years.
+        .filter("trim", end_frame=(frames - 1) * frame_step + 1)
+        .filter("select", f"not(mod(n,{frame_step}))")
+    )
+    flags = "bilinear+accurate_rnd+full_chroma_int"
+    if crop == "none":
+        square = chosen.filter("scale", size, size, flags=flags)
+    else:
+        wide, high = f"max({size},round({size}*iw*sar/ih))", f"max({size},round({size}*ih/(iw*sar)))"
+        portrait = "lt(iw*sar,ih)"
+        square = chosen.filter(
+            "scale", f"if({portrait},{size},{wide})", f"if({portrait},{high},{size})", flags=flags
+        ).filter("crop", size, size, f"floor((iw-{size})/2)", f"floor((ih-{size})/2)", exact=1)
+    output = square.output("pipe:", format="rawvideo", pix_fmt="gbrp", fps_mode="passthrough")
+    command = output.compile(cmd=imageio_ffmpeg.get_ffmpeg_exe())
+    expired = threading.Event()
+    with (
+        tempfile.TemporaryFile() as complaints,
+        subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=complaints) as process,
+    ):
+
+        def expire() -> None:
+            expired.set()
+            process.kill()
+
+        watch = threading.Timer(deadline - time.monotonic(), expire)
+        watch.start()
+        count = 0
+        try:
+            assert process.stdout is not None
+            while len(image := process.stdout.read(size * size * 3)) == size * size * 3:
+                count += 1
+                yield np.frombuffer(image, np.uint8).reshape(3, size, size)[[2, 0, 1]].transpose(1, 2, 0)
+            process.wait()
+        finally:
+            watch.cancel()
+            process.kill()
+        if expired.is_set():
+            raise TooLate
+        if not count:
+            complaints.seek(0)
+            lines = complaints.read().decode(errors="replace").strip().splitlines() or ["ffmpeg says nothing"]
+            said = re.sub(r"^(\[.*? @ 0x\w+\] )+", "", lines[0])  # an address is another at every run
+            raise VideoError(f"truncated or damaged: no frame decodes ({said[:200]})")
+        if process.returncode < 0:
+            raise VideoError(f"ffmpeg crashed (exit code {process.returncode})")

@@ -1,0 +1,126 @@
+"""One video file to frames: chosen by timestamps, upright, with square pixels, scaled and cropped.
+
+Two engines behind `decode_video`: PyAV in this process (`pyav`, the default), and the ffmpeg binary
+(`ffmpeg`), the witness that the tests hold the first against.
+"""
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+from av.error import ExitError, FFmpegError
+from jaxtyping import UInt8
+
+from pipeline.data.video import ffmpeg, pyav
+from pipeline.data.video.source import Source, TooLate, Unreachable, VideoError, VideoFacts, examine
+
+Engine = Literal["pyav", "ffmpeg"]
+Crop = Literal["center", "none"]
+
+MAX_FRAMES = 2**20  # of a video's top view: nine hours at 30 a second
+HEAD = 256  # bytes that tell what a file is that is no video
+
+
+class Sink(Protocol):
+    """Where frames go."""
+
+    def put(self, frame: UInt8[np.ndarray, "H W 3"]) -> None:
+        """Take the next frame, which is valid during this call."""
+
+    def clear(self) -> None:
+        """Forget every frame so far: they come once more."""
+
+
+def decode_video(
+    path: Path,
+    sink: Sink,
+    *,
+    frame_step: int,
+    size: int,
+    crop: Crop,
+    max_frames: int | None,
+    engine: Engine,
+    timeout: float,
+) -> VideoFacts:
+    """Decode a video's top view: uint8 RGB frames [size, size, 3], at least one, one after another into `sink`.
+
+    A source is first brought to its own average constant rate: at tick k, k / rate seconds after its first frame, it
+    shows the last of its frames whose time rounds to k or less. Ticks 0, frame_step, 2 frame_step, … are kept, at
+    most max_frames of them. The short side is scaled to `size` (swscale's bilinear, whose filter widens when it
+    shrinks) and the square in the middle is cut out; crop "none" squeezes the whole frame instead.
+
+    timeout: seconds.
+
+    Damaged frames are left out and the rest is kept, as ffmpeg does. Raises VideoError with the reason where no frame
+    is left, and TooLate; what the sink holds then is of no use.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(HEAD)
+    except OSError as error:
+        raise Unreachable(f"cannot be opened: {str(error.strerror).lower()}") from error
+    if not head:
+        raise VideoError("0 bytes")
+    deadline = time.monotonic() + timeout
+    try:
+        source = _examine(path, head, deadline)
+        most = min(MAX_FRAMES, -(-source.ticks // frame_step))
+        frames = most + 1 if max_frames is None else min(max_frames, most + 1)
+        wanted = {"frame_step": frame_step, "size": size, "crop": crop, "frames": frames, "deadline": deadline}
+        if engine == "ffmpeg":
+            count = _pour(ffmpeg.frames_at_ticks(source, **wanted), sink)
+        else:
+            try:
+                count = _pour(pyav.frames_at_ticks(source, **wanted, skip=True), sink)
+            except pyav.NotAsSaid:
+                sink.clear()
+                count = _pour(pyav.frames_at_ticks(source, **wanted, skip=False), sink)
+    except ExitError as error:  # PyAV's word for a file system that does not answer
+        raise TooLate from error
+    except FFmpegError as error:
+        raise VideoError(f"damaged: {error.strerror}") from error
+    facts = source.facts
+    if not count:
+        says = "" if facts.seconds is None else f"the header says {facts.seconds:.1f} s, "
+        raise VideoError(f"truncated or damaged: {says}no frame decodes")
+    if count > MAX_FRAMES:
+        raise VideoError(f"more than {MAX_FRAMES} frames; decode.max_frames shortens it")
+    if count > most:
+        raise VideoError(f"damaged times: they would make more than {most} frames of the few that it has")
+    return facts if facts.seconds is not None else replace(facts, seconds=float(count * frame_step / source.rate))
+
+
+def _examine(path: Path, head: bytes, deadline: float) -> Source:
+    try:
+        return examine(path, deadline)
+    except ExitError:
+        raise
+    except FFmpegError as error:
+        # libav's words for what it does not know ("Invalid argument") tell people nothing.
+        said = "" if isinstance(error, (ValueError, EOFError)) else f" ({error.strerror})"
+        raise VideoError(f"not a readable video: {_kind(head)}{said}") from error
+
+
+def _kind(head: bytes) -> str:
+    """What a file seems to be that does not open, by its first bytes."""
+    text = " ".join(head.decode(errors="ignore").split())
+    if text.startswith("version https://git-lfs"):
+        return "a Git LFS pointer in its place; `git lfs pull` fetches it"
+    if text and text.isprintable():
+        return f"text that begins {text[:40]!r}"
+    if len(head) < 64:
+        return f"it ends behind byte {len(head)}"
+    if head[4:8] == b"ftyp":
+        return "an MP4 file whose index (moov) is missing or damaged, perhaps cut off"
+    return "of no known format, or damaged at its beginning"
+
+
+def _pour(frames: Iterator[np.ndarray], sink: Sink) -> int:
+    count = 0
+    for frame in frames:
+        sink.put(frame)
+        count += 1
+    return count

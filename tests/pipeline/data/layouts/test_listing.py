@@ -1,0 +1,142 @@
+import os
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from pipeline.data.layouts.datasets import reads
+from pipeline.data.layouts.listing import list_root, prepare_listing, read_listing
+from pipeline.data.layouts.walk import list_files
+from pipeline.errors import UserError
+from pipeline.params import DataParams, Params, parse_params
+from pipeline.paths import Paths
+from pipeline.progress import COLUMNS
+
+RECIPE = Path(__file__).parents[4] / "recipes" / "shapes.yaml"
+
+
+def no_tables(path: str) -> bool:
+    return False
+
+
+def params(root: str, listing: str, layout: str = "folder") -> Params:
+    raw = YAML(typ="safe").load(RECIPE)
+    raw["shapes"] = {}
+    raw["data"] |= {"root": root, "listing": listing, "layout": layout}
+    return parse_params(raw)
+
+
+def touch(root: Path, *names: str) -> None:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(name.encode())
+        os.utime(root / name, ns=(5, 5))
+
+
+def test_videos_anywhere_and_what_is_asked_for(tmp_path):
+    touch(
+        tmp_path, "b/x.MP4", "a.webm", "train.csv", "b/notes.csv", "b/._x.mp4", ".hidden/y.mp4", "readme.txt", "é b.mov"
+    )
+    listing = list_files(tmp_path, lambda path: path == "train.csv")
+    assert listing["path"].tolist() == ["a.webm", "b/x.MP4", "train.csv", "é b.mov"]
+    assert listing["size"].tolist() == [6, 7, 9, 8]
+    assert listing["mtime"].tolist() == [5, 5, 5, 5]
+
+
+def test_links_are_followed_but_not_in_circles(tmp_path):
+    touch(tmp_path, "root/a/x.mp4", "elsewhere/y.mp4")
+    (tmp_path / "root/a/back").symlink_to(tmp_path / "root")
+    (tmp_path / "root/disk").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "root/gone.mp4").symlink_to(tmp_path / "nowhere")
+    assert list_files(tmp_path / "root", no_tables)["path"].tolist() == ["a/x.mp4", "disk/y.mp4"]
+
+
+def test_mistakes_name_the_parameter(tmp_path):
+    with pytest.raises(UserError, match=r"data\.root: .* is no folder; set it with `hvg recipe"):
+        list_files(tmp_path / "none", no_tables)
+    touch(tmp_path, "train.csv")
+    with pytest.raises(UserError, match="no video under"):
+        list_files(tmp_path, no_tables)
+    with pytest.raises(UserError, match="`hvg index` writes it"):
+        read_listing(tmp_path / "listing.csv")
+
+
+def test_a_listing_is_written_only_when_it_changes(tmp_path):
+    touch(tmp_path, "a.mp4")
+    chosen, out = params(".", "listing.csv", "table"), tmp_path / "listing.csv"
+    assert prepare_listing(chosen, Paths(tmp_path))
+    before = out.stat().st_mtime_ns, out.read_bytes()
+    assert not prepare_listing(chosen, Paths(tmp_path))  # nor does it list itself
+    assert (out.stat().st_mtime_ns, out.read_bytes()) == before
+    touch(tmp_path, "b.mp4")
+    assert prepare_listing(chosen, Paths(tmp_path))
+    assert read_listing(out)["path"].tolist() == ["a.mp4", "b.mp4"]
+
+
+def test_names_survive(tmp_path):
+    odd = ["-a,b.mp4", 'c"d.mp4', "e\nf.mp4", "NA.mp4"]
+    touch(tmp_path / "v", *odd)
+    prepare_listing(params("v", "listing.csv"), Paths(tmp_path))
+    assert sorted(read_listing(tmp_path / "listing.csv")["path"]) == sorted(odd)
+
+
+@pytest.mark.parametrize(
+    ("layout", "attribute", "expected"),
+    [
+        ("folder", None, []),
+        ("table", None, ["a.csv", "b.Parquet"]),
+        ("kinetics", None, ["a.csv", "k600/annotations/train.csv", "lists/c.csv"]),
+        ("bdd100k", None, ["bdd100k/info/lists/val.txt", "lists/test.txt"]),
+        ("bdd100k", "scene", ["bdd100k/info/lists/val.txt", "bdd100k/labels/100k/train/x.json", "lists/test.txt"]),
+    ],
+)
+def test_every_layout_lists_what_it_reads(tmp_path, layout, attribute, expected):
+    touch(tmp_path, "x.mp4", "a.csv", "b.Parquet", "lists/c.csv", "lists/d.parquet", "lists/test.txt", "notes.txt")
+    touch(tmp_path, "k600/annotations/train.csv", "k600/a/b/deep.csv", "bdd100k/info/lists/val.txt", "a/b/c/d/val.txt")
+    touch(tmp_path, "bdd100k/labels/100k/train/x.json")
+    data = DataParams(layout=layout, root="", listing="", classes=None, attribute=attribute)
+    assert list_files(tmp_path, reads(data))["path"].tolist() == sorted([*expected, "x.mp4"])
+
+
+def test_what_the_pipeline_makes_is_no_data(tmp_path):
+    touch(tmp_path, "mine/a.mp4", "data/b.mp4", "train.csv", "data/listing.csv", "data/pyramid/missing.csv")
+    touch(tmp_path, "reports/media/sample.mp4", "artifacts/level-1/history.csv", "data/samples/level-1/x.mp4")
+    chosen = params(".", "data/listing.csv", "kinetics")
+    assert list_root(chosen, Paths(tmp_path))["path"].tolist() == ["data/b.mp4", "mine/a.mp4", "train.csv"]
+
+
+def test_it_counts_what_it_walks_through(tmp_path, capsys, monkeypatch):
+    monkeypatch.delenv(COLUMNS, raising=False)
+    touch(tmp_path, "a.mp4", "b.jpg", "c/d.mp4")
+    list_files(tmp_path, no_tables)
+    assert capsys.readouterr().err.startswith("list: 3 files")
+
+
+def test_a_name_that_no_table_can_hold_is_named(tmp_path):
+    (tmp_path / os.fsdecode(b"\xff.mp4")).write_bytes(b"x")
+    with pytest.raises(UserError, match=r"'\\udcff\.mp4' is not UTF-8"):
+        list_files(tmp_path, no_tables)
+
+
+def test_the_listing_of_the_recipe(tmp_path):
+    raw = YAML(typ="safe").load(RECIPE)
+    assert not prepare_listing(parse_params(raw), Paths(tmp_path))  # make-shapes writes it
+    raw["shapes"] = {}
+    raw["data"] |= {"root": "videos", "listing": "lists/mine.csv"}
+    touch(tmp_path / "videos", "a.mp4")
+    assert prepare_listing(parse_params(raw), Paths(tmp_path))
+    assert (tmp_path / "lists/mine.csv").read_text() == "path,size,mtime\na.mp4,5,5\n"
+
+
+def test_a_folder_that_cannot_be_read_is_left_out(tmp_path, monkeypatch, caplog):
+    touch(tmp_path / "v", "a.mp4", "lost+found/b.mp4")
+    scandir = os.scandir
+
+    def refuse(folder):
+        if Path(folder).name == "lost+found":
+            raise PermissionError(13, "Permission denied")
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert list_files(tmp_path / "v", no_tables)["path"].tolist() == ["a.mp4"]
+    assert "'lost+found/' is left out: Permission denied" in caplog.text

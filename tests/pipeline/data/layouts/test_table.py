@@ -1,0 +1,112 @@
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from pipeline.data.layouts.datasets import index_videos, reads
+from pipeline.data.layouts.index import Index
+from pipeline.data.layouts.walk import list_files
+from pipeline.errors import UserError
+from tests.pipeline.data.layouts.layouts import counts, of, reasons, split_by_path, touch
+
+
+def found_in(root: Path) -> Index:
+    data = of("table")
+    return index_videos(data, list_files(root, reads(data)), root)
+
+
+def test_paths_labels_and_splits(tmp_path):
+    touch(tmp_path, "a/1.mp4", "a/2.webm", "b/3.mov", "4.mkv", "stray.mp4", "notes.bin")
+    (tmp_path / "videos.csv").write_text(
+        "split,path,label,more\n"
+        "train,a/1.mp4,dancing (jazz),x\n"
+        "Validation,./a//2.webm,NA,x\n"
+        "test,b/3.mov,,x\n"
+        "train,a/1.mp4,dancing (jazz),again\n"
+        "train,4.mkv,007,x\n"
+        "val,gone.mp4,massaging person's head,x\n"
+        "train,notes.bin,odd,x\n"
+    )
+    (tmp_path / "other.csv").write_text("name,size\nx,1\n")
+    pd.DataFrame({"path": ["stray.mp4"], "size": [1], "mtime": [1]}).to_csv(tmp_path / "listing.csv", index=False)
+    found = found_in(tmp_path)
+    assert found.videos.to_numpy().tolist() == [
+        ["4.mkv", "train", "007"],
+        ["a/1.mp4", "train", "dancing (jazz)"],
+        ["a/2.webm", "val", "NA"],
+        ["b/3.mov", "test", ""],
+    ]
+    assert found.missing.to_numpy().tolist() == [["val", "massaging person's head", "gone.mp4"]]
+    assert reasons(found) == {"stray.mp4": "in no table", "notes.bin": "in a table, but named like no video"}
+
+
+def test_parquet_of_any_column_types(tmp_path):
+    touch(tmp_path, "1.mp4", "2.mp4", "3.mp4")
+    table = pd.DataFrame({"path": ["1.mp4", "2.mp4", "3.mp4"], "more": [[1], [2], []]})
+    table["label"] = pd.array([3, None, 12], "Int64")
+    table["split"] = pd.Categorical(["train", "val", "train"])
+    table.to_parquet(tmp_path / "videos.parquet")
+    pd.DataFrame({"other": [1]}).to_parquet(tmp_path / "more.parquet")
+    assert found_in(tmp_path).videos.to_numpy().tolist() == [
+        ["1.mp4", "train", "3"],
+        ["2.mp4", "val", ""],
+        ["3.mp4", "train", "12"],
+    ]
+
+
+def test_without_a_split_the_tables_name_says_it(tmp_path):
+    touch(tmp_path, "1.mp4", "2.mp4", "3.mp4")
+    (tmp_path / "my_train.csv").write_text("path,label\n1.mp4,a\n")
+    (tmp_path / "my_val.csv").write_text("path,label,split\n2.mp4,a,\n3.mp4,a,test\n")
+    assert split_by_path(found_in(tmp_path)) == {"1.mp4": "train", "2.mp4": "val", "3.mp4": "test"}
+
+
+def test_without_any_split_a_tenth_is_val(tmp_path):
+    names = [f"x/{number}.mp4" for number in range(300)]
+    touch(tmp_path, *names[:200])
+    (tmp_path / "videos.csv").write_text("path\n" + "\n".join(names))
+    found = found_in(tmp_path)
+    assert 10 < counts(found.videos, "split")["val"] < 35
+    assert 3 < counts(found.missing, "split")["val"] < 20
+    assert set(found.missing["split"]) == {"train", "val"}
+    as_folder = index_videos(of("folder"), list_files(tmp_path, reads(of("folder"))), tmp_path)
+    assert split_by_path(found) == split_by_path(as_folder)
+
+
+def test_without_any_split_folders_may_say_it(tmp_path):
+    touch(tmp_path, "train/1.mp4", "val/2.mp4", "loose.mp4")
+    (tmp_path / "videos.csv").write_text("path,label\ntrain/1.mp4,a\nval/2.mp4,a\nloose.mp4,a\n")
+    found = found_in(tmp_path)
+    assert split_by_path(found) == {"train/1.mp4": "train", "val/2.mp4": "val"}
+    assert reasons(found) == {"loose.mp4": "beside the folders train, val and test"}
+
+
+@pytest.mark.parametrize("path", ["/a.mp4", "../a.mp4", "x/../../a.mp4", "", ".", '""'])
+def test_paths_outside_the_root_are_named_by_row(tmp_path, path):
+    touch(tmp_path, "a.mp4")
+    (tmp_path / "videos.csv").write_text(f"path,label\na.mp4,x\n{path},y\n")
+    with pytest.raises(UserError, match=r"videos\.csv: row 2: .* must be the path of a file in"):
+        found_in(tmp_path)
+
+
+@pytest.mark.parametrize(("first", "second"), [("train,a", "val,a"), ("train,a", "train,b")])
+def test_rows_that_contradict_each_other_are_named(tmp_path, first, second):
+    touch(tmp_path, "1.mp4")
+    (tmp_path / "videos.csv").write_text(f"path,split,label\n1.mp4,{first}\n./1.mp4,{second}\n")
+    with pytest.raises(UserError, match=r"row 2: './1\.mp4' has another label or split in an earlier row"):
+        found_in(tmp_path)
+
+
+def test_no_table_and_broken_ones(tmp_path):
+    touch(tmp_path, "1.mp4", "deep/videos.csv")
+    with pytest.raises(UserError, match="no CSV or Parquet file with a column path"):
+        found_in(tmp_path)
+    (tmp_path / "b.csv").write_bytes(b"path\n\xff.mp4\n")
+    with pytest.raises(UserError, match=r"b\.csv: no readable CSV"):
+        found_in(tmp_path)
+    (tmp_path / "a.parquet").write_bytes(b"PAR1 no")
+    with pytest.raises(UserError, match=r"a\.parquet: no readable Parquet file"):
+        found_in(tmp_path)
+    pd.DataFrame({"path": [["1.mp4"]]}).to_parquet(tmp_path / "a.parquet")
+    with pytest.raises(UserError, match=r"a\.parquet: no readable Parquet file"):
+        found_in(tmp_path)
