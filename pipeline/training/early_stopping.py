@@ -4,15 +4,11 @@ PAPER: which metric, measured how and how often is not said; here a Frechet dist
 """
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from jaxtyping import UInt8
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
 from torch import Tensor
 
 from models.generator import Generator
@@ -24,12 +20,12 @@ from pipeline.errors import UserError
 from pipeline.metrics.features import FeatureNetwork, extract, load_i3d, random_i3d
 from pipeline.metrics.frechet import Moments, frechet_distance
 from pipeline.params import EarlyStopping, Params
-from pipeline.paths import Paths, origin, write_atomic
+from pipeline.paths import Paths, origin
 from pipeline.training.batches import Batches, to_bytes
 from pipeline.training.distributed import Workers
 
 SPLIT = "val"  # its clips measure, so that what was trained on does not
-_FILE = "best.safetensors"
+CHUNK = 4  # clips from one question whether to stop to the next
 
 
 @runtime_checkable
@@ -46,49 +42,42 @@ class Measure(Protocol):
         ...
 
 
-@dataclass
-class Progress:
-    """The best measurement so far: plain values for a checkpoint."""
-
-    best: float | None = None
-    iteration: int = 0  # whose generator it is
-    worse: int = 0  # measurements since then
-
-
 class EarlyStopper:
-    """Keeps the best generator of a run in its folder, and says when there was no better one for too long."""
+    """The best measurement of a run and the generator it was of, and whether there was no better one for too long.
 
-    def __init__(self, params: EarlyStopping, folder: Path, kept: dict[str, float | int | None] | None) -> None:
-        self.every, self._patience, self._file = params.every, params.patience, folder / _FILE
-        self.progress = Progress(**kept) if kept else Progress()  # pyright: ignore[reportArgumentType]
+    Both are part of a checkpoint, so that a run that goes on never publishes another generator than it says.
+    """
 
-    @property
-    def state(self) -> dict[str, float | int | None]:
-        return asdict(self.progress)
+    def __init__(self, params: EarlyStopping) -> None:
+        self.every, self._patience = params.every, params.patience
+        self.best: float | None = None
+        self.iteration = 0  # of the best
+        self._worse = 0  # measurements since then
+        self._weights: dict[str, Tensor] = {}  # on the CPU
 
     @property
     def over(self) -> bool:
-        return self.progress.worse >= self._patience
+        return self._worse >= self._patience
 
-    def note(self, value: float, iteration: int, generator: Generator, workers: Workers) -> None:
+    def note(self, value: float, iteration: int, generator: Generator) -> None:
         """Take a measurement; the generator is kept where it is the best. PAPER: equal is not better."""
-        if self.progress.best is not None and value >= self.progress.best:
-            self.progress.worse += 1
+        if self.best is not None and value >= self.best:
+            self._worse += 1
             return
-        self.progress = Progress(value, iteration)
-        if workers.rank == 0:
-            tensors = {name: tensor.cpu().contiguous() for name, tensor in generator.state_dict().items()}
-            write_atomic(self._file, save(tensors, {"iteration": str(iteration)}))
+        self.best, self.iteration, self._worse = value, iteration, 0
+        self._weights = {name: tensor.cpu().clone() for name, tensor in generator.state_dict().items()}
 
-    def restore(self, generator: Generator, workers: Workers) -> None:
-        """Give a generator the best one's weights. Raises UserError where their file is lost or damaged."""
-        workers.wait()  # for rank 0, which writes it
-        try:
-            generator.load_state_dict(load_file(self._file))
-        except (OSError, SafetensorError) as error:
-            raise UserError(
-                f"{self._file}: the best generator cannot be read ({error}); delete {self._file.parent} and train again"
-            ) from error
+    def restore(self, generator: Generator) -> None:
+        """Give a generator the best one's weights."""
+        generator.load_state_dict(self._weights)
+
+    def state_dict(self) -> dict[str, Any]:
+        kept = {"best": self.best, "iteration": self.iteration, "worse": self._worse}
+        return {**kept, "weights": self._weights}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.best, self.iteration, self._worse = state["best"], state["iteration"], state["worse"]
+        self._weights = state["weights"]
 
 
 class WindowDistance:
@@ -139,13 +128,15 @@ class WindowDistance:
         features = torch.zeros(self._videos, FEATURES, device=self._workers.device)
         mine = self._workers.positions(self._batch)
         for number, first in enumerate(range(0, self._videos, self._batch)):
-            if stop():
-                return None
             begin = first + mine.start
             wanted = clips(number, mine)[: max(self._videos - begin, 0)]
-            for found in extract(self._network, wanted) if len(wanted) else ():
-                features[begin : begin + len(found.pooled)] = found.pooled.to(features)
-                begin += len(found.pooled)
+            for chunk in range(0, len(mine), CHUNK):  # as many on every worker, which are asked all together
+                if stop():
+                    return None
+                some = wanted[chunk : chunk + CHUNK]
+                for found in extract(self._network, some) if len(some) else ():
+                    features[begin : begin + len(found.pooled)] = found.pooled.to(features)
+                    begin += len(found.pooled)
         moments = Moments(FEATURES)
         moments.update(self._workers.sum(features).cpu())
         return moments

@@ -87,12 +87,13 @@ class _Training:
         self.parts = {name: getattr(networks, name) for name in names}
         if self.average is not None:
             self.parts["average"] = self.average.generator
+        self.stopper = EarlyStopper(params.early_stopping) if params.early_stopping else None
+        if self.stopper is not None:
+            self.parts["early_stopping"] = self.stopper
         restored = checkpoint.load(folder, self.parts, workers)
-        self.step, extra = restored if restored else (0, {"history": [], "sums": {}, "early_stopping": None})
+        self.step, extra = restored if restored else (0, {"history": [], "sums": {}})
         self.history: History = extra["history"]
         self.means = Means(extra["sums"])
-        stopping, known = params.early_stopping, extra["early_stopping"]
-        self.stopper = EarlyStopper(stopping, folder, known) if stopping else None
         self.pictures = Pictures(batches, params.batch, workers, folder / "pictures") if params.samples_every else None
 
     def run(self, terminated: Callable[[], bool]) -> None:
@@ -131,8 +132,8 @@ class _Training:
         """What is published: the generator as it is now, or the best one."""
         if self.stopper is None:
             return Trained(generator=self.shown, iteration=self.step, history=self.history)
-        self.stopper.restore(self.shown, self.workers)
-        best = self.stopper.progress
+        best = self.stopper
+        best.restore(self.shown)
         log.info("level %d: the generator of iteration %d is the best, at %s", self.level, best.iteration, best.best)
         return Trained(generator=self.shown, iteration=best.iteration, history=self.history)
 
@@ -164,7 +165,7 @@ class _Training:
             if value is None:
                 self._stop()
             else:
-                self.stopper.note(value, self.step, self.shown, self.workers)
+                self.stopper.note(value, self.step, self.shown)
                 if not self.history or self.history[-1]["step"] != self.step:
                     self.history.append({"step": self.step})
                 self.history[-1][self.measure.name] = value
@@ -180,7 +181,6 @@ class _Training:
 
     def _save(self) -> None:
         kept = {"history": self.history, "sums": self.means.shared(self.workers)}
-        kept["early_stopping"] = self.stopper.state if self.stopper is not None else None
         if self.workers.rank == 0:
             checkpoint.save(self.folder, self.step, self.parts, kept)
 

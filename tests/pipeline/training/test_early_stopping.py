@@ -95,12 +95,19 @@ def test_term_while_it_measures_saves_the_iteration_and_the_measurement_is_made_
     assert (trained.iteration, told.values) == (2, [])
 
 
-def test_a_lost_best_generator_is_said(tmp_path):
-    def lose(numbers, step):
-        (tmp_path / "best.safetensors").unlink(missing_ok=True)
+def test_the_best_generator_is_the_one_that_the_checkpoint_speaks_of(tmp_path):
+    told = Told(3.0, 2.0)
 
-    with pytest.raises(UserError, match=r"best\.safetensors: the best generator cannot be read .* train again"):
-        train(networks(1), batches(1), STOPPING, ALONE, tmp_path, lose, None, Told(1.0, 2.0, 3.0))
+    def kill_at_4(numbers, step):
+        if step == 4 and "told" in numbers:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):  # after iteration 4 was found to be better
+        train(networks(1), batches(1), STOPPING, ALONE, tmp_path, kill_at_4, None, told)
+    other = Told(4.0, 4.0)  # as on a GPU, where the same iteration is never quite the same again
+    resumed = train(networks(1), batches(1), STOPPING, ALONE, tmp_path, measure=other)
+    assert resumed.iteration == 2
+    assert equal(resumed.generator.state_dict(), told.seen[0])
 
 
 def distance(level, videos=6, batch=4, frames=12):
