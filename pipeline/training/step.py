@@ -10,6 +10,7 @@ from dataclasses import fields, replace
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -145,7 +146,21 @@ def _synced(network: Any, workers: Workers) -> nn.Module:
     names = ("forward_sync_buffers", "broadcast_buffers")
     known = inspect.signature(DistributedDataParallel.__init__).parameters
     options: Any = {next(name for name in names if name in known): False}
-    return DistributedDataParallel(network, **options)
+    synced = DistributedDataParallel(network, **options)
+    if workers.device.type == "cpu":
+        synced.register_comm_hook(workers.count, _mean_by_rank)
+    return synced
+
+
+def _mean_by_rank(workers: int, bucket: Any) -> torch.futures.Future[Tensor]:
+    """The mean of the workers' gradients, each value summed in the order of ranks.
+
+    Gloo's own sum begins with another rank for every part of a buffer, and DDP arranges its buffers anew after the
+    first backward pass: of three workers or more, an interrupted run would end with other bytes.
+    """
+    parts = [torch.empty_like(bucket.buffer()) for _ in range(workers)]
+    sent: Any = dist.all_gather(parts, bucket.buffer(), async_op=True)
+    return sent.get_future().then(lambda _: torch.stack(parts).sum(dim=0) / workers)
 
 
 def _unsynced(network: nn.Module) -> AbstractContextManager[object]:
