@@ -1,10 +1,17 @@
 """Where everything lies, relative to the project's root; and how a finished folder gets its name."""
 
+import contextlib
+import logging
 import os
 import shutil
 import uuid
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from pipeline.errors import UserError
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -36,14 +43,48 @@ class Paths:
     def artifact(self, level: int) -> Path:
         return self.root / "artifacts" / f"level-{level}"
 
-    def work(self, stage: str, inputs: str) -> Path:
-        """The folder in which a stage works until it publishes: it outlives a kill, and other inputs have another.
+    def work(self, stage: str, inputs: str, out: Path) -> Path:
+        """The folder in which a stage works until it publishes `out`: it outlives a kill, other inputs have another.
 
         It lies in the origin checkout: the copy that an experiment of DVC's runs in may be gone when it goes on.
+        Raises UserError where it is on another disk than `out`, to which it is renamed in the end.
         """
         folder = Paths(origin(self.root)).state / "work" / f"{stage}-{inputs[:16]}"
         folder.mkdir(parents=True, exist_ok=True)
+        there = next(parent for parent in out.absolute().parents if parent.exists())
+        if folder.stat().st_dev != there.stat().st_dev:
+            raise UserError(
+                f"{there} and {folder.parent} are on two file systems, and what is finished is renamed from one to the"
+                f" other: put both on one, for instance by making {folder.parents[1]} a link to a folder beside {there}"
+            )
         return folder
+
+
+@contextlib.contextmanager
+def alone(work: Path, rank: int = 0) -> Iterator[None]:
+    """Wait until no other job is in this block with the same work folder: two experiments may come to the same work.
+
+    The one that waited finds what the first has done. Of a job's workers it is the first that waits; the others meet it
+    later.
+    """
+    if rank:
+        yield
+        return
+    from filelock import FileLock, Timeout  # where stages work alone: reading a path takes no library
+
+    file = work.parents[1] / "locks" / f"{work.name}.lock"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(file)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        log.info("another run is at the same work, %s: waiting for it", work)
+        lock.acquire()
+    try:
+        work.mkdir(parents=True, exist_ok=True)  # the one before may have cleared it away
+        yield
+    finally:
+        lock.release()
 
 
 def origin(root: Path) -> Path:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pipeline.data.store.reader import ViewReader
 from pipeline.data.windows import windows_of_videos
 from pipeline.params import fingerprint, load_params
-from pipeline.paths import Paths, publish
+from pipeline.paths import Paths, alone, publish
 from pipeline.stage import run_stage
 from pipeline.training import artifact
 from pipeline.training.checkpoint import code_hash
@@ -35,23 +35,23 @@ def main(argv: Sequence[str] | None = None) -> None:
         folder = paths.artifact(level)
         generators = {s: artifact.read(folder, s, sigma_of(s, params.sigma)).to(us.device) for s in SPLITS}
         digests = [data.digest, below["samples"].digest if below else None, artifact.digest(folder)]
-        work = paths.work(
-            f"generate-level-{level}", fingerprint(chosen, params.sigma, params.seed, digests, code_hash())
-        )
-        generate(
-            generators,
-            store=work / "samples",
-            params=chosen,
-            sigma=params.sigma,
-            seed=params.seed,
-            labels=data.labels[trained_on],
-            classes=data.classes,
-            conditions=below,
-            workers=us,
-        )
-        if us.rank == 0:
-            publish(work / "samples", paths.samples(level))
-            shutil.rmtree(work)
+        inputs = fingerprint(chosen, params.sigma, params.seed, digests, code_hash())
+        work = paths.work(f"generate-level-{level}", inputs, paths.samples(level))
+        with alone(work, us.rank):
+            generate(
+                generators,
+                store=work / "samples",
+                params=chosen,
+                sigma=params.sigma,
+                seed=params.seed,
+                labels=data.labels[trained_on],
+                classes=data.classes,
+                conditions=below,
+                workers=us,
+            )
+            if us.rank == 0:
+                publish(work / "samples", paths.samples(level))
+                shutil.rmtree(work)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pipeline import tracking
 from pipeline.data.store.reader import ViewReader
 from pipeline.params import fingerprint, load_params
-from pipeline.paths import Paths, publish
+from pipeline.paths import Paths, alone, publish
 from pipeline.stage import run_stage
 from pipeline.training import artifact
 from pipeline.training.batches import Batches
@@ -53,9 +53,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         distance = window_distance(batches, params, paths, us) if t.early_stopping else None
         made_from = inputs_of(batches, params, distance)
         inputs = fingerprint(made_from)
-        work = paths.work(f"train-level-{level}", inputs)
+        work = paths.work(f"train-level-{level}", inputs, paths.artifact(level))
         tracked = tracking.run(params, f"train level {level}", inputs=inputs) if us.rank == 0 else None
-        with tracked or contextlib.nullcontext() as run:
+        with alone(work, us.rank), tracked or contextlib.nullcontext() as run:
             if us.rank == 0:
                 record(work, made_from)
             shown = (run.log, functools.partial(run.keep, folder="pictures")) if run else (None, None)

@@ -29,7 +29,7 @@ from pipeline.data.video import ffmpeg, frames, pyav, source
 from pipeline.errors import UserError
 from pipeline.nodes import ALONE, Nodes
 from pipeline.params import Params, fingerprint
-from pipeline.paths import Paths, publish, write_atomic
+from pipeline.paths import Paths, alone, publish, write_atomic
 from pipeline.progress import progress
 
 log = logging.getLogger(__name__)
@@ -52,20 +52,26 @@ def decode(params: Params, paths: Paths, workers: int, us: Nodes = ALONE) -> Non
     classes = label_names(index, params.data.classes)
     _check_files(index, listing, root)
 
-    work = paths.work("decode", _inputs(params, index, listing))
+    work = paths.work("decode", _inputs(params, index, listing), paths.pyramid)
     settings = Settings.of(params, root, work, len(index.videos))
     shards = _shards(index, settings)
-    if us.rank == 0:
-        settings.writer()  # makes the arrays, which the others open
-    us.wait()
-    decode_shards(shards[us.rank :: us.count], settings, workers)
-    if us.count > 1:
-        log.info("node %d of %d has decoded its part", us.rank, us.count)
-    us.wait()
-    if us.rank:
-        return
+    with alone(work, us.rank):
+        if us.rank == 0:
+            settings.writer()  # makes the arrays, which the others open
+        us.wait()
+        decode_shards(shards[us.rank :: us.count], settings, workers)
+        if us.count > 1:
+            log.info("node %d of %d has decoded its part", us.rank, us.count)
+        us.wait()
+        if us.rank == 0:
+            _finish(params, paths, index, classes, settings, shards)
 
-    writer = settings.writer()
+
+def _finish(
+    params: Params, paths: Paths, index: Index, classes: tuple[str, ...], settings: Settings, shards: list[Shard]
+) -> None:
+    """Bring together what all nodes decoded, and publish it."""
+    work, writer = settings.work, settings.writer()
     facts = [fact for shard in shards for fact in json.loads(facts_file(work, shard.first_row).read_text())]
     table = index.videos.assign(row=range(len(index.videos))).merge(pd.DataFrame(facts), on="row", validate="1:1")
     numbers = {name: number for number, name in enumerate(classes)}

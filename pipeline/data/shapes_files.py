@@ -19,7 +19,7 @@ import pandas as pd
 from pipeline.data.layouts.walk import list_files, listing_bytes
 from pipeline.data.shapes import CLASSES, render
 from pipeline.params import ShapesParams, fingerprint
-from pipeline.paths import Paths, publish, write_atomic
+from pipeline.paths import Paths, alone, publish, write_atomic
 from pipeline.progress import progress
 from pipeline.tether import die_with_parent
 
@@ -48,7 +48,15 @@ def make_shapes(params: ShapesParams, key: str, seed: int, paths: Paths, workers
 
     key: the set's name in params.shapes, and part of its randomness: two sets share no video.
     """
-    work = paths.work("make-shapes", fingerprint(params, key, seed))
+    out = paths.root / "data" / key
+    work = paths.work("make-shapes", fingerprint(params, key, seed), out)
+    with alone(work):
+        _render(work, params, key, seed, workers)
+        publish(work, out)
+    return out
+
+
+def _render(work: Path, params: ShapesParams, key: str, seed: int, workers: int) -> None:
     shutil.rmtree(work)
     tasks = [*_tasks("train", params.train, params, key, seed), *_tasks("val", params.val, params, key, seed)]
     for folder in {(work / task.path).parent for task in tasks}:
@@ -65,9 +73,6 @@ def make_shapes(params: ShapesParams, key: str, seed: int, paths: Paths, workers
     for split in ("train", "val"):
         _write(work / f"{split}.csv", _annotations(tasks, split))
     write_atomic(work / "listing.csv", listing_bytes(list_files(work, lambda path: path.endswith(".csv"))))
-    out = paths.root / "data" / key
-    publish(work, out)
-    return out
 
 
 def _tasks(split: str, videos: int, params: ShapesParams, key: str, seed: int) -> Iterator[Task]:

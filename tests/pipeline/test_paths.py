@@ -1,4 +1,10 @@
-from pipeline.paths import Paths, origin, publish, write_atomic
+import threading
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import UserError
+from pipeline.paths import Paths, alone, origin, publish, write_atomic
 
 
 def test_publish_replaces_a_folder_whole(tmp_path):
@@ -35,9 +41,12 @@ def test_write_atomic_leaves_no_trace(tmp_path):
 
 def test_work_is_named_by_its_inputs(tmp_path):
     paths = Paths(tmp_path)
-    first, second = paths.work("train-level-1", "a" * 64), paths.work("train-level-1", "b" * 64)
+    first, second = (
+        paths.work("train-level-1", "a" * 64, tmp_path / "out"),
+        paths.work("train-level-1", "b" * 64, tmp_path / "out"),
+    )
     assert first != second
-    assert first == paths.work("train-level-1", "a" * 64)
+    assert first == paths.work("train-level-1", "a" * 64, tmp_path / "out")
     assert first.is_dir()
 
 
@@ -46,5 +55,33 @@ def test_experiments_belong_to_their_checkout(tmp_path):
     copy.mkdir(parents=True)
     assert origin(copy) == tmp_path.resolve()
     assert origin(tmp_path) == tmp_path
-    assert Paths(copy).work("train-level-1", "a" * 64).is_relative_to(tmp_path / ".hvg")
+    assert Paths(copy).work("train-level-1", "a" * 64, tmp_path / "out").is_relative_to(tmp_path / ".hvg")
     assert Paths(copy).samples(1).is_relative_to(copy)
+
+
+@pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="no second file system here")  # noqa: S108
+def test_results_on_another_file_system_are_refused_before_they_are_made(tmp_path):
+    if Path("/dev/shm").stat().st_dev == tmp_path.stat().st_dev:  # noqa: S108
+        pytest.skip("no second file system here")
+    with pytest.raises(UserError, match="on two file systems"):
+        Paths(tmp_path).work("decode", "a" * 64, Path("/dev/shm/data/pyramid"))  # noqa: S108
+
+
+def test_the_same_work_is_done_by_one_after_the_other(tmp_path):
+    work, order = Paths(tmp_path).work("decode", "a" * 64, tmp_path / "out"), []
+    began = threading.Event()
+
+    def second():
+        began.set()
+        with alone(work):
+            order.append(("second", work.is_dir()))
+
+    thread = threading.Thread(target=second)
+    with alone(work):
+        thread.start()
+        began.wait()
+        with alone(work, rank=1):  # another worker of this job does not wait
+            order.append("first")
+        work.rmdir()
+    thread.join(60)
+    assert order == ["first", ("second", True)]
