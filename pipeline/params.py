@@ -236,13 +236,14 @@ def parse_params(raw: Any, path: Path = Path("params.yaml")) -> Params:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         key = ".".join(str(part) for part in first["loc"])
-        raise UserError(f"{path}: {key}: {_explain(first)}") from error
+        raise UserError(f"{path}: {key}: {explain(first)}") from error
     for key, problem in _impossible(params):
         raise UserError(f"{path}: {key}: {problem}")
     return params
 
 
-def _explain(error: Any) -> str:
+def explain(error: Any) -> str:
+    """What is wrong with a value, from an error of pydantic's."""
     match error["type"]:
         case "unexpected_keyword_argument":
             return "no such parameter"
