@@ -5,21 +5,18 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Int64
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from jinja2.filters import do_filesizeformat
 
 from pipeline.data.layouts.index import Index
 from pipeline.data.page.histogram import Histogram, of_ranges, of_values
+from pipeline.data.page.html import TEMPLATE, environment
 from pipeline.data.store.size import StoreSize
 from pipeline.data.windows import windows_of_videos
 from pipeline.params import Params
-
-_TEMPLATE = Path(__file__).parent / "template"
 
 KINDS = 20  # of reasons that are shown; the rest is counted
 EXAMPLES = 3  # of paths a kind
@@ -149,13 +146,9 @@ def summarise(table: pd.DataFrame, index: Index, params: Params, size: StoreSize
 
 def render(summary: Summary) -> str:
     """The summary as one HTML file, the same every time, that needs no other file but the tables that it links."""
-    environment = Environment(
-        loader=FileSystemLoader(_TEMPLATE), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True, keep_trailing_newline=True,
-    )  # fmt: skip
-    environment.filters["grouped"] = lambda number: f"{number:,}"
-    environment.filters["duration"] = duration
-    return environment.get_template("summary.html").render(summary=summary)
+    made = environment(TEMPLATE)
+    made.filters["duration"] = duration
+    return made.get_template("summary.html").render(summary=summary)
 
 
 def log_table(summary: Summary) -> list[str]:
