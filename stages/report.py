@@ -28,7 +28,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError("--workers: report runs in one process; leave it out")
     paths = Paths()
     params = load_params(paths.params)
-    runs = _runs(params, paths)
+    try:
+        runs = _runs(params, paths)
+    except tracking.Away as away:
+        log.warning("the page names no runs: %s", away)
+        runs = []
     page = build(params, paths, runs)
     if runs:  # the reproduction's first
         tracking.keep(runs[0]["id"], page.parent / MEDIA / "grid-samples.mp4", paths)

@@ -54,7 +54,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         made_from = inputs_of(batches, params, distance)
         inputs = fingerprint(made_from)
         work = paths.work(f"train-level-{level}", inputs, paths.artifact(level))
-        tracked = tracking.run(params, f"train level {level}", inputs=inputs) if us.rank == 0 else None
+        name = f"train level {level}"
+        tracked = tracking.run(params, name, inputs=inputs, machine=True) if us.rank == 0 else None
         with alone(work, us.rank), tracked or contextlib.nullcontext() as run:
             if us.rank == 0:
                 record(work, made_from)

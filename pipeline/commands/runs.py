@@ -13,7 +13,8 @@ PATHS = Paths()
 @click.option("--json", "as_json", is_flag=True, help="All of it, for programs.")
 def runs(as_json: bool) -> None:
     """What was run, newest last: status, the parameters that differ, and the last metrics, side by side."""
-    from pipeline.tracking import find_runs, runs_table
+    from pipeline.runs.table import runs_table
+    from pipeline.tracking import find_runs
 
     found = find_runs(PATHS)
     if as_json:

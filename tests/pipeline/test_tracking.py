@@ -13,6 +13,7 @@ from mlflow.tracking import MlflowClient
 from pipeline import tracking
 from pipeline.params import load_params
 from pipeline.paths import Paths
+from pipeline.runs.table import runs_table
 
 ROOT = Path(__file__).parents[2]
 PARAMS = load_params(ROOT / "recipes" / "shapes.yaml")
@@ -98,7 +99,7 @@ def test_a_killed_run_is_continued_and_a_finished_one_is_not(paths):
 
 
 def test_the_table_shows_what_differs(paths):
-    table = tracking.runs_table(tracking.find_runs(paths))
+    table = runs_table(tracking.find_runs(paths))
     lines = {line.split("  ")[0]: line.split()[1:] for line in table.splitlines()}
     assert lines["seed"] == ["0", "1"]
     assert "levels.1.training.batch" not in table
@@ -111,7 +112,7 @@ def test_every_child_shows_its_own_numbers():
     found = [tracking.Found(id="p", name="reproduction", parent=None, metrics={}, **common)]
     for name, loss in (("train level 1", 1.5), ("train level 2", 2.5)):
         found.append(tracking.Found(id=name, name=name, parent="p", metrics={"loss": loss}, **common))
-    assert [line.split() for line in tracking.runs_table(found).splitlines()[-4:]] == [
+    assert [line.split() for line in runs_table(found).splitlines()[-4:]] == [
         ["train", "level", "1", "FINISHED"],
         ["loss", "1.5"],
         ["train", "level", "2", "FINISHED"],
