@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pipeline.media.encode import encode
+from pipeline.media.gif import write_gif
 from pipeline.media.grid import GREY, enlarge, fitting, spread, strip, tile, write_png
 from pipeline.media.mp4 import write_mp4
 
@@ -80,3 +82,25 @@ def test_png(tmp_path):
     write_png(tmp_path / "p.png", picture, enlarged=2)
     with Image.open(tmp_path / "p.png") as image:
         assert np.array_equal(np.asarray(image)[::2, ::2], picture)
+
+
+def test_a_gif_keeps_few_colours_exactly_and_loops(tmp_path):
+    frames = colours(4, 6, 10)
+    for name in ("a.gif", "b.gif"):
+        write_gif(tmp_path / name, frames, fps=12.5)
+    assert (tmp_path / "a.gif").read_bytes() == (tmp_path / "b.gif").read_bytes()
+    with Image.open(tmp_path / "a.gif") as image:
+        assert image.info["loop"] == 0 and image.info["duration"] == 80
+        shown = []
+        for number in range(image.n_frames):
+            image.seek(number)
+            shown.append(np.asarray(image.convert("RGB")))
+    assert np.array_equal(np.stack(shown), frames)
+
+
+def test_a_file_that_is_no_video_appears_nowhere(tmp_path):
+    with pytest.raises(ValueError, match=r"a\.gif takes uint8 frames"):
+        write_gif(tmp_path / "a.gif", np.zeros((0, 4, 4, 3), np.uint8), fps=5)
+    with pytest.raises(RuntimeError, match="ffmpeg failed"):
+        encode(tmp_path / "a.mp4", colours(1, 4, 4), 5, lambda source, file: source.output(file, vcodec="none such"))
+    assert not list(tmp_path.iterdir())
