@@ -12,7 +12,7 @@ import re
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from pipeline.runs.journal import Journal, abandoned
 from pipeline.runs.store import Away, Found, Store
 from pipeline.runs.system import system_metrics
 
-__all__ = ["Away", "Found", "Run", "fetch", "find_runs", "keep", "run", "send_waiting", "store_uri"]
+__all__ = ["Away", "Found", "Run", "fetch", "files", "find_runs", "keep", "run", "send_waiting", "store_uri"]
 
 log = logging.getLogger(__name__)
 
@@ -160,14 +160,24 @@ def find_runs(paths: Paths | None = None, name: str | None = None) -> list[Found
         return store.runs(name)
 
 
-def fetch(run_id: str, folder: str, into: Path, paths: Paths | None = None) -> list[Path]:
-    """Copies, in `into`, of the files that a run keeps in a folder of its artifacts: "" for those in none.
+def files(run_id: str, paths: Paths | None = None) -> list[str]:
+    """The files that a run keeps, by their paths among its artifacts, sorted: pictures/iteration-00000100.png.
 
     Raises Away where the store does not answer.
     """
     store = Store(paths or Paths())
     with _answering(store):
-        return store.files(run_id, folder, into)
+        return list(store.files(run_id))
+
+
+def fetch(run_id: str, files: Sequence[str], into: Path, paths: Paths | None = None) -> list[Path]:
+    """Copies of some of these files, in the folder `into`.
+
+    Raises Away where the store does not answer.
+    """
+    store = Store(paths or Paths())
+    with _answering(store):
+        return [store.fetch(run_id, file, into) for file in files]
 
 
 def store_uri(paths: Paths | None = None) -> str:

@@ -221,11 +221,18 @@ class Store:
         found = self._search(experiment.experiment_id, {"hvg.name": name} if name else {})
         return sorted(map(_found, found), key=lambda run: (run.start, run.parent is not None))
 
-    def files(self, run_id: str, folder: str, into: Path) -> list[Path]:
-        """Copies of a run's files of a folder, "" for those at its top, in `into`."""
+    def files(self, run_id: str, folder: str = "") -> Iterator[str]:
+        """The files that a run keeps, by their paths among its artifacts, sorted."""
+        for one in sorted(self.client.list_artifacts(run_id, folder or None), key=lambda one: one.path):
+            if one.is_dir:
+                yield from self.files(run_id, one.path)
+            else:
+                yield one.path
+
+    def fetch(self, run_id: str, file: str, into: Path) -> Path:
+        """A copy of one of these files, under `into`."""
         into.mkdir(parents=True, exist_ok=True)
-        listed = [one.path for one in self.client.list_artifacts(run_id, folder or None) if not one.is_dir]
-        return [Path(self.client.download_artifacts(run_id, path, str(into))) for path in listed]
+        return Path(self.client.download_artifacts(run_id, file, str(into)))
 
     def _search(self, experiment: str, tags: Mapping[str, str]) -> Iterator[Any]:
         """Runs that have all of these tags, newest first."""

@@ -1,30 +1,144 @@
-"""Runs as a terminal shows them."""
+"""Runs as a terminal shows them: chosen, sorted, side by side, or one in full."""
 
+import difflib
+from collections.abc import Sequence
+
+from pipeline.errors import UserError
 from pipeline.runs.store import Found
 
+REPRODUCTION = "reproduction"
+_VALUE = 24  # characters of a value that are shown
+_HEADS = ("name", "run", "started", "status", "experiment", "git")
 
-def runs_table(found: list[Found], last: int = 8) -> str:
-    """The last reproductions side by side: the parameters that differ, then what each child measured last."""
-    parents = [run for run in found if run.parent is None][-last:]
-    rows: list[tuple[str, list[str]]] = [
-        ("run", [run.id[:8] for run in parents]),
-        ("started", [f"{run.start.astimezone():%Y-%m-%d %H:%M}" for run in parents]),
-        ("git", [run.tags.get("mlflow.source.git.commit", "")[:8] for run in parents]),
+
+def choose(
+    found: Sequence[Found],
+    *,
+    name: str | None = None,
+    level: int | None = None,
+    status: str | None = None,
+    sort: str | None = None,
+    last: int | None = None,
+) -> list[Found]:
+    """Reproductions, oldest first; or, by a word of their names or by level, the runs within them.
+
+    `last` keeps the newest, `sort` then puts the least value of a metric first, and runs without it last: a
+    reproduction has those of its levels and of its evaluation. Raises UserError for a metric that none of them has.
+    """
+    inner = name is not None or level is not None
+    chosen = [run for run in found if inner or run.parent is None]
+    chosen = [run for run in chosen if name is None or name in run.name]
+    chosen = [run for run in chosen if level is None or run.tags.get("hvg.level") == str(level)]
+    chosen = [run for run in chosen if status is None or run.status.lower() == status.lower()]
+    chosen = chosen[-last:] if last is not None else chosen
+    if sort is None:
+        return chosen
+    measured = {run.id: _measured(run, found) for run in chosen}
+    known = sorted({key for metrics in measured.values() for key in metrics})
+    if chosen and sort not in known:
+        near = difflib.get_close_matches(sort, known, n=3, cutoff=0.4) or known[:5]
+        raise UserError(f"--sort {sort}: none of these runs measured it; they have {', '.join(near) or 'no metrics'}")
+    return sorted(chosen, key=lambda run: (sort not in measured[run.id], measured[run.id].get(sort, 0.0)))
+
+
+def _measured(run: Found, found: Sequence[Found]) -> dict[str, float]:
+    """A run's metrics and those of the runs within it."""
+    metrics = {key: value for child in _within(run, found) for key, value in child.metrics.items()}
+    return metrics | run.metrics
+
+
+def _within(run: Found, found: Sequence[Found]) -> list[Found]:
+    """The runs within a reproduction, of each name the newest."""
+    return list({child.name: child for child in found if child.parent == run.id}.values())
+
+
+def side_by_side(chosen: Sequence[Found], found: Sequence[Found], width: int | None = None) -> str:
+    """A column a run: the parameters that differ, then what it and each run within it measured last.
+
+    Of more runs than fit into `width` characters the last ones are shown, and their number is told.
+    """
+    within = [{child.name: child for child in _within(run, found)} for run in chosen]
+    heads = [_head(run) for run in chosen]
+    rows = [(key, [head[key] for head in heads]) for key in _HEADS]
+    rows = [
+        (key, values) for key, values in rows if any(values) and not (key == "name" and set(values) == {REPRODUCTION})
     ]
-    for key in dict.fromkeys(key for run in parents for key in run.params):
-        values = [run.params.get(key, "") for run in parents]
+    for key in dict.fromkeys(key for run in chosen for key in run.params):
+        values = [run.params.get(key, "") for run in chosen]
         if len(set(values)) > 1:
             rows.append((key, values))
-    children = [[run for run in found if run.parent == parent.id] for parent in parents]
-    for name in dict.fromkeys(run.name for group in children for run in group):
-        latest = [next((run for run in reversed(group) if run.name == name), None) for group in children]
-        rows.append((name, [run.status if run else "" for run in latest]))
-        for key in sorted({key for run in latest if run for key in run.metrics}):
-            measured = [f"{run.metrics[key]:.5g}" if run and key in run.metrics else "" for run in latest]
-            rows.append((f"  {key}", measured))
-    first = max(len(name) for name, _ in rows)
-    widths = [max(len(values[column]) for _, values in rows) for column in range(len(parents))]
-    return "\n".join(
-        f"{name:{first}}  {'  '.join(f'{v:>{w}}' for v, w in zip(values, widths, strict=True))}".rstrip()
-        for name, values in rows
-    )
+    rows += _metrics(list(chosen), "")
+    for name in dict.fromkeys(name for children in within for name in children):
+        same = [children.get(name) for children in within]
+        rows.append((name, [run.status.lower() if run else "" for run in same]))
+        rows += _metrics(same, "  ")
+    rows = [(key, [_short(value) for value in values]) for key, values in rows]
+    first = max(len(key) for key, _ in rows)
+    widths = [max(len(values[column]) for _, values in rows) for column in range(len(chosen))]
+    left_out = 0
+    while width is not None and len(widths) - left_out > 1 and first + sum(w + 2 for w in widths[left_out:]) > width:
+        left_out += 1
+    lines = [
+        f"{key:{first}}{''.join(f'  {v:>{w}}' for v, w in zip(values[left_out:], widths[left_out:], strict=True))}"
+        for key, values in rows
+        if any(values[left_out:])
+    ]
+    told = [f"{left_out} more do not fit; --last, --json and a wider window show others"] if left_out else []
+    return "\n".join(line.rstrip() for line in [*lines, *told])
+
+
+def _metrics(runs: Sequence[Found | None], before: str) -> list[tuple[str, list[str]]]:
+    keys = sorted({key for run in runs if run for key in run.metrics})
+    return [
+        (f"{before}{key}", [f"{run.metrics[key]:.5g}" if run and key in run.metrics else "" for run in runs])
+        for key in keys
+    ]
+
+
+def _head(run: Found) -> dict[str, str]:
+    git = run.tags.get("mlflow.source.git.commit", "")[:8]
+    edited = "+" if run.tags.get("hvg.edited") == "true" else ""
+    return {
+        "name": run.name,
+        "run": run.id[:8],
+        "started": f"{run.start.astimezone():%Y-%m-%d %H:%M}",
+        "status": run.status.lower(),
+        "experiment": run.tags.get("hvg.experiment", ""),
+        "git": f"{git}{edited}",
+    }
+
+
+def _short(value: str) -> str:
+    return value if len(value) <= _VALUE else f"{value[: _VALUE - 1]}…"
+
+
+def one(found: Sequence[Found], start: str) -> Found:
+    """The run whose id begins so. Raises UserError where there is none, or more than one."""
+    same = [run for run in found if run.id.startswith(start)]
+    if len(same) != 1 or not start:
+        told = f"{len(same)} runs begin so; give more of the id" if same else "no such run; `hvg runs` names them"
+        raise UserError(f"{start!r}: {told}")
+    return same[0]
+
+
+def reproduction_of(run: Found, found: Sequence[Found]) -> tuple[Found, list[Found]]:
+    """The reproduction that a run is or belongs to, and the runs within it, oldest first."""
+    parent = run if run.parent is None else next((other for other in found if other.id == run.parent), run)
+    return parent, [child for child in found if child.parent == parent.id]
+
+
+def in_full(runs: Sequence[tuple[Found, Sequence[str]]]) -> str:
+    """Runs one below the other, with all their parameters and metrics and the names of the files they keep."""
+    lines: list[str] = []
+    for run, files in runs:
+        head = _head(run)
+        lines += [*([""] if lines else []), head["name"]]
+        lines += [f"  {key:10} {value}" for key, value in ({**head, "run": run.id}).items() if value and key != "name"]
+        metrics = {key: f"{value:.5g}" for key, value in sorted(run.metrics.items())}
+        for title, values in (("parameters", run.params), ("metrics", metrics)):
+            if values:
+                first = max(map(len, values))
+                lines += [f"  {title}", *(f"    {key:{first}}  {value}" for key, value in values.items())]
+        if files:
+            lines += ["  files", *(f"    {file}" for file in files)]
+    return "\n".join(lines)

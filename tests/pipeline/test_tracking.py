@@ -4,7 +4,6 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,6 @@ from mlflow.tracking import MlflowClient
 from pipeline import tracking
 from pipeline.params import load_params
 from pipeline.paths import Paths
-from pipeline.runs.table import runs_table
 
 ROOT = Path(__file__).parents[2]
 PARAMS = load_params(ROOT / "recipes" / "shapes.yaml")
@@ -96,25 +94,3 @@ def test_a_killed_run_is_continued_and_a_finished_one_is_not(paths):
     with tracking.run(changed, "train level 2", inputs="d", paths=paths) as again:
         pass
     assert again.id != killed.id
-
-
-def test_the_table_shows_what_differs(paths):
-    table = runs_table(tracking.find_runs(paths))
-    lines = {line.split("  ")[0]: line.split()[1:] for line in table.splitlines()}
-    assert lines["seed"] == ["0", "1"]
-    assert "levels.1.training.batch" not in table
-    assert "random_i3d_fvd" in table
-
-
-def test_every_child_shows_its_own_numbers():
-    start = datetime(2026, 1, 1, tzinfo=UTC)
-    common = {"status": "FINISHED", "start": start, "params": {}, "tags": {}}
-    found = [tracking.Found(id="p", name="reproduction", parent=None, metrics={}, **common)]
-    for name, loss in (("train level 1", 1.5), ("train level 2", 2.5)):
-        found.append(tracking.Found(id=name, name=name, parent="p", metrics={"loss": loss}, **common))
-    assert [line.split() for line in runs_table(found).splitlines()[-4:]] == [
-        ["train", "level", "1", "FINISHED"],
-        ["loss", "1.5"],
-        ["train", "level", "2", "FINISHED"],
-        ["loss", "2.5"],
-    ]

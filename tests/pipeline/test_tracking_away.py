@@ -101,9 +101,9 @@ def test_a_server_that_stops_and_starts_gets_every_number(paths, tmp_path, monke
         assert child.params == {"generator.channels": "16"}
         history = client.get_metric_history(child.id, "loss")
         assert sorted((metric.step, metric.value) for metric in history) == [(0, 4.0), (1, 3.0), (2, 2.0)]
-        assert [file.read_bytes() for file in tracking.fetch(child.id, "pictures", tmp_path / "got", paths)] == [
-            b"first"
-        ]
+        assert [
+            file.read_bytes() for file in tracking.fetch(child.id, tracking.files(child.id, paths), tmp_path, paths)
+        ] == [b"first"]
     assert list((paths.state / "tracking").iterdir()) == []
 
 

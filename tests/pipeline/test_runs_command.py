@@ -1,0 +1,59 @@
+"""`hvg runs` on a real store."""
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from pipeline import tracking
+from pipeline.commands import runs
+from pipeline.params import load_params
+from pipeline.paths import Paths
+
+PARAMS = load_params(Path(__file__).parents[2] / "recipes" / "shapes.yaml")
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    paths = Paths(tmp_path_factory.mktemp("project"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        patch.setattr(runs, "PATHS", paths)
+        (paths.root / "picture.png").write_bytes(b"x")
+        for level in (1, 2):
+            with tracking.run(PARAMS, f"train level {level}", inputs=str(level), paths=paths) as run:
+                run.log({"loss": 1.0 * level})
+                run.keep(paths.root / "picture.png", "pictures")
+        yield paths
+
+
+def hvg(*args):
+    return CliRunner().invoke(runs.runs, list(args), catch_exceptions=False)
+
+
+def test_a_run_is_opened_down_to_its_files(project):
+    parent, first, second = json.loads(hvg("--json").output)
+    shown = hvg(parent["id"][:12]).output
+    assert shown == hvg(second["id"]).output
+    assert [line for line in shown.splitlines() if not line.startswith(" ") and line] == [
+        "reproduction",
+        "train level 1",
+        "train level 2",
+    ]
+    assert shown.count("    pictures/picture.png") == 2
+    assert f"    seed {PARAMS.seed}".split() in [line.split() for line in shown.splitlines()]
+    opened = json.loads(hvg(first["id"], "--json").output)
+    assert [run["files"] for run in opened] == [[], ["pictures/picture.png"], ["pictures/picture.png"]]
+
+
+def test_runs_are_filtered(project):
+    assert [run["name"] for run in json.loads(hvg("--level", "2", "--json").output)] == ["train level 2"]
+    assert "train level 1" in hvg("--name", "train", "--status", "finished").output
+    assert hvg("--status", "killed").output == "no such runs\n"
+
+
+def test_a_terminal_is_not_overrun(project, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    assert max(map(len, hvg("--name", "train").output.splitlines())) <= 70  # the line that tells what is left out
+    assert "1 more do not fit" in hvg("--name", "train").output
