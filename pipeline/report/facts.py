@@ -6,12 +6,16 @@ import subprocess
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
 
+import numpy as np
 import pandas as pd
 import torch
 
 from pipeline.params import Params
+from pipeline.paths import origin
 
+DATABASE = "mlflow.db"
 SHOWN = 100  # rows of a list of files; the rest is counted
 PACKAGES = ("torch", "zarr", "numcodecs", "av", "ffmpeg-python", "imageio-ffmpeg", "pandas", "dvc", "prefect", "mlflow")
 
@@ -31,23 +35,52 @@ class Listed:
 class Decoded:
     """What became of the listed videos."""
 
-    splits: list[tuple[str, int, int, str]]  # split, videos, frames of the top view, seconds
+    splits: list[tuple[str, int, int, int]]  # split, videos, frames of the top view, seconds
     lists: list[Listed]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackedRun:
+    """A run of MLflow's. link: its page in MLflow; empty where no server shows it."""
+
+    name: str
+    status: str
+    started: str
+    id: str
+    link: str
 
 
 def decoded(pyramid: Path) -> Decoded:
     """The counts of a pyramid and the videos that are not in it."""
     videos = pd.read_parquet(pyramid / "videos.parquet")
     splits = [
-        (str(split), len(rows), int(rows["n_frames"].to_numpy().sum()), f"{rows['seconds'].to_numpy().sum():.0f}")
+        (str(split), len(rows), int(rows["n_frames"].to_numpy().sum()), round(float(np.nansum(rows["seconds"]))))
         for split, rows in videos.groupby("split", sort=True)
     ]
     lists = [
         _listed(pyramid / "failed.csv", "Could not be decoded", "left out, with the reason"),
+        _listed(pyramid / "short.csv", "Too short", "left out, with their length"),
         _listed(pyramid / "missing.csv", "Missing", "annotated, but no such file"),
         _listed(pyramid / "unlisted.csv", "Not listed", "video files that belong to no split, with the reason"),
     ]
     return Decoded(splits, lists)
+
+
+def run_link(store: str, run_id: str) -> str:
+    """The page of a run on a tracking server, without the credentials of the server's URL; empty for other stores."""
+    url = urlsplit(store)
+    if url.scheme not in ("http", "https") or not url.hostname:
+        return ""
+    return urlunsplit((url.scheme, url.netloc.rpartition("@")[2], url.path.rstrip("/") + "/", "", f"/runs/{run_id}"))
+
+
+def opened_by(store: str, root: Path) -> str:
+    """The command that shows the runs of the checkout's own database; empty for every other store.
+
+    It is relative to the checkout: its place on this machine is nothing for a page that is shown around.
+    """
+    own = store == f"sqlite:///{origin(root).resolve() / DATABASE}"
+    return f"mlflow ui --backend-store-uri sqlite:///{DATABASE}" if own else ""
 
 
 def _listed(path: Path, title: str, note: str) -> Listed:

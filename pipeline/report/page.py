@@ -1,17 +1,21 @@
 """The page: everything it shows as plain values, and its template."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+import pandas as pd
 from markupsafe import Markup
 
-from pipeline.report.facts import Decoded
+from pipeline.data.page.html import environment
+from pipeline.params import Params
+from pipeline.report import paper
+from pipeline.report.facts import Decoded, TrackedRun
 from pipeline.report.showcase import Showcase
 
-_TEMPLATE = Path(__file__).parent / "template"
+TEMPLATE = Path(__file__).parent / "template"
 
 # Better, unit, and what it says, by the name of the metric or its beginning.
 _METRICS = {
@@ -21,19 +25,43 @@ _METRICS = {
     "inception_score": ("higher", "", "inception score under an I3D trained on Kinetics-400"),
     "random_i3d_frechet_logits": ("lower", "", "Frechet distance of the logits of a random I3D; no FVD"),
     "random_i3d_frechet_pooled": ("lower", "", "Frechet distance of the pooled features of a random I3D; no FID"),
+    "probe_accuracy_real": ("", "", "share of held-out real clips whose class a linear probe of I3D features tells"),
+    "probe_accuracy_generated": ("higher", "", "… of samples: whether they show their class; at best as real clips"),
+    "motion_real": ("", "grey levels", "mean difference of successive frames, real clips"),
+    "motion_generated": ("", "grey levels", "… samples; less than real is too still, more too restless"),
     "grounding_psnr_level_": ("higher", "dB", "how closely a level's samples, scaled down, keep to their condition"),
 }
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A row of the table."""
+    """A row of a table. paper: numbers of the paper measured alike, one a row of Measurement.paper, or nothing."""
 
     name: str
     value: str
     unit: str
     better: str  # higher, lower or nothing
     meaning: str
+    paper: list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """The numbers of clips of one length. paper: the rows of the paper that stand beside them."""
+
+    title: str
+    paper: list[paper.Row]
+    metrics: list[Metric]
+    protocol: dict[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassTable:
+    """Numbers by class, as texts; paper: names of the columns that are the paper's."""
+
+    columns: list[str]
+    paper: list[str]
+    rows: list[list[str]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,36 +72,85 @@ class Page:
     classes: int
     sigma: float  # of the noise behind the samples shown
     show: Showcase
-    metrics: list[Metric]
-    protocol: dict[str, str]
-    curves: dict[str, list[Markup]]  # by level
+    measured: list[Measurement]  # the whole videos, then windows
+    by_class: ClassTable | None
+    counts: list[Markup]  # by number of videos
     spectra: list[Markup]
+    motion: list[Markup]
+    curves: dict[str, list[Markup]]  # by level
     decoded: Decoded
     environment: dict[str, str]
-    runs: list[dict[str, str]]  # of MLflow, alike in their keys
+    runs: list[TrackedRun]
+    opened_by: str  # the command that shows the runs; empty where they have links
     params: str  # the text of params.yaml
 
 
 def render(page: Page) -> str:
     """The page as one HTML file, whose only other files are the media beside it."""
-    environment = Environment(
-        loader=FileSystemLoader(_TEMPLATE), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True, keep_trailing_newline=True,
-    )  # fmt: skip
-    return environment.get_template("page.html").render(page=page, random=_any_random(page.metrics))
+    made = environment(TEMPLATE, (TEMPLATE / "page.js").read_text())
+    return made.get_template("page.html").render(page=page, random=_any_random(page.measured))
 
 
-def metric_rows(metrics: dict[str, float]) -> list[Metric]:
-    """The metrics in their order, each with what it means."""
+def measurements(params: Params, classes: int, evaluation: Mapping[str, Any]) -> list[Measurement]:
+    """What metrics.json holds: of whole videos and, where there are any, of windows with what differs in protocol."""
+    whole = _measurement("Whole videos", params, classes, evaluation["metrics"], evaluation["protocol"])
+    if "windows" not in evaluation:
+        return [whole]
+    part = _measurement("Windows", params, classes, evaluation["windows"], evaluation["windows_protocol"])
+    differs = {key: value for key, value in part.protocol.items() if whole.protocol.get(key) != value}
+    return [whole, Measurement(title=part.title, paper=part.paper, metrics=part.metrics, protocol=differs)]
+
+
+def _measurement(
+    title: str, params: Params, classes: int, metrics: Mapping[str, float], protocol: Mapping[str, Any]
+) -> Measurement:
+    rows = paper.rows_beside(params, classes, protocol, set(metrics))
+    return Measurement(
+        title=f"{title}: {protocol['frames']} frames",
+        paper=rows,
+        metrics=metric_rows(metrics, rows),
+        protocol=protocol_rows(protocol),
+    )
+
+
+def metric_rows(metrics: Mapping[str, float], beside: list[paper.Row]) -> list[Metric]:
+    """The metrics in their order, each with what it means and the paper's numbers."""
     rows = []
     for name, value in metrics.items():
-        key = next((key for key in _METRICS if name.startswith(key)), None)
-        better, unit, meaning = _METRICS[key] if key is not None else ("", "", "")
-        rows.append(Metric(name, f"{value:.4g}", unit, better, meaning))
+        theirs = [f"{row.numbers[name]:.2f}" if name in row.numbers else "" for row in beside]
+        better, unit, meaning = explained(name)
+        rows.append(Metric(name, f"{value:.4g}", unit, better, meaning, theirs))
     return rows
 
 
-def protocol_rows(protocol: dict[str, Any]) -> dict[str, str]:
+def explained(name: str) -> tuple[str, str, str]:
+    """Which direction is better (higher, lower or nothing), the unit and the meaning of a metric."""
+    key = next((key for key in _METRICS if name.startswith(key)), None)
+    return _METRICS[key] if key is not None else ("", "", "")
+
+
+def class_table(params: Params, classes: int, by_class: pd.DataFrame, protocol: Mapping[str, Any]) -> ClassTable | None:
+    """Numbers by class, the closest by the last of the Frechet distances first; None without classes."""
+    if by_class.empty:
+        return None
+    distances = [name for name in by_class.columns if name.startswith(("fvd", "fid", "random_i3d"))]
+    table = by_class.sort_values(distances[-1:])
+    theirs = [
+        paper.class_numbers(
+            params, classes, protocol, str(row["class"]), {side: int(row[side]) for side in ("real", "generated")}
+        )
+        for row in table.to_dict("records")
+    ]
+    columns = [str(name) for name in table.columns]
+    extra = [name for name in columns if any(name in numbers for numbers in theirs)]
+    rows = [
+        [*(_plain(value) for value in row), *(_plain(numbers.get(name, "")) for name in extra)]
+        for row, numbers in zip(table.itertuples(index=False), theirs, strict=True)
+    ]
+    return ClassTable(columns=columns, paper=[f"{name}, {paper.CLASS_TABLE}" for name in extra], rows=rows)
+
+
+def protocol_rows(protocol: Mapping[str, Any]) -> dict[str, str]:
     """A protocol in words; metrics.json has the whole digests."""
     return {key.replace("_", " "): _plain(value) for key, value in protocol.items()}
 
@@ -83,9 +160,9 @@ def _plain(value: Any) -> str:
         return "none"
     if isinstance(value, list):
         return ", ".join(map(str, value))
-    text = str(value)
+    text = f"{value:.4g}" if isinstance(value, float) and not value.is_integer() else str(value)
     return f"{text[:16]}…" if re.fullmatch("[0-9a-f]{64}", text) else text
 
 
-def _any_random(metrics: list[Metric]) -> bool:
-    return any(metric.name.startswith("random_i3d") for metric in metrics)
+def _any_random(measured: list[Measurement]) -> bool:
+    return any(metric.name.startswith("random_i3d") for part in measured for metric in part.metrics)

@@ -1,4 +1,4 @@
-"""Training curves and power spectra as inline SVG that takes its colours and type from the page."""
+"""Curves, spectra, motion and error bars as inline SVG that takes its colours and type from the page."""
 
 import io
 import re
@@ -104,6 +104,44 @@ def spectra(psd: pd.DataFrame) -> list[Markup]:
             axes.grid(True, which="major")
 
         plots.append(_plot(f"frame {frame}", draw, legend=True))
+    return plots
+
+
+def motion(table: pd.DataFrame) -> list[Markup]:
+    """One plot of the mean difference of successive frames at each time step and its deviation over videos."""
+    if table.empty:
+        return []
+    columns = {name: table[name].to_numpy() for name in table.columns}
+
+    def draw(axes: Any) -> None:
+        for color, side in zip(_SERIES, ("real", "generated"), strict=False):
+            mean, deviation = columns[f"{side}_mean"], columns[f"{side}_deviation"]
+            axes.plot(columns["step"], mean, color=color, linewidth=1.4, label=side)
+            below = (mean - deviation).clip(min=0)
+            axes.fill_between(columns["step"], below, mean + deviation, color=color, alpha=0.22, linewidth=0)
+        axes.set(xlabel="from frame", ylabel="grey levels")
+        axes.set_ylim(bottom=0)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+
+    return [_plot("motion", draw, legend=True)]
+
+
+def by_count(table: pd.DataFrame) -> list[Markup]:
+    """A plot for each metric: its mean over resamples of n videos, and error bars from `low` to `high`."""
+    plots = []
+    for metric in dict.fromkeys(table["metric"] if len(table) else ()):
+        rows = table[table["metric"] == metric]
+        columns = {name: np.asarray(rows[name]) for name in ("n", "mean", "low", "high")}
+
+        def draw(axes: Any, columns: dict[str, Any] = columns) -> None:
+            n, mean = columns["n"], columns["mean"]
+            bars = np.stack([mean - columns["low"], columns["high"] - mean]).clip(min=0)
+            axes.errorbar(n, mean, yerr=bars, color=_SERIES[0], linewidth=1.3, marker="o", markersize=3, capsize=2.5)
+            axes.set_xscale("log")
+            axes.set_xticks(n, [f"{int(count):,}" for count in n])
+            axes.set_xlabel("videos")
+
+        plots.append(_plot(str(metric), draw, legend=False))
     return plots
 
 

@@ -9,7 +9,8 @@ import pandas as pd
 from jaxtyping import UInt8
 
 from pipeline.data.store.reader import ViewReader
-from pipeline.media.grid import enlarge, fitting, spread, strip, tile, write_png
+from pipeline.media.gif import write_gif
+from pipeline.media.grid import GAP, enlarge, fitting, spread, tile, write_png
 from pipeline.media.mp4 import write_mp4
 from pipeline.params import Params
 from pipeline.paths import Paths
@@ -21,6 +22,8 @@ STRIP_FRAMES = 8
 GRID = 4  # videos on a side
 SHOWN = 224  # pixels: how wide a small video is made, by whole factors
 GRID_SHOWN = 560
+GIF_SHOWN = 640  # pixels: how wide the GIF is at most
+GIF_TILE = 72  # … and a sample in it at least, with its gap
 SLOWEST = 8.0  # frames a second of the top level on the page; slower looks like slides
 
 
@@ -51,6 +54,7 @@ class Showcase:
     rows: list[Row]
     grids: list[Clip]
     strips: list[Clip]
+    gif: str  # the samples of the first rows, levels one above the other; relative to the page
     seconds: float  # a clip of full length lasts, in the world
     speed: float  # how many times faster the page plays it
 
@@ -70,19 +74,20 @@ def showcase(params: Params, paths: Paths, split: str, folder: Path) -> Showcase
     rows, strips = [], []
     for number, (index, partner) in enumerate(zip(chosen, partners, strict=True), start=1):
         name = class_name(samples[-1], index) or f"Sample {number}"
-        levels = []
-        for level, reader in enumerate(samples, start=1):
-            frames = reader.read(index, 0, int(reader.n_frames[index]))  # sample i is made from sample i below
-            levels.append(writer.clip(f"sample-{number}-level-{level}", frames, f"Level {level}", f"Sample of {name}"))
-        clip = None
+        views = [_read_whole(reader, index) for reader in samples]  # sample i is made from sample i below
+        levels = [
+            writer.clip(f"sample-{number}-level-{level}", frames, f"Level {level}", f"Sample of {name}")
+            for level, frames in enumerate(views, start=1)
+        ]
+        clip, in_a_row = None, views[-1:]
         if partner is not None:
             reader, video = partner
             frames = reader.read(video, 0, view.frames)
             clip = writer.clip(f"real-{number}", frames, "Real", f"Real clip beside the sample of {name}")
+            in_a_row.append(frames)
         rows.append(Row(name, levels, clip))
         if number <= STRIPS:
-            index_frames = samples[-1].read(index, 0, int(samples[-1].n_frames[index]))
-            strips.append(writer.strip(f"strip-{number}", index_frames, name))
+            strips.append(writer.strip(f"strip-{number}", in_a_row, name))
 
     long_enough = np.flatnonzero(real.n_frames >= view.frames).tolist()
     some = min(GRID * GRID, len(samples[-1]), len(long_enough))
@@ -90,7 +95,7 @@ def showcase(params: Params, paths: Paths, split: str, folder: Path) -> Showcase
         writer.grid("grid-samples", samples[-1], range(len(samples[-1])), some, f"Level {top} samples"),
         writer.grid("grid-real", real, long_enough, some, "Real clips"),
     ]
-    return Showcase(rows, grids, strips, seconds, speed)
+    return Showcase(rows, grids, strips, writer.gif("samples", samples, chosen), seconds, speed)
 
 
 def choose_rows(labels: np.ndarray, n: int) -> list[int]:
@@ -135,6 +140,10 @@ def class_name(reader: ViewReader, index: int) -> str:
     return reader.classes[label] if 0 <= label < len(reader.classes) else ""
 
 
+def _read_whole(reader: ViewReader, video: int) -> UInt8[np.ndarray, "T H W 3"]:
+    return reader.read(video, 0, int(reader.n_frames[video]))
+
+
 def _native_fps(pyramid: Path) -> float:
     videos = pd.read_parquet(pyramid / "videos.parquet", columns=["fps"])
     return float(np.median(videos["fps"].to_numpy(np.float64)))
@@ -145,6 +154,7 @@ class _Writer:
 
     def __init__(self, folder: Path, duration: float, frames: int) -> None:
         self.folder, self.duration, self.frames = folder, duration, frames  # frames: of the top view
+        self.fps = frames / duration
 
     def clip(
         self, name: str, frames: UInt8[np.ndarray, "T H W 3"], caption: str, label: str, shown: int = SHOWN
@@ -161,20 +171,34 @@ class _Writer:
             f"{label}, {caption.lower()}: {len(frames)} frames, {size} pixels wide and high",
         )
 
-    def strip(self, name: str, frames: UInt8[np.ndarray, "T H W 3"], of: str) -> Clip:
-        times = spread(len(frames), STRIP_FRAMES)
-        picture = strip(frames, times)
-        write_png(self.folder / f"{name}.png", picture, fitting(frames.shape[2], SHOWN // 2))
+    def strip(self, name: str, videos: list[UInt8[np.ndarray, "T H W 3"]], of: str) -> Clip:
+        """Frames of a sample in a row and, where there is one, of a real clip below."""
+        times = spread(len(videos[0]), STRIP_FRAMES)
+        picture = tile(np.concatenate([video[times][:, None] for video in videos]), columns=len(times))[0]
+        write_png(self.folder / f"{name}.png", picture, fitting(videos[0].shape[2], SHOWN // 2))
         numbers = ", ".join(str(t + 1) for t in times)
-        return Clip(
-            f"{MEDIA}/{name}.png", "", of, f"frames {numbers}", f"Frames {numbers} of the sample of {of}, in a row"
-        )
+        below = "; real clip below" if len(videos) > 1 else ""
+        label = f"Frames {numbers} of the sample of {of} in a row{below}"
+        return Clip(f"{MEDIA}/{name}.png", "", of, f"frames {numbers}{below}", label)
+
+    def gif(self, name: str, levels: Sequence[ViewReader], samples: Sequence[int]) -> str:
+        """Samples side by side, their levels one above the other, all as large and as long as the top level."""
+        size = levels[-1].size
+        columns = max(GIF_SHOWN // max(size + GAP, GIF_TILE), 1)
+        tiles = []
+        for reader in levels:
+            for sample in samples[:columns]:
+                frames = _read_whole(reader, sample)
+                tiles.append(enlarge(frames.repeat(self.frames // len(frames), axis=0), size // reader.size))
+        sheet = tile(np.stack(tiles), columns=min(columns, len(samples)))
+        write_gif(self.folder / f"{name}.gif", enlarge(sheet, fitting(sheet.shape[2], GIF_SHOWN)), self.fps)
+        return f"{MEDIA}/{name}.gif"
 
     def grid(self, name: str, reader: ViewReader, videos: Sequence[int], some: int, caption: str) -> Clip:
         chosen = [videos[i] for i in spread(len(videos), some)]
         sheet = tile(np.stack([reader.read(video, 0, self.frames) for video in chosen]), columns=min(GRID, some))
         factor = fitting(sheet.shape[2], GRID_SHOWN)
-        write_mp4(self.folder / f"{name}.mp4", sheet, self.frames / self.duration, factor)
+        write_mp4(self.folder / f"{name}.mp4", sheet, self.fps, factor)
         write_png(self.folder / f"{name}.png", enlarge(sheet[0], factor))
         label = f"{caption}: {some} videos side by side"
         return Clip(f"{MEDIA}/{name}.mp4", f"{MEDIA}/{name}.png", caption, f"{some} of {len(videos)}", label)

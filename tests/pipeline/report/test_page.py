@@ -37,12 +37,23 @@ def test_spectra_a_plot_for_each_frame_even_of_black_videos():
     assert len(drawn) == 2 and ">frame 8<" in drawn[1]
 
 
+def test_motion_and_counts_are_drawn_where_there_are_any():
+    steps = pd.DataFrame({"step": [1, 2], "real_mean": [5.0, 6], "real_deviation": 1.0})
+    (drawn,) = plots.motion(steps.assign(generated_mean=[4.0, 3], generated_deviation=0.5))
+    assert "motion" in drawn and "grey levels" in drawn
+    assert plots.motion(steps.iloc[:0]) == [] == plots.by_count(pd.DataFrame())
+    counts = {"metric": ["fvd", "fvd", "fid", "fid"], "n": [10, 1000] * 2, "mean": [9.0, 5, 4, 3]}
+    fvd, fid = plots.by_count(pd.DataFrame({**counts, "low": [8.0, 4, 3, 2], "high": [10.0, 6, 5, 4]}))
+    assert 'aria-label="fvd"' in fvd and ">1,000<" in fvd and 'aria-label="fid"' in fid
+
+
 def test_metrics_are_explained():
-    rows = metric_rows({"random_i3d_frechet_logits": 12.3456, "fid": 1.0, "grounding_psnr_level_3": 20.0, "other": 2})
+    names = {"random_i3d_frechet_logits": 12.3456, "fid": 1.0, "grounding_psnr_level_3": 20.0, "other": 2}
+    rows = metric_rows(names, [])
     assert [row.value for row in rows] == ["12.35", "1", "20", "2"]
     assert "no FVD" in rows[0].meaning and rows[0].better == "lower"
     assert "Kinetics-600" in rows[1].meaning and rows[2].unit == "dB" and rows[3].meaning == ""
-    deviation, score = metric_rows({"inception_score_deviation": 1.0, "inception_score": 5.0})
+    deviation, score = metric_rows({"inception_score_deviation": 1.0, "inception_score": 5.0}, [])
     assert deviation.better == "" and score.better == "higher"
 
 

@@ -1,0 +1,124 @@
+"""The paper's numbers stand beside ours where everything agrees, and nowhere else."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from pipeline.params import Params, load_params
+from pipeline.report.page import class_table, measurements
+from pipeline.report.paper import class_numbers, rows_beside
+
+RECIPES = Path(__file__).parents[3] / "recipes"
+NAMES = {"fvd", "fid", "inception_score", "grounding_psnr_level_2"}
+
+
+def recipe(name: str) -> Params:
+    return load_params(RECIPES / f"{name}.yaml")
+
+
+def protocol(frames: int, size: int, **other: Any) -> dict[str, Any]:
+    return {"frames": frames, "size": size, "sigma": 1.0, "real_videos": 9900, "generated_videos": 10000, **other}
+
+
+def found(params: Params, frames: int, size: int, classes: int = 600, names: set[str] = NAMES, **other: Any) -> list:
+    rows = rows_beside(params, classes, protocol(frames, size, **other), names)
+    return [(row.table, row.name, row.numbers) for row in rows]
+
+
+def with_window(params: Params, window: int, matching: bool = True) -> Params:
+    top = params.levels["2"]
+    training = replace(top.training, window=window)
+    discriminators = replace(top.discriminators, matching=matching)
+    changed = replace(top, training=training, discriminators=discriminators)
+    return replace(params, levels={**params.levels, "2": changed})
+
+
+def test_the_paper_s_own_recipes_find_their_rows():
+    kinetics = recipe("kinetics-48x128")
+    assert found(kinetics, 48, 128) == [
+        ("Table 1", "HVG", {"inception_score": 77.36, "fid": 14.0, "fvd": 517.21}),
+        ("Table 1", "DVD-GAN", {"inception_score": 81.41, "fid": 28.44}),
+    ]
+    assert [numbers["fid"] for _, _, numbers in found(kinetics, 12, 128)] == [2.09, 1.16]
+    bdd = recipe("bdd-48x256")
+    assert found(bdd, 48, 256, classes=0) == [("Table 5", "3-level HVG", {"fid": 21.38, "fvd": 391.69})]
+    assert [numbers["fvd"] for _, _, numbers in found(bdd, 12, 256, classes=0)] == [541.37]
+
+
+def test_other_windows_find_the_ablations():
+    kinetics = recipe("kinetics-48x128")
+    three = [(table, name) for table, name, _ in found(with_window(kinetics, 3), 48, 128)]
+    assert three == [("Table 1", "DVD-GAN"), ("Table 2", "HVG"), ("Table 3", "3-frame HVG")]
+    blind = found(with_window(kinetics, 3, matching=False), 6, 128)
+    assert blind == [("Table 2", "HVG, no MD", {"inception_score": 50.31, "fid": 1.62, "fvd": 594.99})]
+
+
+@pytest.mark.parametrize(
+    "different",
+    [
+        {"frames": 24},
+        {"size": 64},
+        {"classes": 400},
+        {"sigma": 0.5},
+        {"real_videos": 2000},
+        {"generated_videos": 2000},
+        {"names": {"random_i3d_frechet_logits", "random_i3d_frechet_pooled"}},
+    ],
+)
+def test_nothing_stands_beside_another_setting(different):
+    assert found(recipe("kinetics-48x128"), **{"frames": 48, "size": 128, **different}) == []
+
+
+def test_another_hierarchy_has_other_models_beside_it_alone():
+    kinetics = recipe("kinetics-48x128")
+    faster = replace(kinetics, decode=replace(kinetics.decode, frame_step=2))
+    assert [name for _, name, _ in found(faster, 48, 128)] == ["DVD-GAN"]
+    assert found(recipe("folder"), 48, 128) == []
+    assert found(recipe("bdd-24x128"), 24, 128, classes=0) == []
+
+
+def test_numbers_that_only_we_have_stay_alone():
+    (hvg, gan) = found(recipe("kinetics-48x128"), 48, 128, names={"fvd", "fid"})
+    assert hvg[2] == {"fid": 14.0, "fvd": 517.21} and gan[2] == {"fid": 28.44}
+    assert [row[1] for row in found(recipe("kinetics-48x128"), 48, 128, names={"fvd"})] == ["HVG"]
+
+
+def test_table_4_needs_a_thousand_samples_of_a_class():
+    kinetics, whole = recipe("kinetics-48x128"), protocol(48, 128)
+    many = {"real": 799, "generated": 1000}
+    assert class_numbers(kinetics, 600, whole, "Bungee jumping", many) == {"inception_score": 11.66, "fid": 82.21}
+    assert class_numbers(kinetics, 600, whole, "yawning", {**many, "generated": 17}) == {}
+    assert class_numbers(kinetics, 600, whole, "yawning", {**many, "real": 50}) == {}
+    assert class_numbers(kinetics, 600, whole, "abseiling", many) == {}
+    assert class_numbers(with_window(kinetics, 3), 600, whole, "yawning", many) == {}
+
+
+def test_windows_say_what_differs_in_their_protocol():
+    kinetics = recipe("kinetics-48x128")
+    metrics = {"fvd": 600.0, "fid": 20.0, "inception_score": 50.0}
+    evaluation = {"metrics": metrics, "protocol": protocol(48, 128, start="whole", seed=0)}
+    (alone,) = measurements(kinetics, 600, evaluation)
+    assert alone.title == "Whole videos: 48 frames" and alone.metrics[1].paper == ["14.00", "28.44"]
+    assert alone.metrics[0].paper == ["517.21", ""]
+    evaluation |= {"windows": metrics, "windows_protocol": protocol(12, 128, start="random", seed=0)}
+    _, windows = measurements(kinetics, 600, evaluation)
+    assert windows.title == "Windows: 12 frames" and windows.metrics[1].paper == ["2.09", "1.16"]
+    assert windows.protocol == {"frames": "12", "start": "random"}
+
+
+def test_classes_stand_in_the_order_of_their_distance():
+    kinetics, whole = recipe("kinetics-48x128"), protocol(48, 128)
+    columns = ["class", "real", "generated", "fvd", "fid", "inception_score"]
+    rows = [("abseiling", 700, 1000, 900.0, 95.5, 8.0), ("yawning", 530, 1000, 999.0, 80.25, 9.0)]
+    table = class_table(kinetics, 600, pd.DataFrame(rows, columns=columns), whole)
+    assert (
+        table is not None and table.columns == columns and table.paper == ["fid, Table 4", "inception_score, Table 4"]
+    )
+    assert table.rows[0] == ["yawning", "530", "1000", "999.0", "80.25", "9.0", "79.08", "9.71"]
+    assert table.rows[1][0] == "abseiling" and table.rows[1][-2:] == ["", ""]
+    few = class_table(kinetics, 600, pd.DataFrame([rows[0]], columns=columns), whole)
+    assert few is not None and few.paper == []
+    assert class_table(kinetics, 600, pd.DataFrame(columns=columns), whole) is None
