@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from pipeline.launch.local import GRACE
 from pipeline.launch.server import API_URL, prefect_server
@@ -23,23 +24,24 @@ def run_dvc_repro(state: Path, targets: Sequence[str]) -> int:
         process = subprocess.Popen(
             tethered([sys.executable, "-m", "dvc", "repro", *targets]),
             stdin=subprocess.DEVNULL,  # the terminal's input is for the group in front
-            env={**os.environ, **_environment(), API_URL: url},
+            env={**os.environ, **environment(), API_URL: url},
             process_group=0,
         )
         try:
             return process.wait()
         except BaseException:
-            _stop(process)
+            stop(process)
             raise
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
     """DVC runs commands in the user's shell, which may be no sh, and in copies that hold no .venv."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
     return {"SHELL": "/bin/sh", "PATH": path, "DVC_NO_ANALYTICS": "true"}
 
 
-def _stop(process: subprocess.Popen[bytes]) -> None:
+def stop(process: subprocess.Popen[Any]) -> None:
+    """End a dvc that leads a process group: as by Ctrl-C, and by force where it does not end."""
     for number, seconds in ((signal.SIGINT, GRACE + 15), (signal.SIGTERM, 5), (signal.SIGKILL, 5)):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, number)
