@@ -32,7 +32,7 @@ class Clip:
     """One video or picture of the page."""
 
     file: str  # relative to the page
-    poster: str  # its first frame; of a picture "", it needs none
+    poster: str  # its first frame; "" where there is none
     caption: str
     detail: str
     label: str  # for those who do not see it
