@@ -136,6 +136,7 @@ class EvaluationParams:
     splits: Positive  # of the generated set, for the inception score's deviation
     psd_frames: tuple[Positive, ...]  # which frames of the top view, from 1
     psd_sets: Positive  # over which the spectrum's deviation is taken
+    precision: Literal["float32", "bfloat16"]  # of the I3D's arithmetic (autocast)
 
 
 @dataclass(frozen=True, kw_only=True)

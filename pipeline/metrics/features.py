@@ -1,42 +1,76 @@
 """I3D features of clips: weights from a file or seeded random ones, and the preprocessing of Sec. 5.1."""
 
 import hashlib
+import logging
+import zipfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from pickle import UnpicklingError
+from typing import Any, Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, UInt8
+from einops import rearrange
+from jaxtyping import Float, Shaped, UInt8
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from models.i3d import I3D, MIN_FRAMES, SIZE
 from pipeline.errors import UserError
 
+log = logging.getLogger(__name__)
 BATCH = 4  # clips at a time: on a CPU more are no faster
+Precision = Literal["float32", "bfloat16"]
+
+
+class ScriptedI3D(nn.Module):
+    """The TorchScript file that FVD is commonly computed with: logits of Kinetics-400, no pooled activations."""
+
+    classes = 400
+
+    def __init__(self, script: torch.jit.ScriptModule) -> None:
+        super().__init__()
+        self.script = script
+
+    def features(self, video: Float[Tensor, "B T 3 224 224"]) -> tuple[Float[Tensor, "B 0"], Shaped[Tensor, "..."]]:
+        """Nothing and the logits; `video` as I3D.features takes it."""
+        x = rearrange(video, "b t c h w -> b c t h w")
+        return video.new_zeros(len(video), 0), self.script(x, rescale=False, resize=False, return_features=True)
 
 
 @dataclass(frozen=True)
 class FeatureNetwork:
     """An I3D that measures, and where its weights come from."""
 
-    network: I3D
+    network: I3D | ScriptedI3D
     weights: str  # the file's name, or "random, seed <n>"
     sha256: str | None  # of the file; None for random weights
+    precision: Precision = "float32"
 
     @property
     def random(self) -> bool:
         return self.sha256 is None
 
+    @property
+    def device(self) -> torch.device:
+        return next(self.network.parameters()).device
+
+    @torch.inference_mode()
+    def __call__(self, video: Float[Tensor, "B T 3 224 224"]) -> "Features":
+        """The features of preprocessed clips, on the CPU and in float32."""
+        with torch.autocast(video.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+            pooled, logits = self.network.features(video)
+        return Features(pooled.float().cpu(), logits.float().cpu())
+
 
 @dataclass(frozen=True)
 class Features:
-    """What an I3D says of some clips."""
+    """What an I3D says of some clips; a scripted one has no pooled activations, and then their width is 0."""
 
-    pooled: Float[Tensor, "N 1024"]
+    pooled: Float[Tensor, "N pooled"]
     logits: Float[Tensor, "N classes"]
 
 
@@ -44,35 +78,32 @@ def random_i3d(seed: int = 0, device: torch.device | str = "cpu") -> FeatureNetw
     """The network with seeded random weights. Its numbers are no FVD, FID or IS and may not be called so."""
     network = I3D(400)
     network.randomize(seed)
-    return FeatureNetwork(network.to(device).eval(), f"random, seed {seed}", None)
+    return FeatureNetwork(_ready(network, device), f"random, seed {seed}", None)
 
 
 def load_i3d(path: Path, classes: int, key: str, device: torch.device | str = "cpu") -> FeatureNetwork:
     """The network with the weights of `path`: a state dict of the PyTorch port, as .safetensors or saved by torch.
 
-    Nothing is unpickled but tensors. Raises UserError with the parameter's `key` where the file is missing, is no
-    state dict, or holds another network, named by its first wrong tensor.
+    Nothing is unpickled but tensors. For Kinetics-400 it may be the TorchScript file of FVD instead, which is a
+    program and is run. Raises UserError with the parameter's `key` where the file is missing, is neither, or holds
+    another network, named by its first wrong tensor.
     """
     if not path.is_file():
         raise UserError(f"{key}: {path}: no such file; give I3D weights, or null for a random I3D")
-    try:
-        if path.suffix == ".safetensors":
-            state = load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        raise UserError(f"{key}: {path}: no readable state dict: {str(error).splitlines()[0]}") from error
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if _is_torchscript(path):
+        return FeatureNetwork(_load_script(path, classes, key, device), f"{path.name} (TorchScript)", digest)
+    state = _load_state(path, key)
     network = I3D(classes)
-    wrong = _first_wrong(network, state)
+    wrong = first_wrong(network, state)
     if wrong is not None:
         raise UserError(f"{key}: {path}: not an I3D of {classes} classes: {wrong}; give the PyTorch port's state dict")
     network.load_state_dict(state, strict=False)  # the counters of old batch norms may be missing
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return FeatureNetwork(network.to(device).eval(), path.name, digest)
+    return FeatureNetwork(_ready(network, device), path.name, digest)
 
 
-def _first_wrong(network: I3D, state: object) -> str | None:
+def first_wrong(network: I3D, state: object) -> str | None:
     """What is wrong with the first tensor that is not the network's own, in the network's order."""
     if not isinstance(state, dict):
         return f"it holds a {type(state).__name__}, no mapping of tensors"
@@ -88,6 +119,48 @@ def _first_wrong(network: I3D, state: object) -> str | None:
     return next((f"{name} is unknown" for name in state if name not in expected), None)
 
 
+def _ready(network: I3D, device: torch.device | str) -> I3D:
+    """As it measures; on a CPU in the memory order that its convolutions are faster in."""
+    order = torch.channels_last_3d if torch.device(device).type == "cpu" else torch.contiguous_format
+    return network.to(device, memory_format=order).eval()  # pyright: ignore[reportCallIssue] - torch's stub lacks it
+
+
+def _load_state(path: Path, key: str) -> Any:
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        raise UserError(f"{key}: {path}: no readable state dict: {str(error).splitlines()[0]}") from error
+
+
+def _is_torchscript(path: Path) -> bool:
+    """Whether a file is an archive with a program in it; torch.load's archives have none."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any("/code/" in name for name in archive.namelist())
+
+
+def _load_script(path: Path, classes: int, key: str, device: torch.device | str) -> ScriptedI3D:
+    if classes != ScriptedI3D.classes:
+        raise UserError(f"{key}: {path}: a TorchScript file gives no pooled activations; give a state dict")
+    log.warning("%s: %s is TorchScript, a program: it is run", key, path)
+    network = ScriptedI3D(torch.jit.load(path, map_location=device)).eval()
+    video = torch.zeros(1, MIN_FRAMES, 3, SIZE, SIZE, device=device)
+    try:
+        with torch.inference_mode():
+            logits = network.features(video)[1]
+    except (RuntimeError, TypeError) as error:  # TorchScript's words for another signature are many lines
+        raise UserError(
+            f"{key}: {path}: not FVD's TorchScript file: it cannot be called with a video, rescale, resize and "
+            f"return_features ({str(error).strip().splitlines()[0]})"
+        ) from error
+    if logits.shape != (1, classes):
+        raise UserError(f"{key}: {path}: not FVD's TorchScript file: it gives {tuple(logits.shape)}, not (1, 400)")
+    return network
+
+
 def forth_and_back(frames: int, minimum: int = MIN_FRAMES) -> list[int]:
     """The frames to play so that there are at least `minimum`: 0 … n-1, then n-2 … 0, 1 …
 
@@ -100,18 +173,41 @@ def forth_and_back(frames: int, minimum: int = MIN_FRAMES) -> list[int]:
     return there if frames >= minimum else [period[t % len(period)] for t in range(minimum)]
 
 
-def preprocess(clips: UInt8[Tensor, "B T 3 H W"]) -> Float[Tensor, "B t 3 224 224"]:
-    """uint8 frames as an I3D takes them: [-1, 1], 224 x 224 by bilinear interpolation, at least 9 of them."""
-    frames = clips[:, forth_and_back(clips.shape[1])]
-    x = frames.flatten(0, 1).float() / 127.5 - 1
+def wrong_frames(frames: np.ndarray) -> str | None:
+    """What keeps an array from being uint8 frames of 0 to 255, and how to mend it; None where nothing does."""
+    if frames.dtype == np.uint8:
+        return None
+    if not np.issubdtype(frames.dtype, np.floating):
+        return f"frames are {frames.dtype}: cast them to uint8, 0 to 255"
+    low, high = (frames.min(), frames.max()) if frames.size else (0, 0)
+    if not (np.isfinite(low) and np.isfinite(high)):
+        return "frames hold NaN or infinity: mend what made them"
+    if low < 0:
+        return f"frames are {frames.dtype} from {low:.3g} to {high:.3g}: from [-1, 1] round (x + 1) * 127.5 to uint8"
+    if high <= 1:
+        return f"frames are {frames.dtype} from {low:.3g} to {high:.3g}: from [0, 1] round x * 255 to uint8"
+    return f"frames are {frames.dtype} from {low:.3g} to {high:.3g}: round them to uint8, 0 to 255"
+
+
+def preprocess(clips: Shaped[Tensor, "B T 3 H W"]) -> Float[Tensor, "B t 3 224 224"]:
+    """uint8 frames as an I3D takes them: [-1, 1], 224 x 224 by bilinear interpolation, at least 9 of them.
+
+    Raises ValueError, with the way out, where frames are not uint8.
+    """
+    wrong = wrong_frames(clips.cpu().numpy()) if clips.dtype != torch.uint8 else None
+    if wrong is not None:
+        raise ValueError(wrong)
+    x = clips.flatten(0, 1).float() / 127.5 - 1
     x = F.interpolate(x, size=(SIZE, SIZE), mode="bilinear", align_corners=False, antialias=False)
-    return x.unflatten(0, frames.shape[:2])
+    return x.unflatten(0, clips.shape[:2])[:, forth_and_back(clips.shape[1])]
 
 
-@torch.inference_mode()
 def extract(network: FeatureNetwork, clips: UInt8[Tensor, "B T 3 H W"]) -> Iterator[Features]:
     """The features of some clips, BATCH at a time and on the CPU."""
-    device = next(network.network.parameters()).device
     for some in clips.split(BATCH):
-        pooled, logits = network.network.features(preprocess(some.to(device)))
-        yield Features(pooled.cpu(), logits.cpu())
+        yield network(preprocess(some.to(network.device)))
+
+
+def with_precision(network: FeatureNetwork, precision: Precision) -> FeatureNetwork:
+    """The same network, its arithmetic in another precision."""
+    return replace(network, precision=precision)

@@ -1,19 +1,33 @@
 """Frechet distance between two sets of features (Heusel et al. 2017; FID and FVD in Sec. 5.1)."""
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
+from jaxtyping import Float, Shaped
+from torch import Tensor, nn
+
+from pipeline.metrics.workers import sum_of_workers
 
 
-class Moments:
-    """Mean and covariance of vectors seen a few at a time, in float64; memory does not grow with their number."""
+class Moments(nn.Module):
+    """Mean and covariance of vectors seen a few at a time, in float64; memory does not grow with their number.
+
+    A module for its state dict alone: what was measured can be kept and read again.
+    """
+
+    _n: Tensor
+    mean: Tensor
+    _scatter: Tensor
 
     def __init__(self, dimensions: int) -> None:
-        self.count = 0
-        self.mean: Float[Tensor, " D"] = torch.zeros(dimensions, dtype=torch.float64)
-        self._scatter: Float[Tensor, "D D"] = torch.zeros(dimensions, dimensions, dtype=torch.float64)
+        super().__init__()
+        self.register_buffer("_n", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("mean", torch.zeros(dimensions, dtype=torch.float64))
+        self.register_buffer("_scatter", torch.zeros(dimensions, dimensions, dtype=torch.float64))
 
-    def update(self, vectors: Float[Tensor, "N D"]) -> None:
+    @property
+    def count(self) -> int:
+        return int(self._n)
+
+    def update(self, vectors: Shaped[Tensor, "N D"]) -> None:
         """Add some vectors. Raises ValueError where one is not finite."""
         x = vectors.to(self.mean)
         if not torch.isfinite(x).all():
@@ -25,7 +39,16 @@ class Moments:
         delta, total = mean - self.mean, self.count + len(x)
         self._scatter += (x - mean).T @ (x - mean) + torch.outer(delta, delta) * (self.count * len(x) / total)
         self.mean += delta * (len(x) / total)
-        self.count = total
+        self._n += len(x)
+
+    def gather(self) -> None:
+        """Take in what the other workers saw."""
+        total = sum_of_workers(self._n)
+        mean = sum_of_workers(self.mean * self._n) / total.clamp_min(1)
+        delta = self.mean - mean
+        self._scatter.copy_(sum_of_workers(self._scatter + torch.outer(delta, delta) * self._n))
+        self.mean.copy_(mean)
+        self._n.copy_(total)
 
     @property
     def covariance(self) -> Float[Tensor, "D D"]:
@@ -37,7 +60,8 @@ class Moments:
 
 def _root(symmetric: Float[Tensor, "D D"]) -> Float[Tensor, "D D"]:
     values, vectors = torch.linalg.eigh(symmetric)
-    return (vectors * values.clamp_min(0).sqrt()) @ vectors.T
+    rounding = len(values) * torch.finfo(values.dtype).eps * values.abs().max()  # whose root would be no small number
+    return (vectors * values.where(values > rounding, 0).sqrt()) @ vectors.T
 
 
 def frechet_distance(a: Moments, b: Moments) -> float:
@@ -50,3 +74,27 @@ def frechet_distance(a: Moments, b: Moments) -> float:
     cross = torch.linalg.svdvals(_root(cov_a) @ _root(cov_b)).sum()
     distance = (a.mean - b.mean).square().sum() + cov_a.trace() + cov_b.trace() - 2 * cross
     return max(distance.item(), 0.0)  # rounding
+
+
+def frechet_of_sets(a: Shaped[Tensor, "N D"], b: Shaped[Tensor, "M D"]) -> float:
+    """The Frechet distance between two sets of vectors held whole: fast where they are fewer than their dimensions.
+
+    With A = X'X and B = Y'Y, X and Y centred and divided by the root of N - 1, the singular values of A^1/2 B^1/2 are
+    those of X Y', N x M. Raises ValueError for fewer than two vectors or values that are not finite.
+    """
+    if max(len(a), len(b)) > a.shape[1]:
+        moments = Moments(a.shape[1]), Moments(a.shape[1])
+        for found, vectors in zip(moments, (a, b), strict=True):
+            found.update(vectors)
+        return frechet_distance(*moments)
+    if min(len(a), len(b)) < 2:
+        raise ValueError(f"a covariance takes at least 2 videos, not {min(len(a), len(b))}")
+    x, y = a.double(), b.double()
+    if not (torch.isfinite(x).all() and torch.isfinite(y).all()):
+        raise ValueError("features that are not finite: look for NaN in the clips or the network's weights")
+    delta = x.mean(dim=0) - y.mean(dim=0)
+    x = (x - x.mean(dim=0)) / (len(x) - 1) ** 0.5
+    y = (y - y.mean(dim=0)) / (len(y) - 1) ** 0.5
+    cross = torch.linalg.svdvals(x @ y.T).sum()
+    distance = delta.square().sum() + x.square().sum() + y.square().sum() - 2 * cross
+    return max(distance.item(), 0.0)

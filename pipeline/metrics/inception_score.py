@@ -1,21 +1,55 @@
 """Inception score (Salimans et al. 2016; Sec. 5.1)."""
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
+from jaxtyping import Shaped
+from torch import Tensor, nn
+
+from pipeline.metrics.workers import sum_of_workers
 
 
-def inception_score(logits: Float[Tensor, "N classes"], splits: int = 1) -> tuple[float, float]:
-    """exp E KL(p(y|x) || p(y)): its mean and standard deviation over equal splits of the set, in their order.
+class InceptionScore(nn.Module):
+    """exp E KL(p(y|x) || p(y)) over splits of a set seen a few at a time; memory does not grow with their number.
 
-    Raises ValueError where a split would be empty. The deviation of one split is 0.
+    Videos are dealt out to the splits in turn. E KL is the mean of -H(p(y|x)) plus H of the mean of p(y|x).
     """
-    if not 1 <= splits <= len(logits):
-        raise ValueError(f"{len(logits)} videos cannot make {splits} splits")
-    log_p = logits.double().log_softmax(dim=1)
-    scores = []
-    for part in log_p.tensor_split(splits):
-        log_marginal = part.logsumexp(dim=0) - torch.tensor(float(len(part)), dtype=torch.float64).log()
-        scores.append((part.exp() * (part - log_marginal)).sum(dim=1).mean().exp())
-    score = torch.stack(scores)
-    return score.mean().item(), score.std(correction=0).item()
+
+    _n: Tensor
+    _p: Tensor
+    _negentropy: Tensor
+
+    def __init__(self, classes: int, splits: int = 1) -> None:
+        super().__init__()
+        self.register_buffer("_n", torch.zeros(splits, dtype=torch.float64))
+        self.register_buffer("_p", torch.zeros(splits, classes, dtype=torch.float64))
+        self.register_buffer("_negentropy", torch.zeros(splits, dtype=torch.float64))
+
+    def update(self, logits: Shaped[Tensor, "N classes"], first: int = 0) -> None:
+        """Add some videos' logits; `first` is the place of the first of them in its set."""
+        log_p = logits.double().log_softmax(dim=1)
+        split = torch.arange(first, first + len(logits)) % len(self._n)
+        self._n.index_add_(0, split, torch.ones(len(logits), dtype=torch.float64))
+        self._p.index_add_(0, split, log_p.exp())
+        self._negentropy.index_add_(0, split, (log_p.exp() * log_p).sum(dim=1))
+
+    def gather(self) -> None:
+        """Take in what the other workers saw."""
+        for name, value in self.named_buffers():
+            setattr(self, name, sum_of_workers(value))
+
+    def score(self) -> tuple[float, float]:
+        """Its mean and standard deviation over the splits. Raises ValueError where one is empty.
+
+        The deviation of one split is 0.
+        """
+        if not self._n.all():
+            raise ValueError(f"{int(self._n.sum())} videos cannot make {len(self._n)} splits")
+        entropy = torch.special.entr(self._p / self._n[:, None]).sum(dim=1)
+        scores = (self._negentropy / self._n + entropy).exp()
+        return scores.mean().item(), scores.std(correction=0).item()
+
+
+def inception_score(logits: Shaped[Tensor, "N classes"], splits: int = 1) -> tuple[float, float]:
+    """Its mean and standard deviation over splits of a set held whole."""
+    found = InceptionScore(logits.shape[1], splits)
+    found.update(logits)
+    return found.score()

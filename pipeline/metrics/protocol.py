@@ -16,21 +16,22 @@ class Protocol:
     generated_videos: int
     frames: int  # of a clip
     size: int  # pixels, before they are resized for the I3D
-    frame_step: int  # native frames of a source video from one frame of a clip to the next
+    frame_step: int | None  # where it is known, native frames of a source video from one frame of a clip to the next
     clips_per_video: int
-    start: str  # how the start of a real clip is chosen
-    sigma: float  # of the noise that the generated videos come from
+    start: str  # how the start of a clip is chosen
+    sigma: float | None  # of the noise that the generated videos come from, where it is known
     resize: str  # of the I3D's input
     played: str  # "once", or how a clip too short for the I3D is prolonged
     logits_network: str  # weights of the I3D behind IS and FVD
     logits_sha256: str | None
     pooled_network: str  # … behind FID
     pooled_sha256: str | None
+    precision: str  # of the networks' arithmetic
     covariance: str
-    splits: int  # of the generated set, for the inception score
+    splits: int  # of the generated set, for the inception score; videos are dealt out in turn
     psd_frames: tuple[int, ...]  # from 1
     psd_sets: int
-    seed: int  # of the choice of videos and starts
+    seed: int | None  # of the choice of videos and starts
     pyramid: str  # digest of the store of the real videos
     samples: str  # … of the generated ones
 
@@ -43,13 +44,13 @@ def protocol(*, frames: int, logits: FeatureNetwork, pooled: FeatureNetwork, **c
     return Protocol(
         frames=frames,
         clips_per_video=1,
-        start="a random frame that the lowest view has too",
         resize="224x224, bilinear, align_corners=False, no antialias, [-1, 1]",
         played="once" if frames >= MIN_FRAMES else f"forth and back until there are {MIN_FRAMES} frames",
         logits_network=logits.weights,
         logits_sha256=logits.sha256,
         pooled_network=pooled.weights,
         pooled_sha256=pooled.sha256,
+        precision=logits.precision,
         covariance="N - 1, float64",
         **chosen,
     )

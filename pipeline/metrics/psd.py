@@ -4,9 +4,12 @@ from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float, UInt8
-from torch import Tensor
+from torch import Tensor, nn
+
+from pipeline.metrics.workers import sum_of_workers
 
 _GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601 luma
+PSD_SET = 600  # videos at most in each set of spectra (App. D)
 
 
 def power_spectrum(frames: UInt8[Tensor, "*N 3 S S"]) -> Float[Tensor, "*N bins"]:
@@ -33,13 +36,43 @@ def frame_spectra(videos: UInt8[Tensor, "B T 3 S S"], frames: Sequence[int]) -> 
     return power_spectrum(videos[:, [frame - 1 for frame in frames]])
 
 
-def over_sets(spectra: Float[Tensor, "N F bins"], sets: int) -> tuple[Float[Tensor, "F bins"], Float[Tensor, "F bins"]]:
-    """The mean and the standard deviation, over `sets` equal parts of the videos, of a part's mean spectrum.
+class Spectra(nn.Module):
+    """The mean spectra of sets of videos seen a few at a time; memory does not grow with their number.
 
-    Raises ValueError where there are fewer videos than sets. The deviation (N - 1) of one set is 0.
+    Videos are dealt out to the sets in turn, the first PSD_SET to each.
     """
-    if not 1 <= sets <= len(spectra):
-        raise ValueError(f"{len(spectra)} videos cannot make {sets} sets")
-    means = torch.stack([part.mean(dim=0) for part in spectra.tensor_split(sets)])
-    deviation = means.std(dim=0) if sets > 1 else torch.zeros_like(means[0])
-    return means.mean(dim=0), deviation
+
+    _n: Tensor
+    _sum: Tensor
+
+    def __init__(self, frames: Sequence[int], size: int, sets: int) -> None:
+        """frames: from 1. size: of a frame, in pixels."""
+        super().__init__()
+        self.frames = tuple(frames)
+        self.register_buffer("_n", torch.zeros(sets, dtype=torch.float64))
+        self.register_buffer("_sum", torch.zeros(sets, len(self.frames), size // 2 + 1, dtype=torch.float64))
+
+    def update(self, videos: UInt8[Tensor, "B T 3 S S"], first: int = 0) -> None:
+        """Add some videos; `first` is the place of the first of them in its set."""
+        videos = videos[: max(len(self._n) * PSD_SET - first, 0)]
+        if not len(videos) or not self.frames:
+            return
+        chosen = torch.arange(first, first + len(videos)) % len(self._n)
+        self._n.index_add_(0, chosen, torch.ones(len(videos), dtype=torch.float64))
+        self._sum.index_add_(0, chosen, frame_spectra(videos, self.frames))
+
+    def gather(self) -> None:
+        """Take in what the other workers saw."""
+        for name, value in self.named_buffers():
+            setattr(self, name, sum_of_workers(value))
+
+    def over_sets(self) -> tuple[Float[Tensor, "F bins"], Float[Tensor, "F bins"]]:
+        """The mean and the standard deviation, over the sets, of a set's mean spectrum.
+
+        Raises ValueError where a set is empty. The deviation (N - 1) of one set is 0.
+        """
+        if not self._n.all():
+            raise ValueError(f"{int(self._n.sum())} videos cannot make {len(self._n)} sets")
+        means = self._sum / self._n[:, None, None]
+        deviation = means.std(dim=0) if len(means) > 1 else torch.zeros_like(means[0])
+        return means.mean(dim=0), deviation

@@ -15,11 +15,11 @@ RECIPE = Path(__file__).parents[2] / "recipes" / "shapes.yaml"
 CLASSES = ("<script>alert(1)</script>", "a & b", "plain", "ünïcode")
 
 
-def make_project(root: Path, *, videos: int = 6, classes: tuple[str, ...] = CLASSES) -> Paths:
-    """Stores, histories and params.yaml under `root`; two levels, 4 frames of 8 and 8 frames of 16 pixels."""
+def make_project(root: Path, *, videos: int = 6, classes: tuple[str, ...] = CLASSES, frames: int = 4) -> Paths:
+    """Stores, histories and params.yaml under `root`; two levels, `frames` of 8 pixels and twice as many of 16."""
     paths = Paths(root)
     raw = YAML(typ="safe").load(RECIPE)
-    raw["views"] = {"1": {"frames": 4, "size": 8}, "2": {"frames": 8, "size": 16}}
+    raw["views"] = {"1": {"frames": frames, "size": 8}, "2": {"frames": 2 * frames, "size": 16}}
     raw["levels"]["1"]["generator"]["multipliers"] = [4, 2]
     raw["levels"]["1"]["discriminators"]["multipliers"] = [2, 4]
     raw["levels"]["2"]["generator"]["multipliers"] = [4, 4]
@@ -33,11 +33,11 @@ def make_project(root: Path, *, videos: int = 6, classes: tuple[str, ...] = CLAS
         file.write("# a comment with <b>tags</b>\n")
         YAML().dump(raw, file)
 
-    _pyramid(paths, videos, classes)
-    tops = np.stack([moving(i, 8, 16, dim=0.8) for i in range(videos + 4)])
-    rows = _rows(["samples"] * videos + ["figures"] * 4, classes, 8).assign(sigma=[1.0] * videos + [0.5] * 4)
+    _pyramid(paths, videos, classes, 2 * frames + 2)
+    tops = np.stack([moving(i, 2 * frames, 16, dim=0.8) for i in range(videos + 4)])
+    rows = _rows(["samples"] * videos + ["figures"] * 4, classes, 2 * frames).assign(sigma=[1.0] * videos + [0.5] * 4)
     _store(paths.samples(2), {2: tops}, rows, "samples", classes)
-    _store(paths.samples(1), {1: below(tops)}, rows.assign(n_frames=4), "samples", classes)
+    _store(paths.samples(1), {1: below(tops)}, rows.assign(n_frames=frames), "samples", classes)
     for level in (1, 2):
         paths.artifact(level).mkdir(parents=True)
         steps = np.arange(10, 60, 10)
@@ -75,14 +75,15 @@ def _rows(splits: list[str], classes: tuple[str, ...], frames: int) -> pd.DataFr
     return pd.DataFrame({**table, "n_frames": frames})
 
 
-def _pyramid(paths: Paths, videos: int, classes: tuple[str, ...]) -> None:
-    tops = np.stack([moving(100 + i, 10, 16) for i in range(2 * videos)])
-    rows = _rows(["train"] * videos + ["val"] * videos, classes, 10)
+def _pyramid(paths: Paths, videos: int, classes: tuple[str, ...], frames: int) -> None:
+    tops = np.stack([moving(100 + i, frames, 16) for i in range(2 * videos)])
+    rows = _rows(["train"] * videos + ["val"] * videos, classes, frames)
     rows["path"] = [f"{name}/{i}.mp4" for i, name in enumerate(rows["class"])]
     rows = rows.assign(fps=24.0, width=64, height=64, seconds=0.8, codec="h264")
     _store(paths.pyramid, {1: below(tops), 2: tops}, rows, "pyramid", classes)
     failed = {"path": ["x/<img src=x>.mp4"], "split": ["val"], "class": ["plain"], "reason": ["no frames"]}
     pd.DataFrame(failed).to_csv(paths.pyramid / "failed.csv", index=False)
+    pd.DataFrame(columns=list(failed)).to_csv(paths.pyramid / "short.csv", index=False)
     pd.DataFrame(columns=["split", "class", "name"]).to_csv(paths.pyramid / "missing.csv", index=False)
     pd.DataFrame(columns=["path", "reason"]).to_csv(paths.pyramid / "unlisted.csv", index=False)
 

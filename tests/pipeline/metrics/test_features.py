@@ -1,14 +1,25 @@
-"""Preprocessing, what is refused as weights, and that a random network's numbers bear no famous name."""
+"""Preprocessing, and what is taken and refused as weights and as frames."""
 
+import hashlib
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from models.i3d import I3D
 from pipeline.errors import UserError
-from pipeline.metrics.evaluation import Measured, Networks, scores
-from pipeline.metrics.features import FeatureNetwork, extract, forth_and_back, load_i3d, preprocess, random_i3d
-from pipeline.metrics.frechet import Moments
+from pipeline.metrics.features import (
+    FeatureNetwork,
+    extract,
+    forth_and_back,
+    load_i3d,
+    preprocess,
+    random_i3d,
+    with_precision,
+    wrong_frames,
+)
 from pipeline.metrics.protocol import protocol
 
 KEY = "evaluation.i3d_k400"
@@ -98,29 +109,82 @@ def test_features_of_clips_do_not_depend_on_the_batch():
     torch.testing.assert_close(together[4:], alone, rtol=1e-3, atol=1e-4)
 
 
-def _measured(classes: int, seed: int) -> Measured:
-    generator = torch.Generator().manual_seed(seed)
-    found = Measured(Moments(classes), Moments(16))  # the I3D's 1024 would take seconds
-    logits = torch.randn(3, classes, generator=generator)
-    found.logits.append(logits)
-    found.logits_moments.update(logits)
-    found.pooled_moments.update(torch.randn(3, 16, generator=generator))
-    return found
+def test_frames_that_are_no_bytes_are_refused_with_the_way_out():
+    clips = torch.rand(1, 2, 3, 4, 4)
+    for wrong, says in (
+        (clips, r"\[0, 1\] round x \* 255 to uint8"),
+        (clips * 2 - 1, r"\[-1, 1\] round \(x \+ 1\) \* 127\.5 to uint8"),
+        (clips * 255, "round them to uint8, 0 to 255"),
+        (clips.where(clips < 0.5, float("nan")), "NaN"),
+        ((clips * 255).long(), "int64: cast them to uint8"),
+    ):
+        with pytest.raises(ValueError, match=says):
+            preprocess(wrong)
+    assert wrong_frames(np.zeros((2, 3), np.uint8)) is None
 
 
-def test_random_weights_never_give_famous_names():
-    with torch.device("meta"):
-        some = I3D(5)
-    unknown, known = FeatureNetwork(some, "random, seed 0", None), FeatureNetwork(some, "k.pt", "ab" * 32)
-    both = (_measured(5, 0), _measured(5, 1))
-    found = scores(Networks(unknown, unknown), *both, labelled=True, splits=1)
-    assert set(found) == {"random_i3d_frechet_logits", "random_i3d_frechet_pooled"}
-    found = scores(Networks(known, unknown), *both, labelled=True, splits=1)
-    assert set(found) == {"fvd", "random_i3d_frechet_pooled", "inception_score", "inception_score_deviation"}
-    found = scores(Networks(unknown, known), *both, labelled=True, splits=1)
-    assert set(found) == {"random_i3d_frechet_logits", "fid"}
-    found = scores(Networks(known, known), *both, labelled=False, splits=1)
-    assert set(found) == {"fvd", "fid"}
+@pytest.mark.parametrize("frames", [1, 6])
+def test_a_short_clip_is_measured_as_itself_played_forth_and_back(frames):
+    network = random_i3d()
+    clips = torch.randint(0, 256, (1, frames, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    played = clips[:, [0] * 9 if frames == 1 else [0, 1, 2, 3, 4, 5, 4, 3, 2]]
+    short, whole = next(extract(network, clips)), next(extract(network, played))
+    assert torch.equal(short.logits, whole.logits) and torch.isfinite(short.pooled).all()
+
+
+def test_bfloat16_is_as_far_off_as_it_is_said_to_be():
+    network = random_i3d()
+    clips = torch.randint(0, 256, (2, 9, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    exact, rounded = next(extract(network, clips)), next(extract(with_precision(network, "bfloat16"), clips))
+    for name in ("pooled", "logits"):
+        a, b = getattr(exact, name), getattr(rounded, name)
+        assert b.dtype == torch.float32
+        assert 0 < (a - b).norm() / a.norm() < 0.1  # docs/metrics.md
+
+
+class _LikeFvds(torch.nn.Module):
+    """Called as the TorchScript file of FVD is; its 400 "logits" are the mean of the video times 0, 1, 2 …"""
+
+    def __init__(self, outputs: int) -> None:
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.arange(float(outputs)))
+
+    def forward(
+        self, x: torch.Tensor, rescale: bool = True, resize: bool = True, return_features: bool = False
+    ) -> torch.Tensor:
+        if rescale:
+            x = x / 255
+        if resize:
+            x = x[..., :1]
+        mean = x.mean(dim=(1, 2, 3, 4))
+        return mean[:, None] * self.scale if return_features else mean[:, None].softmax(dim=1)
+
+
+def _script(path: Path, module: torch.nn.Module) -> Path:
+    torch.jit.script(module).save(path)
+    return path
+
+
+def test_the_torchscript_file_of_fvd_sees_our_preprocessing(tmp_path, caplog):
+    path = _script(tmp_path / "i3d_torchscript.pt", _LikeFvds(400))
+    found = load_i3d(path, 400, KEY)
+    assert found.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert "TorchScript" in found.weights and "a program" in caplog.text
+    clips = torch.full((2, 9, 3, 4, 4), 255, dtype=torch.uint8)
+    clips[1] = 0
+    features = next(extract(found, clips))
+    torch.testing.assert_close(features.logits, torch.stack([torch.arange(400.0), -torch.arange(400.0)]))
+    assert features.pooled.shape == (2, 0)
+
+
+def test_other_torchscript_is_refused(tmp_path):
+    path = _script(tmp_path / "i3d.pt", _LikeFvds(400))
+    with pytest.raises(UserError, match=r"i3d_k600.*no pooled activations"):
+        load_i3d(path, 600, "evaluation.i3d_k600")
+    with pytest.raises(UserError, match=r"gives \(1, 7\), not \(1, 400\)"):
+        load_i3d(_script(tmp_path / "seven.pt", _LikeFvds(7)), 400, KEY)
+    with pytest.raises(UserError, match="cannot be called"):
+        load_i3d(_script(tmp_path / "relu.pt", torch.nn.ReLU()), 400, KEY)
 
 
 def test_the_protocol_says_how_short_clips_are_played():
@@ -128,9 +192,9 @@ def test_the_protocol_says_how_short_clips_are_played():
         network = FeatureNetwork(I3D(5), "k.pt", "ab" * 32)
     chosen = {
         "real_split": "val", "real_videos": 2, "generated_videos": 2, "size": 8, "frame_step": 2, "sigma": 1.0,
-        "splits": 1, "psd_frames": (1,), "psd_sets": 1, "seed": 0, "pyramid": "a", "samples": "b",
+        "splits": 1, "psd_frames": (1,), "psd_sets": 1, "seed": 0, "pyramid": "a", "samples": "b", "start": "0",
     }  # fmt: skip
     short = protocol(frames=6, logits=network, pooled=network, **chosen).as_dict()
     assert "forth and back until there are 9" in short["played"]
-    assert short["logits_sha256"] == "ab" * 32
+    assert short["logits_sha256"] == "ab" * 32 and short["precision"] == "float32"
     assert protocol(frames=9, logits=network, pooled=network, **chosen).played == "once"

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.metrics.frechet import Moments, frechet_distance
+from pipeline.metrics.frechet import Moments, frechet_distance, frechet_of_sets
 
 
 def moments(x: torch.Tensor, part: int = 7) -> Moments:
@@ -46,10 +46,44 @@ def test_gaussians_whose_covariances_do_not_commute():
     assert frechet_distance(ma, mb) == pytest.approx(expected, rel=1e-9)
 
 
-@pytest.mark.parametrize("n", [300, 9])
-def test_identical_sets_give_nothing_at_any_rank(n):
-    m = moments(normal(n, 64, 3))
-    assert frechet_distance(m, m) <= 1e-9 * m.covariance.trace().item()
+@pytest.mark.parametrize(("n", "d", "share"), [(300, 64, 1e-6), (1300, 400, 1e-6), (9, 64, 1e-4), (100, 1024, 1e-4)])
+def test_identical_sets_give_nothing_at_any_rank(n, d, share):
+    x = normal(n, d, 3)
+    one, other = moments(x, 7), moments(x.flip(0), 11)  # the same set, seen otherwise
+    trace = one.covariance.trace().item()
+    assert frechet_distance(one, other) <= share * trace
+    assert frechet_of_sets(x, x.flip(0)) <= share * trace
+
+
+@pytest.mark.parametrize(("n", "m"), [(5, 9), (40, 30)])
+def test_sets_held_whole_give_what_their_moments_do(n, m):
+    a, b = normal(n, 24, 5) * 2 + 1, normal(m, 24, 6)
+    assert frechet_of_sets(a, b) == pytest.approx(frechet_distance(moments(a), moments(b)), rel=1e-9)
+
+
+def test_gaussians_in_closed_form_in_many_dimensions():
+    # Covariances Q diag(p) Q' and Q diag(q) Q' of points +-Q_i: |shift|^2 + sum (sqrt p - sqrt q)^2.
+    d = 20
+    q, _ = torch.linalg.qr(normal(d, d, 7).double())
+    p, r, shift = torch.arange(1.0, d + 1).double(), torch.arange(d, 0.0, -1).double() / 3, torch.full((d,), 2.0)
+    scale = ((2 * d - 1) / 2) ** 0.5  # of +-x among 2 d points: variance 2 x^2 / (2 d - 1)
+
+    def points(variances):
+        x = q.T * variances.sqrt()[:, None] * scale
+        return torch.cat([x, -x])
+
+    expected = 4 * d + (p.sqrt() - r.sqrt()).square().sum().item()
+    a, b = points(p), points(r) + shift
+    assert frechet_distance(moments(a), moments(b)) == pytest.approx(expected, rel=1e-10)
+    assert frechet_of_sets(a, b) == pytest.approx(expected, rel=1e-10)
+
+
+def test_memory_does_not_grow_with_the_number_of_videos():
+    found = moments(normal(10, 8, 0))
+    sizes = {name: tensor.shape for name, tensor in found.state_dict().items()}
+    found.update(normal(5000, 8, 1))
+    assert {name: tensor.shape for name, tensor in found.state_dict().items()} == sizes
+    assert all(tensor.dtype in (torch.float64, torch.int64) for tensor in found.state_dict().values())
 
 
 def test_rank_deficient_sets_in_a_plane():
@@ -65,3 +99,7 @@ def test_refusals():
         _ = moments(normal(1, 3, 0)).covariance
     with pytest.raises(ValueError, match="not finite"):
         moments(torch.tensor([[float("nan"), 1.0]]))
+    with pytest.raises(ValueError, match="at least 2"):
+        frechet_of_sets(normal(1, 3, 0), normal(2, 3, 0))
+    with pytest.raises(ValueError, match="not finite"):
+        frechet_of_sets(torch.full((2, 3), float("inf")), normal(2, 3, 0))

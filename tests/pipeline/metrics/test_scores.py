@@ -1,4 +1,4 @@
-"""Inception score, power spectra and grounding by hand."""
+"""Inception score, power spectra, motion, probe and grounding by hand."""
 
 import math
 
@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from pipeline.metrics.grounding import grounding_psnr, psnr
-from pipeline.metrics.inception_score import inception_score
-from pipeline.metrics.psd import frame_spectra, over_sets, power_spectrum
+from pipeline.metrics.inception_score import InceptionScore, inception_score
+from pipeline.metrics.motion import Motion, frame_differences
+from pipeline.metrics.probe import Probe
+from pipeline.metrics.psd import Spectra, frame_spectra, power_spectrum
 
 
 def test_inception_score_by_hand():
@@ -20,8 +22,13 @@ def test_inception_score_by_hand():
 
 
 def test_inception_score_over_splits():
-    logits = torch.cat([torch.zeros(4, 4), torch.eye(4) * 1e4])  # scores 1 and 4
+    logits = torch.zeros(8, 4)
+    logits[1::2] = torch.eye(4) * 1e4  # dealt out in turn: scores 1 and 4
     assert inception_score(logits, 2) == (pytest.approx(2.5), pytest.approx(1.5))
+    a_few = InceptionScore(4, 2)
+    for first, some in ((5, logits[5:]), (0, logits[:2]), (2, logits[2:5])):
+        a_few.update(some, first)
+    assert a_few.score() == pytest.approx((2.5, 1.5))
     with pytest.raises(ValueError, match="splits"):
         inception_score(logits, 9)
 
@@ -51,12 +58,60 @@ def test_frames_are_counted_from_one():
 
 
 def test_deviation_is_over_sets():
-    spectra = torch.tensor([1.0, 3, 5, 7]).view(4, 1, 1)  # sets of two: means 2 and 6
-    mean, deviation = over_sets(spectra, 2)
-    assert mean.item() == 4 and deviation.item() == pytest.approx(math.sqrt(8))
-    assert over_sets(spectra, 1)[1].item() == 0
-    with pytest.raises(ValueError, match="sets"):
-        over_sets(spectra, 5)
+    grey = torch.tensor([0, 51, 102, 255], dtype=torch.uint8)  # powers of frequency 0: grey^2 S^2
+    videos = grey.view(4, 1, 1, 1, 1).expand(4, 1, 3, 8, 8)
+    spectra = Spectra((1,), 8, 2)
+    spectra.update(videos[:3])
+    spectra.update(videos[3:], 3)
+    # dealt out in turn: {0, 0.4} and {0.2, 1}
+    means = [64 * (0 + 0.16) / 2, 64 * (0.04 + 1) / 2]
+    mean, deviation = spectra.over_sets()
+    assert mean.shape == deviation.shape == (1, 5)
+    assert mean[0, 0].item() == pytest.approx(sum(means) / 2)
+    assert deviation[0, 0].item() == pytest.approx((means[1] - means[0]) / math.sqrt(2))
+    one = Spectra((1,), 8, 1)
+    one.update(videos)
+    assert one.over_sets()[1].max() == 0
+    with pytest.raises(ValueError, match="3 sets"):
+        Spectra((1,), 8, 3).over_sets()
+
+
+def test_a_set_of_spectra_takes_600_videos():
+    spectra = Spectra((1,), 2, 1)
+    spectra.update(torch.zeros(599, 1, 3, 2, 2, dtype=torch.uint8))
+    white = torch.full((5, 1, 3, 2, 2), 255, dtype=torch.uint8)
+    spectra.update(white, 599)
+    spectra.update(white, 604)
+    assert spectra.over_sets()[0][0, 0].item() == pytest.approx(4 / 600)
+
+
+def test_motion_by_hand():
+    videos = torch.zeros(2, 3, 3, 1, 2, dtype=torch.uint8)
+    videos[0, 1, :, 0, 0] = 200  # half of the pixels change by 200, and back
+    videos[1, 2] = 50
+    assert frame_differences(videos).tolist() == [[100, 100], [0, 50]]
+    motion = Motion(3)
+    motion.update(videos[:1])
+    motion.update(videos[1:])
+    mean, deviation = motion.by_step()
+    assert mean.tolist() == [50, 75]
+    assert deviation.tolist() == pytest.approx([100 / math.sqrt(2), 50 / math.sqrt(2)])
+    assert Motion(1).by_step()[0].shape == (0,)
+
+
+def test_the_probe_tells_what_is_separable_and_no_more():
+    draw = torch.Generator().manual_seed(0)
+    labels = torch.arange(60) % 3
+    centers = torch.tensor([[4.0, 0], [-4, 4], [-4, -4]])
+    features = centers[labels] + torch.randn(60, 2, generator=draw)
+    probe = Probe(features[:30], labels[:30] + 7)
+    assert probe.accuracy(features[30:], labels[30:] + 7) == 1
+    assert probe.accuracy(features[30:], (labels[30:] + 1) % 3 + 7) == 0
+    assert probe.accuracy(features[30:], labels[30:]) == 0  # classes that it does not know
+    noise = torch.randn(300, 2, generator=draw)
+    assert 0.15 < Probe(noise, torch.arange(300) % 3).accuracy(noise, torch.arange(300) % 3) < 0.55
+    with pytest.raises(ValueError, match="two classes"):
+        Probe(features[:3], torch.zeros(3, dtype=torch.int64))
 
 
 def test_psnr_by_hand():

@@ -1,0 +1,55 @@
+"""Statistics of a real set, kept: they are the same for every set that is compared with it."""
+
+import hashlib
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+import models.i3d
+from pipeline.metrics import evaluation, features, frechet, inception_score, motion, psd
+from pipeline.metrics.evaluation import Measured
+from pipeline.metrics.workers import on_all_workers
+from pipeline.paths import write_atomic
+
+log = logging.getLogger(__name__)
+_CODE = (models.i3d, evaluation, features, frechet, inception_score, motion, psd)
+
+
+class StatisticsCache:
+    """A folder of statistics, each in a file named by a hash of all that it depends on."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def file(self, key: dict[str, Any]) -> Path:
+        """Where the statistics of `key` lie: what was measured, on what. The code and torch's version belong to it."""
+        code = [hashlib.sha256(Path(str(module.__file__)).read_bytes()).hexdigest() for module in _CODE]
+        whole = json.dumps([key, code, torch.__version__], sort_keys=True)
+        return self._folder / f"{hashlib.sha256(whole.encode()).hexdigest()}.safetensors"
+
+    def load(self, key: dict[str, Any], into: Measured) -> bool:
+        """Read statistics into an empty `into`, if every worker has them undamaged; False where not."""
+        file, expected = self.file(key), into.state_dict()
+        kept: dict[str, Tensor] = {}
+        if file.is_file():
+            try:
+                kept = load_file(file)
+            except (OSError, SafetensorError) as error:
+                log.warning("%s is damaged and measured again: %s", file, str(error).splitlines()[0])
+        whole = {name: tensor.shape for name, tensor in kept.items()} == {n: t.shape for n, t in expected.items()}
+        if not on_all_workers(whole):
+            return False
+        into.load_state_dict(kept)
+        log.info("statistics of real clips as measured before: %s", file)
+        return True
+
+    def save(self, key: dict[str, Any], measured: Measured) -> None:
+        """Keep statistics: whole, or not at all."""
+        tensors = {name: tensor.contiguous() for name, tensor in measured.state_dict().items()}
+        write_atomic(self.file(key), save(tensors, {"key": json.dumps(key)}))

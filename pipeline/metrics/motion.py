@@ -1,0 +1,44 @@
+"""How much moves: the difference from each frame to the next, by time step."""
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+
+from pipeline.metrics.workers import sum_of_workers
+
+
+def frame_differences(videos: UInt8[Tensor, "B T 3 H W"]) -> Float[Tensor, "B steps"]:
+    """The mean of |frame t+1 - frame t| over pixels and channels, in grey levels, for T - 1 steps."""
+    return (videos[:, 1:].short() - videos[:, :-1].short()).abs().double().mean(dim=(2, 3, 4))
+
+
+class Motion(nn.Module):
+    """Mean and deviation of the frame differences of videos seen a few at a time."""
+
+    _n: Tensor
+    _sum: Tensor
+    _squares: Tensor
+
+    def __init__(self, frames: int) -> None:
+        super().__init__()
+        self.register_buffer("_n", torch.zeros((), dtype=torch.float64))
+        self.register_buffer("_sum", torch.zeros(frames - 1, dtype=torch.float64))
+        self.register_buffer("_squares", torch.zeros(frames - 1, dtype=torch.float64))
+
+    def update(self, videos: UInt8[Tensor, "B T 3 H W"]) -> None:
+        """Add some videos."""
+        differences = frame_differences(videos)
+        self._n += len(videos)
+        self._sum += differences.sum(dim=0)
+        self._squares += differences.square().sum(dim=0)
+
+    def gather(self) -> None:
+        """Take in what the other workers saw."""
+        for name, value in self.named_buffers():
+            setattr(self, name, sum_of_workers(value))
+
+    def by_step(self) -> tuple[Float[Tensor, " steps"], Float[Tensor, " steps"]]:
+        """By time step, the mean over videos and their standard deviation (N - 1; 0 of one video)."""
+        mean = self._sum / self._n
+        scatter = (self._squares - self._n * mean.square()).clamp_min(0)  # rounding
+        return mean, (scatter / (self._n - 1).clamp_min(1)).sqrt()

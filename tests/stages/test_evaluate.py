@@ -1,0 +1,143 @@
+"""The stage evaluate on a small finished project: what it writes, what it reads a second time, how many workers."""
+
+import json
+import os
+import shutil
+import socket
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch.multiprocessing.spawn import spawn
+
+from pipeline import evaluation
+from pipeline.data.store.reader import ViewReader
+from pipeline.evaluation import choose_clips
+from pipeline.params import load_params
+from pipeline.paths import Paths
+from pipeline.training.distributed import workers
+from stages import evaluate
+from tests.pipeline.metrics.tiny import tiny_network
+from tests.pipeline.training.tiny import ALONE
+from tests.stages.fake_project import make_project
+
+NAMES = {"random_i3d_frechet_logits", "random_i3d_frechet_pooled"}
+
+
+def _tiny(seed: int, device: torch.device):
+    return tiny_network(seed)
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory) -> Iterator[Paths]:
+    """After the stage: 12 videos, 8 frames in view 1 and 16 in view 2; the I3D takes no time."""
+    root = tmp_path_factory.mktemp("project")
+    make_project(root, videos=12, frames=8)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        patch.delenv("WORLD_SIZE", raising=False)
+        patch.setattr(evaluation, "random_i3d", _tiny)
+        evaluate.main([])
+        yield Paths(root)
+
+
+def metrics(paths: Paths) -> dict:
+    return json.loads((paths.reports / "metrics.json").read_text())
+
+
+def table(paths: Paths, name: str) -> pd.DataFrame:
+    return pd.read_csv(paths.reports / f"{name}.csv")
+
+
+def test_whole_videos_and_windows_are_measured_each_by_its_protocol(project):
+    found = metrics(project)
+    assert set(found) == {"metrics", "protocol", "windows", "windows_protocol"}
+    assert set(found["windows"]) == NAMES < set(found["metrics"])
+    assert found["protocol"]["frames"] == 16 and found["windows_protocol"]["frames"] == 12
+    assert "6 frames of the lowest view" in found["windows_protocol"]["start"]
+    assert set(found["protocol"]) == set(found["windows_protocol"])
+    same = {"real_split", "size", "frame_step", "sigma", "resize", "logits_network", "pyramid", "samples"}
+    assert {found["protocol"][name] for name in same} == {found["windows_protocol"][name] for name in same}
+    assert all(found["windows"][name] != found["metrics"][name] for name in NAMES)
+
+
+def test_windows_span_six_frames_of_the_lowest_view_anywhere(project):
+    params = load_params(project.params)
+    reader = ViewReader(project.samples(2), 2, "samples")
+    clips = choose_clips(params, reader, "generated", 12, 6)
+    assert {start for _, start in clips} <= {0, 2, 4} and len({start for _, start in clips}) > 1
+    assert {start for _, start in choose_clips(params, reader, "generated", 12, 8)} == {0}
+
+
+def test_tables_lie_beside_the_numbers(project):
+    found = metrics(project)["metrics"]
+    classes = table(project, "per_class")
+    assert list(classes.columns) == ["class", "real", "generated", *sorted(NAMES)]
+    counts = table(project, "counts")
+    assert set(counts["metric"]) == NAMES
+    last = counts.groupby("metric").last()
+    assert last["n"].tolist() == [4, 4]
+    assert last["mean"].to_dict() == pytest.approx({name: found[name] for name in NAMES}, rel=1e-6)
+    motion = table(project, "motion")
+    assert motion["step"].tolist() == list(range(1, 16))
+    assert motion["real_mean"].mean() == pytest.approx(found["motion_real"])
+    clip = ViewReader(project.samples(2), 2, "samples").read(0, 0, 16).astype(int)
+    assert 0.3 < found["motion_generated"] / np.abs(np.diff(clip, axis=0)).mean() < 3
+    assert set(table(project, "psd")["frame"]) == {1, 8}
+
+
+def test_data_without_classes_has_neither_probe_nor_class_table(tmp_path, monkeypatch):
+    paths = make_project(tmp_path, classes=())
+    monkeypatch.setattr(evaluation, "random_i3d", _tiny)
+    found = evaluation.evaluate(load_params(paths.params), paths, ALONE)
+    assert found.windows is None and found.windows_protocol is None  # 4 frames in view 1
+    assert not [name for name in found.metrics if "probe" in name]
+    assert len(found.per_class) == 0 and len(found.counts) > 0
+
+
+def test_a_second_evaluation_reads_no_real_clip_and_finds_the_same(project, monkeypatch):
+    params, read = load_params(project.params), ViewReader.read
+
+    def only_samples(self, *place):
+        assert "samples" in set(self.videos["split"]), "a real clip is read again"
+        return read(self, *place)
+
+    monkeypatch.setattr(ViewReader, "read", only_samples)
+    again = evaluation.evaluate(params, project, ALONE)
+    first = metrics(project)
+    assert (again.metrics, again.windows) == (first["metrics"], first["windows"])
+    for name, rows in again.tables.items():
+        assert rows.to_csv(index=False) == (project.reports / f"{name}.csv").read_text()
+    for other in ({"precision": "bfloat16"}, {"videos": 3}):  # another protocol
+        with pytest.raises(AssertionError, match="read again"):
+            evaluation.evaluate(replace(params, evaluation=replace(params.evaluation, **other)), project, ALONE)
+
+
+def _worker(rank: int, port: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    evaluation.random_i3d = _tiny  # pyright: ignore[reportAttributeAccessIssue]
+    paths = Paths(Path(folder))
+    with workers() as us:
+        found = evaluation.evaluate(load_params(paths.params), paths, us)
+    (paths.root / f"rank-{rank}.json").write_text(json.dumps([found.metrics, found.windows, found.protocol.as_dict()]))
+
+
+def test_two_workers_find_what_one_does(project):
+    shutil.rmtree(project.state / "cache")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    spawn(_worker, args=(port, str(project.root)), nprocs=2)
+    alone = metrics(project)
+    for rank in range(2):
+        together = json.loads((project.root / f"rank-{rank}.json").read_text())
+        assert together[0] == pytest.approx(alone["metrics"], rel=1e-9)
+        assert together[1] == pytest.approx(alone["windows"], rel=1e-9)
+        assert together[2] == alone["protocol"]
