@@ -8,7 +8,7 @@ from types import FrameType
 import click
 
 from pipeline.commands.bench import bench
-from pipeline.commands.flows import dag
+from pipeline.commands.flows import dag, deploy
 from pipeline.commands.project import describe, doctor, index, recipe
 from pipeline.commands.runs import runs
 from pipeline.commands.stages import repro, run
@@ -38,7 +38,7 @@ def cli() -> None:
         raise UserError("dvc.yaml: not in this folder; run hvg in the project's")
 
 
-for command in (run, repro, dag, recipe, index, describe, doctor, runs, bench):
+for command in (run, repro, dag, deploy, recipe, index, describe, doctor, runs, bench):
     cli.add_command(command)
 
 

@@ -1,5 +1,7 @@
-"""hvg dag: the graph as a flow."""
+"""hvg dag and hvg deploy: the graph as a flow, its stages as deployments."""
 
+import os
+import shlex
 import sys
 
 import click
@@ -30,3 +32,22 @@ def dag(jobs: int, targets: tuple[str, ...]) -> None:
 
     _check_inputs()
     sys.exit(run_dag(PATHS.state, targets, jobs))
+
+
+@click.command(short_help="Let Prefect's pages start stages.")
+@click.option("--pool", required=True, metavar="NAME", help="The work pool; made where there is none of the name.")
+def deploy(pool: str) -> None:
+    """Make a Prefect deployment of each stage, which workers of a pool run in this checkout.
+
+    \b
+    export PREFECT_API_URL=http://127.0.0.1:4200/api     a server that lasts: prefect server start
+    hvg deploy --pool gpu
+    prefect worker start --pool gpu                      where stages are to run
+    prefect deployment run hvg-stage/train-level@2       or a button on its pages
+    """
+    os.environ.setdefault("PREFECT_HOME", str((PATHS.state / "prefect").resolve()))
+    from pipeline.launch.deployment import deploy as make
+
+    for name in make(PATHS.root, pool):
+        click.echo(f"prefect deployment run {name}")
+    click.echo(f"a worker runs them: prefect worker start --pool {shlex.quote(pool)}")

@@ -1,20 +1,16 @@
 """DVC's graph as one Prefect flow: a task a stage, those that do not depend on each other side by side."""
 
 import os
-import subprocess
 import sys
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UserError
-from pipeline.launch.job import JobFailed
 from pipeline.launch.quiet import leave_soon, only_prefect_is_told
-from pipeline.launch.repro import environment, run_dvc_repro, stop
+from pipeline.launch.repro import Repros, run_dvc_repro
 from pipeline.launch.server import API_URL, prefect_server
-from pipeline.tether import tethered
 
 # What the flow hands on to each stage's `dvc repro`; the rest of dvc's options say which stages there are.
 _HANDED_ON = ("force", "no_commit", "no_run_cache", "pull", "allow_missing")
@@ -100,12 +96,11 @@ def _run(graph: Graph, jobs: int) -> int:
     from prefect.states import Completed, Failed
     from prefect.task_runners import ThreadPoolTaskRunner
 
-    running = _Running(jobs)
+    running = Repros(jobs)
 
     @task(task_run_name="{stage}")
     def reproduce(stage: str) -> None:
-        log = get_run_logger()
-        running.run(stage, ["--wait-for-lock", "repro", "--single-item", *graph.options, "--", stage], log.info)
+        running.run(stage, graph.options, get_run_logger().info)
 
     submit: Any = reproduce.submit  # Any: its overloads know no task without a result
     # A stage that waits takes a thread as well; how many work at a time is `running`'s affair.
@@ -138,56 +133,3 @@ def _run(graph: Graph, jobs: int) -> int:
         return 0
     sys.stdout.write(f"{end.message}\n")
     return 0 if graph.ignore_errors else 255
-
-
-class _Running:
-    """The `dvc` processes of a flow."""
-
-    def __init__(self, jobs: int) -> None:
-        self._free = threading.Semaphore(jobs)
-        self._processes: set[subprocess.Popen[str]] = set()
-        self._stopped = False
-        self._lock = threading.Lock()
-
-    def run(self, stage: str, arguments: Sequence[str], on_line: Callable[[str], Any]) -> None:
-        """Run dvc to its end, in its turn. Every line goes to `on_line`, and to the terminal behind the stage's name.
-
-        Raises JobFailed where it fails or is stopped.
-        """
-        with self._free:
-            with self._lock:
-                if self._stopped:
-                    raise JobFailed("stopped before it began")
-                process = subprocess.Popen(
-                    tethered([sys.executable, "-m", "dvc", *arguments]),
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.STDOUT,
-                    text=True,
-                    errors="replace",
-                    env={**os.environ, **environment()},
-                    process_group=0,
-                )
-                self._processes.add(process)
-            assert process.stdout is not None
-            with process, process.stdout as lines:
-                for line in lines:
-                    text = line.rstrip()
-                    if text:
-                        sys.stdout.write(f"{stage} | {text}\n")
-                        sys.stdout.flush()
-                        on_line(text)
-            with self._lock:
-                self._processes.remove(process)
-        if process.returncode:
-            raise JobFailed(f"{stage}: dvc ended with exit code {process.returncode}", process.returncode)
-
-    def stop(self) -> None:
-        """As Ctrl-C does: each dvc waits for its command, which stops its job."""
-        with self._lock:
-            self._stopped = True
-            stopping = [threading.Thread(target=stop, args=(process,)) for process in self._processes]
-        for thread in stopping:
-            thread.start()
-        for thread in stopping:
-            thread.join()

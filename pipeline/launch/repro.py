@@ -1,50 +1,110 @@
-"""`dvc repro` with a Prefect server for its time."""
+"""`dvc repro`, of all stages with a Prefect server for its time, or of one stage by a flow."""
 
 import contextlib
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from pipeline.launch.job import JobFailed
 from pipeline.launch.local import GRACE
 from pipeline.launch.server import API_URL, prefect_server
 from pipeline.tether import tethered
+
+_DVC = [sys.executable, "-m", "dvc"]
 
 
 def run_dvc_repro(state: Path, targets: Sequence[str]) -> int:
     """Run `dvc repro` and return its exit code.
 
     It has a process group of its own and is stopped as if by Ctrl-C, whatever ends this call: DVC waits for its
-    command, the command stops its job, and the server ends last.
+    command, the command stops its job, and the server ends last. Only with --interactive is it in front of the terminal
+    with this process, to read what is typed.
     """
+    asks = not {"-i", "--interactive"}.isdisjoint(targets)
     with prefect_server(state) as url:
         process = subprocess.Popen(
-            tethered([sys.executable, "-m", "dvc", "repro", *targets]),
-            stdin=subprocess.DEVNULL,  # the terminal's input is for the group in front
-            env={**os.environ, **environment(), API_URL: url},
-            process_group=0,
+            tethered([*_DVC, "repro", *targets]),
+            stdin=None if asks else subprocess.DEVNULL,  # the terminal's input is for the group in front
+            env={**os.environ, **_environment(), API_URL: url},
+            process_group=None if asks else 0,
         )
         try:
             return process.wait()
         except BaseException:
-            stop(process)
+            _stop(process)
             raise
 
 
-def environment() -> dict[str, str]:
+class Repros:
+    """The `dvc` processes of a flow, at most `jobs` at a time."""
+
+    def __init__(self, jobs: int) -> None:
+        self._free = threading.Semaphore(jobs)
+        self._processes: set[subprocess.Popen[str]] = set()
+        self._stopped = False
+        self._lock = threading.Lock()
+
+    def run(self, stage: str, options: Sequence[str], on_line: Callable[[str], Any]) -> None:
+        """Bring one stage up to date, in its turn. Every line goes to `on_line`, and to the terminal after its name.
+
+        Raises JobFailed where it fails or is stopped.
+        """
+        with self._free:
+            with self._lock:
+                if self._stopped:
+                    raise JobFailed("stopped before it began")
+                process = subprocess.Popen(
+                    tethered([*_DVC, "--wait-for-lock", "repro", "--single-item", *options, "--", stage]),
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT,
+                    text=True,
+                    errors="replace",
+                    env={**os.environ, **_environment()},
+                    process_group=0,
+                )
+                self._processes.add(process)
+            assert process.stdout is not None
+            with process, process.stdout as lines:
+                for line in lines:
+                    text = line.rstrip()
+                    if text:
+                        sys.stdout.write(f"{stage} | {text}\n")
+                        sys.stdout.flush()
+                        on_line(text)
+            with self._lock:
+                self._processes.remove(process)
+        if process.returncode:
+            raise JobFailed(f"{stage}: dvc ended with exit code {process.returncode}", process.returncode)
+
+    def stop(self) -> None:
+        """As Ctrl-C does: each dvc waits for its command, which stops its job."""
+        with self._lock:
+            self._stopped = True
+            stopping = [threading.Thread(target=_stop, args=(process,)) for process in self._processes]
+        for thread in stopping:
+            thread.start()
+        for thread in stopping:
+            thread.join()
+
+
+def _environment() -> dict[str, str]:
     """DVC runs commands in the user's shell, which may be no sh, and in copies that hold no .venv."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
     return {"SHELL": "/bin/sh", "PATH": path, "DVC_NO_ANALYTICS": "true"}
 
 
-def stop(process: subprocess.Popen[Any]) -> None:
-    """End a dvc that leads a process group: as by Ctrl-C, and by force where it does not end."""
+def _stop(process: subprocess.Popen[Any]) -> None:
+    """End a dvc, with the group that it leads: as by Ctrl-C, and by force where it does not end."""
     for number, seconds in ((signal.SIGINT, GRACE + 15), (signal.SIGTERM, 5), (signal.SIGKILL, 5)):
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, number)
+            leads = os.getpgid(process.pid) == process.pid
+            (os.killpg if leads else os.kill)(process.pid, number)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(seconds)
             return
