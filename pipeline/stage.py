@@ -16,6 +16,9 @@ JOB = "HVG_JOB"  # set by the launcher in the processes of its job
 # Begins a stage's last word to its launcher, "<separator>exit <code> <message>". torchrun tells its caller no more than
 # "something failed", in 40 lines; the launcher shows what came before this line and reports what stands in it.
 LAST_WORD = "\x1e"
+# Set where torchrun itself names node and rank before each line: its name for it, and what it then writes.
+LABELLED = "TORCHELASTIC_LOG_LINE_PREFIX_TEMPLATE"
+LABEL = r"\S+ rank \d+: "
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
@@ -27,8 +30,9 @@ class _Handler(logging.Handler):
 
 
 def set_up_logging() -> None:
-    """Time and message on stderr, with the rank before them where there are several workers."""
-    rank = f"[{os.environ.get('RANK', '0')}] " if int(os.environ.get("WORLD_SIZE", "1")) > 1 else ""
+    """Time and message on stderr, with the rank before them where several workers share a terminal."""
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1 and LABELLED not in os.environ
+    rank = f"[{os.environ.get('RANK', '0')}] " if several else ""
     handler = _Handler()
     handler.setFormatter(logging.Formatter(f"{rank}%(asctime)s %(message)s", datefmt="%H:%M:%S"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])

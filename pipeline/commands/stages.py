@@ -7,11 +7,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import click
 
 from pipeline.errors import UserError
 from pipeline.paths import Paths
+
+if TYPE_CHECKING:
+    from pipeline.launch.clusters import Cluster
+    from pipeline.launch.job import Job
 
 STAGES = ("make-shapes", "decode", "train", "generate", "evaluate", "report")
 PER_LEVEL = ("train", "generate")
@@ -23,38 +28,60 @@ PATHS = Paths()
 @click.argument("stage", type=click.Choice(STAGES))
 @click.option("--level", type=click.IntRange(min=1), help="The level, for train and generate.")
 @click.option("--key", help="The entry of params' shapes, for make-shapes.")
+@click.option("--cluster", metavar="NAME", default="local", show_default=True, envvar="HVG_CLUSTER",
+              help="Where it runs: a name in clusters.yaml, or this machine.")  # fmt: skip
+@click.option("--nodes", type=click.IntRange(min=1), envvar="HVG_NODES",
+              help="Its machines (decode, train, generate). Default: HVG_NODES, or as clusters.yaml says.")  # fmt: skip
 @click.option("--workers", type=click.IntRange(min=1), envvar="HVG_WORKERS",
-              help="Processes. Default: HVG_WORKERS, or one a GPU (train, generate), one a core (decode).")  # fmt: skip
+              help="Processes a machine. Default: HVG_WORKERS, or one a GPU, for decode one a core.")  # fmt: skip
 @click.option("--retries", type=click.IntRange(min=0), default=1, show_default=True, envvar="HVG_RETRIES",
               help="How often a crash is tried again.")  # fmt: skip
 @click.option("--deadline", type=click.FloatRange(min=0, min_open=True), metavar="MIN", envvar="HVG_DEADLINE",
-              help="Minutes that a try may take.")  # fmt: skip
-def run(stage: str, level: int | None, key: str | None, workers: int | None, retries: int, deadline: float | None):
+              help="Minutes that a try may take, without its time in a cluster's queue.")  # fmt: skip
+@click.option("--dry-run", is_flag=True, help="Print what would be started or submitted, and do nothing.")
+def run(
+    stage: str,
+    level: int | None,
+    key: str | None,
+    cluster: str,
+    nodes: int | None,
+    workers: int | None,
+    retries: int,
+    deadline: float | None,
+    dry_run: bool,
+) -> None:
     """Run one STAGE now: a Prefect flow around a torchrun job. Ctrl-C stops all of it.
 
     \b
     hvg run decode
     hvg run train --level 2 --workers 4
+    hvg run train --level 2 --cluster NAME --nodes 4 --dry-run
     """
+    from pipeline.launch.clusters import load_cluster
     from pipeline.launch.flow import Plan, run_flow
-    from pipeline.launch.job import Job, JobFailed
-    from pipeline.launch.local import LocalLauncher
+    from pipeline.launch.job import JobCancelled, JobFailed
+    from pipeline.launch.launchers import make_launcher, refuse_two
     from pipeline.launch.server import API_URL, prefect_server
     from pipeline.tether import die_with_parent
 
+    where = load_cluster(cluster, PATHS.root)
     args = _stage_arguments(stage, level, key)
-    processes = 1
-    if stage in PER_LEVEL:
-        processes = workers or _workers(int(level or 1))
-    elif stage in POOLED:
-        args += [] if workers is None else ["--workers", str(workers)]
-    elif _given("workers"):  # HVG_WORKERS is meant for the others
-        raise UserError(f"--workers: {stage} runs in one process; leave it out")
+    job = _job(stage, args, level, where, nodes, workers)
+    name = " ".join([stage, *([f"level {level}"] if level else []), *([key] if key else [])])  # train level 2
+    short = name.replace(" ", "-")
+    launcher = make_launcher(
+        cluster,
+        where,
+        stage=short,
+        inputs=_inputs(job.module, job.args, level),
+        state=PATHS.state,
+        log=PATHS.state / "logs" / f"{short}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log",
+    )
+    if dry_run:
+        click.echo(launcher.preview(job), nl=False)
+        return
     if "DVC_STAGE" in os.environ:
         die_with_parent()  # DVC, if killed, leaves its commands running
-    name = " ".join([stage, *([f"level {level}"] if level else []), *([key] if key else [])])  # train level 2
-    log = PATHS.state / "logs" / f"{name.replace(' ', '-')}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
-    job = Job(module=f"stages.{stage.replace('-', '_')}", args=tuple(args), workers=processes)
     plan = Plan(
         stage=stage,
         name=name,
@@ -63,12 +90,64 @@ def run(stage: str, level: int | None, key: str | None, workers: int | None, ret
         deadline=None if deadline is None else deadline * 60,
     )
     with _alone(name), prefect_server(PATHS.state) as url:
+        refuse_two(cluster, stage=short, state=PATHS.state)
         os.environ[API_URL] = url
         os.environ.setdefault("PREFECT_HOME", str((PATHS.state / "prefect").resolve()))
         try:
-            run_flow(plan, job, LocalLauncher(log))
+            run_flow(plan, job, launcher)
+        except JobCancelled as error:
+            click.echo(f"error: {name}: {error}; its log: {launcher.log}", err=True)
+            sys.exit(error.code)
         except JobFailed as error:
-            raise click.ClickException(f"{name}: {error}; its log: {log}") from error
+            raise click.ClickException(f"{name}: {error}; its log: {launcher.log}") from error
+
+
+def _job(
+    stage: str, args: list[str], level: int | None, cluster: "Cluster", nodes: int | None, workers: int | None
+) -> "Job":
+    """The stage's job on a cluster. Raises UserError where the machines cannot share what it does."""
+    from pipeline.launch.clusters import LocalCluster, SlurmCluster
+    from pipeline.launch.job import Job
+    from pipeline.params import load_params
+
+    module = f"stages.{stage.replace('-', '_')}"
+    alone = isinstance(cluster, LocalCluster)
+    if alone and nodes is not None and nodes > 1:
+        raise UserError(f"--nodes {nodes}: this is one machine; --cluster names one of clusters.yaml")
+    machines = 1 if alone else (nodes or cluster.nodes)
+    if stage in PER_LEVEL:
+        assert level is not None
+        given = workers or (cluster.workers if alone else cluster.gpus_per_node or 1)
+        processes = given or _workers(level)
+        batch = load_params(PATHS.params).of_level(level).training.batch
+        if batch % (machines * processes):
+            raise UserError(
+                f"levels.{level}.training.batch: {batch} clips cannot be shared equally by {machines * processes} "
+                f"workers ({machines} x {processes}): change it, --nodes or --workers"
+            )
+        return Job(module=module, args=tuple(args), workers=processes, nodes=machines)
+    if stage in POOLED:
+        cores = cluster.cpus_per_task if isinstance(cluster, SlurmCluster) else None if alone else cluster.cpus
+        pool = workers or cores
+        args = args if pool is None else [*args, "--workers", str(pool)]
+        return Job(module=module, args=tuple(args), nodes=machines if stage == "decode" else 1)
+    for option in ("workers", "nodes"):
+        if _given(option):  # HVG_WORKERS is meant for the others
+            raise UserError(f"--{option}: {stage} runs in one process; leave it out")
+    return Job(module=module, args=tuple(args))
+
+
+def _inputs(module: str, args: tuple[str, ...], level: int | None) -> str:
+    """A hash of what a job makes: its program, its parameters, its code; not where it runs."""
+    from dataclasses import asdict
+
+    from pipeline.launch.remote import code_hash
+    from pipeline.params import fingerprint, load_params
+
+    params = asdict(load_params(PATHS.params))
+    if level is not None:
+        params["levels"] = {key: params["levels"][key] for key in params["levels"] if int(key) == level}
+    return fingerprint(module, args, params, code_hash(PATHS.root))
 
 
 def _stage_arguments(stage: str, level: int | None, key: str | None) -> list[str]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from pipeline.errors import UserError
-from pipeline.launch.job import DeadlineExceeded, Job
+from pipeline.launch.job import DeadlineExceeded, Job, JobCancelled
 from pipeline.progress import write_line
 
 RETRY_DELAY = 5.0  # seconds
@@ -18,7 +18,11 @@ class Launcher(Protocol):
     """Where a job runs."""
 
     def run(self, job: Job, on_line, deadline: float | None = None) -> None:
-        """Run a job to its end; raise UserError, JobFailed or DeadlineExceeded where it fails."""
+        """Run a job to its end; raise UserError or a kind of JobFailed where it fails."""
+
+    def preview(self, job: Job) -> str:
+        """Exactly what `run` would start or submit."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,8 +39,9 @@ class Plan:
 def run_flow(plan: Plan, job: Job, launcher: Launcher) -> None:
     """Run a job as the Prefect flow `hvg-<stage>`, with the server that PREFECT_API_URL names.
 
-    A crash is tried again `retries` times; a user's mistake and an exceeded deadline are not. The job's lines go to
-    Prefect's log; the launcher alone writes to the terminal. Raises what the launcher raised last.
+    A crash is tried again `retries` times; a user's mistake, an exceeded deadline and a job that was cancelled are not.
+    The job's lines go to Prefect's log; the launcher alone writes to the terminal. Raises what the launcher raised
+    last.
     """
     # Seconds to import, hence here. Its settings are read at the import, hence after PREFECT_API_URL is set.
     from prefect import flow, get_run_logger, tags, task
@@ -51,7 +56,7 @@ def run_flow(plan: Plan, job: Job, launcher: Launcher) -> None:
 
     def again(_task, _run, state) -> bool:
         error = state.result(raise_on_failure=False)
-        wanted = isinstance(error, Exception) and not isinstance(error, UserError | DeadlineExceeded)
+        wanted = isinstance(error, Exception) and not isinstance(error, UserError | DeadlineExceeded | JobCancelled)
         if wanted and tried <= plan.retries:
             write_line(f"{plan.name}: {error}; try {tried + 1} of {plan.retries + 1} in {RETRY_DELAY:g} s")
         return wanted

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 from pipeline.machine import cores
 
+TORCHRUN = ("-m", "torch.distributed.run")
+
 
 class JobFailed(RuntimeError):
     """A job that ended with another code than 0 and no UserError: `code` is its exit code."""
@@ -16,33 +18,45 @@ class JobFailed(RuntimeError):
         self.code = code
 
 
+class JobCancelled(JobFailed):
+    """A job that somebody else has cancelled. They would not want it tried again."""
+
+
 class DeadlineExceeded(JobFailed):
     """A job that was stopped because its time was over. Trying again would take as long."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """`module` run as a program by `workers` processes of torchrun on this machine."""
+    """`module` run as a program by `workers` processes of torchrun on each of `nodes` machines."""
 
     module: str  # stages.train
     args: tuple[str, ...] = ()  # --level 2
     workers: int = 1
+    nodes: int = 1
     env: Mapping[str, str] = field(default_factory=dict)  # on top of the launcher's own
 
     def command(self) -> list[str]:
-        """The torchrun command line, in the environment of this interpreter."""
-        torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-        return [*torchrun, "--nproc-per-node", str(self.workers), "-m", self.module, *self.args]
+        """The torchrun command line for this machine alone, in the environment of this interpreter."""
+        assert self.nodes == 1
+        return [sys.executable, *TORCHRUN, "--standalone", *self.program()]
+
+    def program(self) -> list[str]:
+        """What follows torchrun's options that say where."""
+        return ["--nproc-per-node", str(self.workers), "-m", self.module, *self.args]
 
     def environment(self) -> dict[str, str]:
-        """What the processes find in their environment besides what they inherit.
+        """What the processes on this machine find in their environment besides what they inherit.
 
         The cores are shared between the workers: left to itself torchrun gives each a single thread. An
         OMP_NUM_THREADS that the user has set stays.
         """
         threads = max(1, cores() // self.workers)
+        return {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads)), **self.everywhere()}
+
+    def everywhere(self) -> dict[str, str]:
+        """What processes on any machine find in their environment."""
         return {
-            "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads)),
             "PYTHONUNBUFFERED": "1",
             "MLFLOW_DISABLE_TELEMETRY": "true",
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",

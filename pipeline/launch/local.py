@@ -3,8 +3,8 @@
 import contextlib
 import logging
 import os
-import re
 import select
+import shlex
 import shutil
 import signal
 import subprocess
@@ -20,68 +20,14 @@ import psutil
 
 from pipeline.errors import UserError
 from pipeline.launch.job import DeadlineExceeded, Job, JobFailed
+from pipeline.launch.output import Output
 from pipeline.progress import COLUMNS
-from pipeline.stage import JOB, LAST_WORD
+from pipeline.stage import JOB
 from pipeline.tether import tethered
 
 log = logging.getLogger(__name__)
 
 GRACE = 30.0  # seconds between TERM and KILL: time for a checkpoint
-
-
-class _Output:
-    """A job's output on its way: to the screen as it is, to its log, and line by line to `on_line`.
-
-    The screen shows live bars as they move; lines are what a terminal would show in the end, after the last carriage
-    return. From a stage's last word on, and from the first traceback after `stopping` is set, everything goes to the
-    log alone: it is torchrun's report.
-    """
-
-    def __init__(self, log: Path, on_line: Callable[[str], None]) -> None:
-        self.on_line = on_line
-        self.last_word: tuple[int, str] | None = None
-        self.stopping = False
-        self._over = False  # nothing more is shown
-        self._log = log.open("ab")
-        self._pending = b""  # an unfinished line
-        self._shown = 0  # how much of it is on the screen
-
-    def feed(self, data: bytes) -> None:
-        self._log.write(data)
-        self._log.flush()
-        *lines, rest = (self._pending + data).split(b"\n")
-        for line in lines:
-            self._line(line + b"\n")
-        self._pending = rest
-        if LAST_WORD.encode() not in rest and not self.stopping:
-            self._show(rest)
-
-    def close(self) -> None:
-        if self._pending:
-            self._line(self._pending + b"\n")
-        self._log.close()
-
-    def _show(self, line: bytes) -> None:
-        if self._over:
-            return
-        sys.stdout.buffer.write(line[self._shown :])
-        sys.stdout.buffer.flush()
-        self._shown = len(line)
-
-    def _line(self, line: bytes) -> None:
-        before, _, after = line.partition(LAST_WORD.encode())
-        word = re.fullmatch(r"exit (\d+) ?(.*)\n", after.decode(errors="replace"))
-        if word and self.last_word is None:
-            self.last_word = int(word[1]), word[2].strip()
-            line = before + b"\n" if before else b""
-        self._over |= self.stopping and line.startswith(b"Traceback")
-        if not self._over:
-            self._show(line)
-            text = line.decode(errors="replace").rstrip("\r\n").rpartition("\r")[2]
-            if text.strip():
-                self.on_line(text)
-        self._over |= self.last_word is not None
-        self._shown = 0
 
 
 @dataclass(frozen=True)
@@ -90,6 +36,11 @@ class LocalLauncher:
 
     log: Path
     grace: float = GRACE
+
+    def preview(self, job: Job) -> str:
+        """What `run` would start, as a line of shell."""
+        added = [f"{name}={shlex.quote(value)}" for name, value in sorted(job.environment().items())]
+        return " ".join([*added, shlex.join(job.command())]) + "\n"
 
     def run(self, job: Job, on_line: Callable[[str], None], deadline: float | None = None) -> None:
         """Run a job to its end, showing what it prints and giving every line to `on_line`.
@@ -106,7 +57,7 @@ class LocalLauncher:
         env = {**os.environ, **job.environment(), JOB: name, "PET_LOG_DIR": str(scratch)}
         if sys.stdout.isatty():
             env[COLUMNS] = str(shutil.get_terminal_size().columns)
-        output = _Output(self.log, on_line)
+        output = Output(on_line, self.log)
         process = subprocess.Popen(
             tethered(job.command()),
             stdin=subprocess.DEVNULL,
@@ -136,7 +87,7 @@ class LocalLauncher:
             raised, message = output.last_word or (code, f"ended with exit code {code}")
             raise UserError(message) if raised == 2 else JobFailed(message, code)
 
-    def _stream(self, process: subprocess.Popen[bytes], output: _Output, end: float | None) -> None:
+    def _stream(self, process: subprocess.Popen[bytes], output: Output, end: float | None) -> None:
         """Pass output on until the process has ended. Raises TimeoutError at `end`."""
         assert process.stdout is not None
         pipe = process.stdout.fileno()
@@ -152,7 +103,7 @@ class LocalLauncher:
             elif process.poll() is not None:  # ended; a forgotten child may hold the pipe open
                 return
 
-    def _stop(self, process: subprocess.Popen[bytes], name: str, output: _Output) -> None:
+    def _stop(self, process: subprocess.Popen[bytes], name: str, output: Output) -> None:
         """TERM to the group, which torchrun hands on to its workers (they have sessions of their own); then KILL."""
         output.stopping = True
         with contextlib.suppress(ProcessLookupError):

@@ -1,0 +1,46 @@
+"""A launcher for a cluster of clusters.yaml."""
+
+from pathlib import Path
+
+from pipeline.errors import UserError
+from pipeline.launch.clusters import Cluster, LocalCluster, SlurmCluster, load_cluster
+from pipeline.launch.kubernetes import Kubernetes
+from pipeline.launch.local import LocalLauncher
+from pipeline.launch.remote import ClusterLauncher, Scheduler, recorded, still_there
+from pipeline.launch.slurm import Slurm
+
+
+def make_launcher(
+    name: str, cluster: Cluster, *, stage: str, inputs: str, state: Path, log: Path
+) -> LocalLauncher | ClusterLauncher:
+    """The launcher of cluster `name` for one stage.
+
+    stage: its name in file names, train-level-2. inputs: the hash of what it runs. state: the project's .hvg, relative.
+    log: of a local job.
+    """
+    if isinstance(cluster, LocalCluster):
+        return LocalLauncher(log)
+    scheduler = _scheduler(cluster, state)
+    return ClusterLauncher(scheduler=scheduler, cluster=name, stage=stage, inputs=inputs, folder=state / "jobs")
+
+
+def refuse_two(name: str, *, stage: str, state: Path) -> None:
+    """Raise UserError where another cluster than `name` still runs a stage: both jobs would write to one folder."""
+    record = recorded(state / "jobs", stage)
+    if record is None or record.cluster == name:
+        return
+    cluster = load_cluster(record.cluster)
+    assert not isinstance(cluster, LocalCluster)
+    scheduler = _scheduler(cluster, state)
+    if (found := still_there(state / "jobs", stage, scheduler)) is not None and found.id is not None:
+        raise UserError(
+            f"{stage}: job {found.id} of {found.cluster} still runs it: `--cluster {found.cluster}` waits for it, "
+            f"`{scheduler.way_out(found.id)}` ends it"
+        )
+
+
+def _scheduler(cluster: Cluster, state: Path) -> Scheduler:
+    if isinstance(cluster, SlurmCluster):
+        return Slurm(cluster=cluster, root=Path().resolve(), jobs=state / "jobs", logs=state / "logs")
+    assert not isinstance(cluster, LocalCluster)
+    return Kubernetes(cluster=cluster)

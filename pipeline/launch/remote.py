@@ -1,0 +1,317 @@
+"""A job on a cluster: submitted, followed to its end, found again by the next process if this one dies."""
+
+import contextlib
+import hashlib
+import json
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Literal, NoReturn, Protocol
+
+from pipeline.errors import UserError
+from pipeline.launch.job import DeadlineExceeded, Job, JobCancelled, JobFailed
+from pipeline.launch.local import GRACE
+from pipeline.launch.output import Output
+from pipeline.paths import write_atomic
+from pipeline.progress import write_line
+
+REMOVAL = 120.0  # seconds that a cluster may take to remove a job that it was told to kill
+_CODE = ("models/**/*.py", "pipeline/**/*.py", "stages/**/*.py")
+_NO_CODE = ("pipeline/launch/", "pipeline/commands/", "pipeline/cli.py")  # decides where, not what
+
+
+Phase = Literal["waiting", "running", "done", "failed", "cancelled", "gone"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class State:
+    """A job as its cluster sees it."""
+
+    phase: Phase
+    says: str = ""  # for a person: PENDING (Resources)
+    code: int = 1  # exit code of one that failed
+    restarts: int = 0  # how often the cluster has begun it anew
+
+    @property
+    def over(self) -> bool:
+        return self.phase not in ("waiting", "running")
+
+
+class Scheduler(Protocol):
+    """What a cluster does with jobs. A job's name is unique and known before it is submitted."""
+
+    @property
+    def poll_every(self) -> float:
+        """Seconds between questions for a job's state."""
+        ...
+
+    @property
+    def look_every(self) -> float:
+        """Seconds between looks for new lines."""
+        ...
+
+    def preview(self, job: Job, name: str) -> str:
+        """Exactly what `submit` would hand over; needs no cluster."""
+        ...
+
+    def submit(self, job: Job, name: str) -> str:
+        """Hand a job over: its id. Raises UserError with the cluster's words where it refuses."""
+        ...
+
+    def find(self, name: str) -> str | None:
+        """The id of the job that bears a name, if there is one."""
+        ...
+
+    def poll(self, job_id: str) -> State:
+        """How a job is doing. Raises OSError while the cluster does not answer."""
+        ...
+
+    def stream(self, name: str, seen: dict[str, str]) -> bytes:
+        """What a job has printed since the last call with the same `seen`, in which the scheduler notes how far."""
+        ...
+
+    def cancel(self, job_id: str, *, now: bool) -> None:
+        """TERM to a job's processes or, with `now`, remove the job."""
+        ...
+
+    def log(self, name: str) -> str:
+        """Where a job's whole output is, for a person."""
+        ...
+
+    def way_out(self, job_id: str) -> str:
+        """The command that ends a job."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """A submitted job, kept until its end has been seen."""
+
+    cluster: str  # in clusters.yaml
+    name: str
+    id: str | None  # None: being submitted
+    inputs: str  # hash of what it runs
+
+
+class _Late(Exception):
+    """The deadline has come."""
+
+
+@dataclass(kw_only=True)
+class ClusterLauncher:
+    """Runs jobs through a scheduler."""
+
+    scheduler: Scheduler
+    cluster: str  # its name
+    stage: str  # train-level-2: the record's name
+    inputs: str  # hash of what the job runs, apart from where
+    folder: Path  # of records and scripts
+    grace: float = GRACE + 15  # seconds from TERM to removal; the stage itself takes GRACE at most
+    log: str = "none"  # where the last job's output lies
+
+    def preview(self, job: Job) -> str:
+        """Exactly what `run` would submit."""
+        return self.scheduler.preview(job, f"hvg-{self.stage}")
+
+    def run(self, job: Job, on_line: Callable[[str], None], deadline: float | None = None) -> None:
+        """Run a job to its end, or wait for the one that an earlier process has submitted and that still runs.
+
+        `deadline` is in seconds, from when the job first runs. Whatever ends this call, the job is over then: on an
+        exception of any kind its processes get TERM and, after the grace period, the job is removed.
+
+        Raises UserError with the stage's message or where another job is in the way, DeadlineExceeded, JobCancelled,
+        or JobFailed for any other end.
+        """
+        following = _Following(self, on_line)
+        record = self._still_there() or self._submit(job)
+        try:
+            self.log = self.scheduler.log(record.name)
+            state = following.to_the_end(record, deadline)
+        except _Late:
+            following.stop(record)
+            minutes = f"{(deadline or 0) / 60:g}"
+            raise DeadlineExceeded(f"not ready after {minutes} minutes, the deadline; stopped") from None
+        except BaseException:
+            following.stop(record)
+            raise
+        finally:
+            following.output.close()
+        forget(self.folder, self.stage)
+        if state.phase != "done":
+            _raise(state, record, following.output)
+
+    def _submit(self, job: Job) -> Record:
+        name = f"hvg-{self.stage}-{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:4]}"
+        self._write(Record(cluster=self.cluster, name=name, id=None, inputs=self.inputs))
+        try:
+            job_id = self.scheduler.submit(job, name)
+        except UserError:
+            forget(self.folder, self.stage)
+            raise
+        except BaseException:  # Ctrl-C, perhaps between the submission and its answer
+            with contextlib.suppress(OSError):
+                if (found := self.scheduler.find(name)) is not None:
+                    self.scheduler.cancel(found, now=True)
+                forget(self.folder, self.stage)
+            raise
+        record = Record(cluster=self.cluster, name=name, id=job_id, inputs=self.inputs)
+        self._write(record)
+        return record
+
+    def _write(self, record: Record) -> None:
+        write_atomic(record_file(self.folder, self.stage), json.dumps(asdict(record)) + "\n")
+
+    def _still_there(self) -> Record | None:
+        """The job of an earlier process, where it still waits or runs. Raises UserError where it is in the way."""
+        record = still_there(self.folder, self.stage, self.scheduler)
+        if record is None:
+            return None
+        assert record.id is not None
+        if record.inputs != self.inputs:
+            raise UserError(
+                f"{self.stage}: job {record.id} of {record.cluster} still runs it with other parameters or code: wait "
+                f"for it, or `{self.scheduler.way_out(record.id)}`"
+            )
+        write_line(f"{self.stage}: job {record.id} of {record.cluster} runs it already; waiting for that one")
+        return record
+
+
+class _Following:
+    """What is known of a job while it is waited for."""
+
+    def __init__(self, launcher: ClusterLauncher, on_line: Callable[[str], None]) -> None:
+        self.scheduler, self.stage, self.grace = launcher.scheduler, launcher.stage, launcher.grace
+        self.folder = launcher.folder
+        self.on_line = on_line
+        self.output = Output(on_line)
+        self.seen: dict[str, str] = {}
+        self.said = ""
+        self.restarts = 0
+        self.running_since: float | None = None
+
+    def to_the_end(self, record: Record, deadline: float | None) -> State:
+        """The job's last state. Raises _Late at the deadline."""
+        while True:
+            state = self.look(record)
+            if state is not None and state.over:
+                return state
+            until = time.monotonic() + self.scheduler.poll_every
+            while time.monotonic() < until:
+                if deadline and self.running_since and time.monotonic() > self.running_since + deadline:
+                    raise _Late
+                time.sleep(self.scheduler.look_every)
+                self.read(record)
+
+    def stop(self, record: Record) -> None:
+        """TERM, then removal. A second Ctrl-C removes the job at once."""
+        assert record.id is not None
+        self.output.stopping = True
+        over = False
+        try:
+            self.scheduler.cancel(record.id, now=False)
+            over = self._ends(record, self.grace)
+        finally:
+            if not over:
+                self.scheduler.cancel(record.id, now=True)
+                over = self._ends(record, REMOVAL)
+            if over:
+                forget(self.folder, self.stage)
+            else:
+                write_line(f"{self.stage}: job {record.id} may still run: `{self.scheduler.way_out(record.id)}`")
+
+    def _ends(self, record: Record, seconds: float) -> bool:
+        """Whether the job is over within so many seconds."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            state = self.look(record)
+            if state is not None and state.over:
+                return True
+            time.sleep(self.scheduler.look_every)
+        return False
+
+    def look(self, record: Record) -> State | None:
+        """Ask for the state and show what is new. None where there was no answer."""
+        assert record.id is not None
+        try:
+            state = self.scheduler.poll(record.id)
+        except OSError as error:
+            self._say(f"no answer about job {record.id}: {error}")
+            return None
+        if state.restarts > self.restarts:
+            self.restarts = state.restarts
+            self.output.again()
+        self.read(record)  # after the question: of a job that is over it is everything
+        if not state.over:
+            self._say(f"job {record.id}: {state.says}")
+        if state.phase == "running" and self.running_since is None:
+            self.running_since = time.monotonic()
+        return state
+
+    def read(self, record: Record) -> None:
+        """Show what the job has printed since."""
+        try:
+            data = self.scheduler.stream(record.name, self.seen)
+        except OSError as error:
+            self._say(f"no log of job {record.id} for now: {error}")
+        else:
+            self.output.feed(data)
+
+    def _say(self, text: str) -> None:
+        if text != self.said:
+            self.said = text
+            write_line(f"{self.stage}: {text}")
+            self.on_line(text)
+
+
+def _raise(state: State, record: Record, output: Output) -> NoReturn:
+    if state.phase == "cancelled":
+        raise JobCancelled(f"job {record.id} was cancelled ({state.says})", 143)
+    code, message = output.last_word or (state.code, f"job {record.id} ended: {state.says}")
+    raise UserError(message) if code == 2 and output.last_word else JobFailed(message, code)
+
+
+def record_file(folder: Path, stage: str) -> Path:
+    """Where a stage's submitted job is noted."""
+    return folder / f"{stage}.json"
+
+
+def recorded(folder: Path, stage: str) -> Record | None:
+    """The job that was last submitted for a stage, unless its end has been seen. It may be long over."""
+    file = record_file(folder, stage)
+    return Record(**json.loads(file.read_text())) if file.is_file() else None
+
+
+def forget(folder: Path, stage: str) -> None:
+    """A stage's job is over, or never came to be."""
+    record_file(folder, stage).unlink(missing_ok=True)
+
+
+def still_there(folder: Path, stage: str, scheduler: Scheduler) -> Record | None:
+    """A stage's noted job, with its id, where it waits or runs."""
+    record = recorded(folder, stage)
+    if record is None:
+        return None
+    try:
+        job_id = record.id or scheduler.find(record.name)
+        over = job_id is None or scheduler.poll(job_id).over
+    except OSError as error:
+        raise UserError(
+            f"{stage}: job {record.id or record.name} of {record.cluster} may still run, and {record.cluster} does not "
+            f"answer ({error}); try again, or remove {record_file(folder, stage)} if it is gone"
+        ) from error
+    if over:
+        forget(folder, stage)
+        return None
+    return replace(record, id=job_id)
+
+
+def code_hash(root: Path) -> str:
+    """A hash of the project's code that decides what a job makes."""
+    digest = hashlib.sha256()
+    for file in sorted({file for pattern in _CODE for file in root.glob(pattern)}):
+        name = file.relative_to(root).as_posix()
+        if not name.startswith(_NO_CODE):
+            digest.update(name.encode() + file.read_bytes())
+    return digest.hexdigest()
