@@ -11,8 +11,8 @@ repro: $(VENV)/.done  ## run everything that params.yaml asks for
 test: $(VENV)/.done  ## the fast tests
 	$(VENV)/bin/python -m pytest
 
-slow: $(VENV)/.done  ## the slow ones: whole pipelines
-	$(VENV)/bin/python -m pytest -m slow
+slow: $(VENV)/.done  ## the slow ones: whole pipelines, pages in a browser
+	$(VENV)/bin/python -m pytest -m "slow or slurm or browser"
 
 check: $(VENV)/.done  ## style, types, and which module may import which
 	$(VENV)/bin/ruff check
