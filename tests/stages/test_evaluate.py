@@ -2,8 +2,11 @@
 
 import json
 import os
+import re
 import shutil
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from ruamel.yaml import YAML
 from torch.multiprocessing.spawn import spawn
 
 from pipeline import evaluation
@@ -25,6 +29,7 @@ from tests.pipeline.metrics.tiny import tiny_network
 from tests.pipeline.training.tiny import ALONE
 from tests.stages.fake_project import make_project
 
+ROOT = Path(__file__).parents[2]
 NAMES = {"random_i3d_frechet_logits", "random_i3d_frechet_pooled"}
 
 
@@ -82,13 +87,36 @@ def test_tables_lie_beside_the_numbers(project):
     assert set(counts["metric"]) == NAMES
     last = counts.groupby("metric").last()
     assert last["n"].tolist() == [4, 4]
-    assert last["mean"].to_dict() == pytest.approx({name: found[name] for name in NAMES}, rel=1e-6)
+    assert dict(zip(last.index, last["mean"], strict=True)) == pytest.approx(
+        {name: found[name] for name in NAMES}, rel=1e-6
+    )
     motion = table(project, "motion")
     assert motion["step"].tolist() == list(range(1, 16))
-    assert motion["real_mean"].mean() == pytest.approx(found["motion_real"])
+    assert float(motion["real_mean"].to_numpy().mean()) == pytest.approx(found["motion_real"])
     clip = ViewReader(project.samples(2), 2, "samples").read(0, 0, 16).astype(int)
     assert 0.3 < found["motion_generated"] / np.abs(np.diff(clip, axis=0)).mean() < 3
     assert set(table(project, "psd")["frame"]) == {1, 8}
+
+
+def test_dvc_plots_the_tables(project):
+    whole = YAML(typ="safe").load(ROOT / "dvc.yaml")
+    stage = {name: whole["stages"]["evaluate"][name] for name in ("outs", "metrics")}
+    YAML().dump({"stages": {"evaluate": {"cmd": "none", **stage}}, "plots": whole["plots"]}, project.root / "dvc.yaml")
+    shutil.copytree(ROOT / ".dvc", project.root / ".dvc", ignore=shutil.ignore_patterns("cache", "tmp", "config.local"))
+    subprocess.run(["git", "init", "-q"], cwd=project.root, check=True)  # noqa: S607
+    done = subprocess.run(
+        [sys.executable, "-m", "dvc", "plots", "show", "--json"], cwd=project.root, capture_output=True, check=True
+    )
+    shown = json.loads(done.stdout)
+    assert not shown.get("errors") and len(shown["data"]) == len(whole["plots"]) == 3
+    rows = {name: table(project, name) for name in ("counts", "psd")}
+    for name, rendered in rows.items():
+        (plot,) = shown["data"][f"reports/{name}.csv"]
+        assert len(plot["content"]["data"]["values"]) == len(rendered)
+        text = (ROOT / ".dvc" / "plots" / f"{name}.json").read_text()
+        fields = set(re.findall(r"datum\.(\w+)|\"field\": \"(\w+)\"", text))
+        named = {a or b for a, b in fields} - {"rev", "side", "power", "deviation", "low", "high"}
+        assert named <= set(rendered.columns)
 
 
 def test_data_without_classes_has_neither_probe_nor_class_table(tmp_path, monkeypatch):
