@@ -4,6 +4,8 @@ import json
 import os
 import shutil
 import sys
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,6 +13,7 @@ import click
 from pipeline.paths import Paths
 
 if TYPE_CHECKING:
+    from pipeline.report.compare import Side
     from pipeline.tracking import Found
 
 PATHS = Paths()
@@ -26,7 +29,7 @@ class _Runs(click.Group):
         return "show", _show, args
 
 
-@click.group(cls=_Runs, invoke_without_command=True, subcommand_metavar="[ID]",
+@click.group(cls=_Runs, invoke_without_command=True, subcommand_metavar="[ID | compare A B]",
              short_help="What was run: compare, look into.")  # fmt: skip
 @click.option("--name", metavar="WORD", help="Runs within reproductions that have this in their name: train, evaluate.")
 @click.option("--level", type=click.IntRange(min=1), help="Runs of this level.")
@@ -42,6 +45,7 @@ def runs(ctx: click.Context, as_json: bool, last: int | None, **chosen: Any) -> 
     hvg runs                                  reproductions, newest on the right
     hvg runs --name train --level 2           how level 2 was trained, by reproduction
     hvg runs 3f2a                             one reproduction in full: its levels, parameters, metrics, files
+    hvg runs compare 3f2a 91bc                a page with two of them side by side
     """
     if ctx.invoked_subcommand is not None:
         return
@@ -78,8 +82,41 @@ def _show(run_id: str, as_json: bool) -> None:
         click.echo(in_full(together))
 
 
+@runs.command(short_help="A page with two reproductions side by side.")
+@click.argument("left", metavar="A")
+@click.argument("right", metavar="B")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("reports/compare"), show_default=True,
+              help="The folder that the page is written to.")  # fmt: skip
+def compare(left: str, right: str, out: Path) -> None:
+    """A page with two reproductions side by side, by the beginnings of their ids: parameters, metrics, samples."""
+    from pipeline.errors import UserError
+    from pipeline.report.compare import compare_page
+    from pipeline.runs.table import one, reproduction_of
+
+    found = _found()
+    groups = [reproduction_of(one(found, run_id), found) for run_id in (left, right)]
+    if groups[0][0].id == groups[1][0].id:
+        raise UserError(f"{left} and {right} belong to one reproduction, {groups[0][0].id}; name two")
+    with tempfile.TemporaryDirectory() as folder:
+        sides = [_side(parent, children, Path(folder)) for parent, children in groups]
+        click.echo(f"the page: {compare_page(sides[0], sides[1], out)}")
+
+
 def _found() -> "list[Found]":
     from pipeline.tracking import find_runs, send_waiting
 
     send_waiting(PATHS)
     return find_runs(PATHS)
+
+
+def _side(parent: "Found", children: "list[Found]", into: Path) -> "Side":
+    """A reproduction with local copies of what it shows: of each run the last file of a kind."""
+    from pipeline import tracking
+    from pipeline.report.compare import Side
+
+    kept = {}
+    for run in (parent, *children):
+        last = {Path(file).suffix: file for file in tracking.files(run.id, PATHS)}
+        shown = [file for suffix, file in last.items() if suffix in (".mp4", ".png")]
+        kept[run.id] = tracking.fetch(run.id, shown, into / run.id, PATHS)
+    return Side(parent=parent, children=children, files=kept)

@@ -1,6 +1,7 @@
 """`hvg runs` on a real store."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from click.testing import CliRunner
 
 from pipeline import tracking
 from pipeline.commands import runs
+from pipeline.errors import UserError
 from pipeline.params import load_params
 from pipeline.paths import Paths
 
@@ -57,3 +59,17 @@ def test_a_terminal_is_not_overrun(project, monkeypatch):
     monkeypatch.setenv("COLUMNS", "40")
     assert max(map(len, hvg("--name", "train").output.splitlines())) <= 70  # the line that tells what is left out
     assert "1 more do not fit" in hvg("--name", "train").output
+
+
+def test_two_are_compared_on_a_page(project, tmp_path):
+    with tracking.run(replace(PARAMS, seed=1), "train level 1", inputs="3", paths=project) as run:
+        run.log({"loss": 9.0})
+        run.keep(project.root / "picture.png", "pictures")
+    left, right = (run["id"] for run in json.loads(hvg("--json").output) if run["parent"] is None)
+    page = tmp_path / "page" / "index.html"
+    assert hvg("compare", left[:12], run.id or "", "--out", str(page.parent)).output == f"the page: {page}\n"
+    text = page.read_text()
+    assert left[:8] in text and right[:8] in text and "seed" in text
+    assert [file.read_bytes() for file in page.parent.rglob("*.png")] == [b"x"] * 3
+    with pytest.raises(UserError, match="belong to one reproduction"):
+        hvg("compare", right, run.id or "")
