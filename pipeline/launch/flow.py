@@ -1,17 +1,14 @@
 """A stage as a Prefect flow: one task that launches its job, tried again after a crash, found again by its name."""
 
-import logging
-import os
-import threading
 from dataclasses import dataclass
 from typing import Protocol
 
 from pipeline.errors import UserError
 from pipeline.launch.job import DeadlineExceeded, Job, JobCancelled
+from pipeline.launch.quiet import leave_soon, only_prefect_is_told
 from pipeline.progress import write_line
 
 RETRY_DELAY = 5.0  # seconds
-FLUSH = 10.0  # seconds that Prefect's server may take for what it has not been told yet
 
 
 class Launcher(Protocol):
@@ -45,12 +42,6 @@ def run_flow(plan: Plan, job: Job, launcher: Launcher) -> None:
     """
     # Seconds to import, hence here. Its settings are read at the import, hence after PREFECT_API_URL is set.
     from prefect import flow, get_run_logger, tags, task
-    from prefect.events.worker import EventsWorker
-    from prefect.logging.handlers import APILogWorker
-
-    for runs in ("prefect.flow_runs", "prefect.task_runs"):
-        logging.getLogger(runs).setLevel(logging.INFO)
-        logging.getLogger(runs).propagate = False  # to the terminal: what is in there stands on it already
 
     tried = 0
 
@@ -74,27 +65,13 @@ def run_flow(plan: Plan, job: Job, launcher: Launcher) -> None:
         try:
             launcher.run(job, get_run_logger().info, plan.deadline)
         except BaseException as error:
-            if not isinstance(error, Exception):  # Ctrl-C, TERM (which Prefect makes a signal of its own), exit
-                _leave_soon(130 if isinstance(error, KeyboardInterrupt) else 143)
+            if not isinstance(error, Exception):  # Ctrl-C, TERM, exit
+                leave_soon(error)
             raise
 
     @flow(name=f"hvg-{plan.stage}", flow_run_name=plan.name, validate_parameters=False)
     def run(module: str, args: tuple[str, ...], workers: int) -> None:  # the parameters are for Prefect's pages
         launch()
 
-    try:
-        with tags("hvg", plan.stage, *plan.tags):
-            run(job.module, job.args, job.workers)
-    finally:
-        # Lines and states are still on their way, and the server may end with this call. Prefect itself would send
-        # them at the interpreter's end, and try for minutes.
-        EventsWorker.drain_all(timeout=FLUSH)
-        APILogWorker.drain_all(timeout=FLUSH)
-
-
-def _leave_soon(code: int) -> None:
-    """End this process in ten seconds: its job is stopped, and Prefect tries for minutes to tell a server that is gone
-    as well. Servers that this process has started end with it."""
-    timer = threading.Timer(FLUSH, os._exit, (code,))
-    timer.daemon = True
-    timer.start()
+    with only_prefect_is_told(), tags("hvg", plan.stage, *plan.tags):
+        run(job.module, job.args, job.workers)

@@ -52,7 +52,8 @@ def prefect_server(state: Path) -> Iterator[str]:
         yield given
         return
     if given:
-        log.warning("%s=%s does not answer; using a server of this run's own", API_URL, given)
+        shown = urlsplit(given)._replace(netloc=urlsplit(given).netloc.rpartition("@")[2], query="").geturl()
+        log.warning("%s=%s does not answer; using a server of this run's own", API_URL, shown)
     home = (state / "prefect").resolve()
     home.mkdir(parents=True, exist_ok=True)
     with FileLock(home / "start.lock"):  # one at a time makes the database
@@ -64,10 +65,27 @@ def prefect_server(state: Path) -> Iterator[str]:
 
 
 def _start(home: Path, log_file: Path) -> tuple[subprocess.Popen[bytes], str]:
+    end = time.monotonic() + START
+    while True:
+        process, url = _begin(home, log_file)
+        try:
+            while process.poll() is None and time.monotonic() < end:
+                if answers(url, 1) and process.poll() is None:
+                    return process, url
+                time.sleep(0.1)
+        except BaseException:
+            _stop(process)
+            raise
+        # Between finding a free port and listening on it another process may have taken it.
+        if process.poll() is None or time.monotonic() > end or not _taken(url):
+            _stop(process)
+            raise UserError(f"Prefect's server did not start: see {log_file}, or give one by {API_URL}")
+
+
+def _begin(home: Path, log_file: Path) -> tuple[subprocess.Popen[bytes], str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    url = f"http://127.0.0.1:{port}/api"
     env = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_API_")}
     env |= {"PREFECT_HOME": str(home), "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
@@ -80,16 +98,13 @@ def _start(home: Path, log_file: Path) -> tuple[subprocess.Popen[bytes], str]:
             env=env,
             process_group=0,  # not reached by the terminal's Ctrl-C: it stops after the run has said how it ended
         )
-    end = time.monotonic() + START
-    try:
-        while not answers(url, 1):
-            if process.poll() is not None or time.monotonic() > end:
-                raise UserError(f"Prefect's server did not start: see {log_file}, or give one by {API_URL}")
-            time.sleep(0.1)
-    except BaseException:
-        _stop(process)
-        raise
-    return process, url
+    return process, f"http://127.0.0.1:{port}/api"
+
+
+def _taken(url: str) -> bool:
+    parts = urlsplit(url)
+    with socket.socket() as probe:
+        return probe.connect_ex((str(parts.hostname), parts.port or 80)) == 0
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from pipeline.launch.server import answers, prefect_server
@@ -70,7 +71,13 @@ def played(tmp_path_factory):
     state = tmp_path_factory.mktemp("state")
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("PREFECT_API_URL", raising=False)
+        before = {child.pid for child in psutil.Process().children(recursive=True)}
         with prefect_server(state) as url:
+            ours = [child for child in psutil.Process().children(recursive=True) if child.pid not in before]
+            sockets = [one for child in ours for one in child.net_connections("inet")]
+            listening = {one.laddr for one in sockets if one.status == psutil.CONN_LISTEN}
+            assert int(url.split(":")[2].partition("/")[0]) in {address.port for address in listening}
+            assert {address.ip for address in listening} == {"127.0.0.1"}
             env = {**os.environ, "PREFECT_API_URL": url, "PREFECT_HOME": str(state / "client")}
             done = subprocess.run(
                 [sys.executable, "-c", PROGRAM], cwd=ROOT, env=env, capture_output=True, text=True, check=False
