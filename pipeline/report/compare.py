@@ -42,6 +42,7 @@ class Pair:
     name: str
     values: tuple[str, str]
     unit: str = ""
+    better: str = ""  # higher, lower or nothing
     meaning: str = ""
     best: int | None = None
 
@@ -101,7 +102,7 @@ def measured(left: Mapping[str, float], right: Mapping[str, float]) -> list[Pair
         if better and name in left and name in right and left[name] != right[name]:
             best = int((right[name] > left[name]) == (better == "higher"))
         texts = tuple(f"{side[name]:.4g}" if name in side else "" for side in (left, right))
-        pairs.append(Pair(name, (texts[0], texts[1]), unit, meaning, best))
+        pairs.append(Pair(name, (texts[0], texts[1]), unit, better, meaning, best))
     return pairs
 
 
