@@ -118,7 +118,7 @@ class ClusterLauncher:
     def run(self, job: Job, on_line: Callable[[str], None], deadline: float | None = None) -> None:
         """Run a job to its end, or wait for the one that an earlier process has submitted and that still runs.
 
-        `deadline` is in seconds, from when the job first runs. Whatever ends this call, the job is over then: on an
+        `deadline` is in seconds of the job's running, from its last start. Whatever ends this call, the job is over then: on an
         exception of any kind its processes get TERM and, after the grace period, the job is removed.
 
         Raises UserError with the stage's message or where another job is in the way, DeadlineExceeded, JobCancelled,
@@ -205,13 +205,14 @@ class _Following:
                 self.read(record)
 
     def stop(self, record: Record) -> None:
-        """TERM, then removal. A second Ctrl-C removes the job at once."""
+        """TERM to a job that runs, then removal. A second Ctrl-C removes it at once."""
         assert record.id is not None
         self.output.stopping = True
         over = False
         try:
-            self.scheduler.cancel(record.id, now=False)
-            over = self._ends(record, self.grace)
+            if self.running_since is not None:
+                self.scheduler.cancel(record.id, now=False)
+                over = self._ends(record, self.grace)
         finally:
             if not over:
                 self.scheduler.cancel(record.id, now=True)
@@ -245,7 +246,9 @@ class _Following:
         self.read(record)  # after the question: of a job that is over it is everything
         if not state.over:
             self._say(f"job {record.id}: {state.says}")
-        if state.phase == "running" and self.running_since is None:
+        if state.phase != "running":
+            self.running_since = None
+        elif self.running_since is None:
             self.running_since = time.monotonic()
         return state
 

@@ -98,7 +98,7 @@ class Slurm:
             f"--signal=B:USR1@{WARNING}",
             "--open-mode=append",
             f"--chdir={self.root}",
-            f"--output={self.log(name)}",  # relative: Slurm replaces what follows a % in it
+            f"--output={str(self.root / self.log(name)).replace('%', '%%')}",  # Slurm replaces what follows one
             "--export=ALL",
             str(self.root / self.jobs / f"{name}.sh"),
         ]
@@ -128,6 +128,8 @@ class Slurm:
         )
 
     def submit(self, job: Job, name: str) -> str:
+        if "\\" in str(self.root):
+            raise UserError(f"{self.root}: Slurm opens no log in a folder with a backslash; rename it")
         for folder in (self.jobs, self.logs):
             (self.root / folder).mkdir(parents=True, exist_ok=True)
         (self.root / self.jobs / f"{name}.sh").write_text(self.script(job, name))
