@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from fake_project import make_project
+from PIL import Image, ImageSequence
 
 from pipeline import evaluation, tracking
 from pipeline.data.store.reader import ViewReader
@@ -132,19 +133,39 @@ def test_levels_of_a_row_last_equally_long(project):
 def test_runs_and_parameters_are_on_the_page(project):
     text = (project.reports / "index.html").read_text()
     assert all(run.id in text for run in tracking.find_runs(project, "evaluate"))
+    assert "mlflow ui --backend-store-uri sqlite:///mlflow.db" in text and str(project.root) not in text
     assert "# a comment with &lt;b&gt;tags&lt;/b&gt;" in text
+
+
+def test_the_gif_shows_every_level_as_long_as_the_videos(project):
+    with Image.open(project.reports / "media" / "samples.gif") as image:
+        assert len(list(ImageSequence.Iterator(image))) == 8 and image.info["loop"] == 0
+        # four samples of 16 pixels and 3 gaps, two levels and a gap, as often as fits 640 pixels
+        assert image.size == (9 * (4 * 16 + 3), 9 * (2 * 16 + 1))
+
+
+def test_a_page_is_made_where_the_tracker_is_away(project, monkeypatch, caplog):
+    def away(*_):
+        raise tracking.Away("MLflow does not answer")
+
+    monkeypatch.setattr(tracking, "find_runs", away)
+    assert report._runs(load_params(project.params), project) == []
+    assert "the page shows no runs" in caplog.text
 
 
 def test_without_classes_rows_are_numbered(tmp_path):
     paths = make_project(tmp_path / "plain", classes=())
     paths.reports.mkdir()
-    content = {"metrics": {"fvd": 12.5}, "protocol": {"real_split": "train", "logits_sha256": "ab" * 32}}
+    protocol = {"real_split": "train", "frames": 8, "size": 16, "sigma": 1.0, "real_videos": 4, "generated_videos": 4}
+    content = {"metrics": {"fvd": 12.5}, "protocol": {**protocol, "logits_sha256": "ab" * 32}}
     (paths.reports / "metrics.json").write_text(json.dumps(content))
     table = {"frame": [1, 1], "cycles": [0, 1], "real_mean": [1.0, 2], "real_deviation": [0.0, 0]}
     table |= {"generated_mean": [1.0, 1], "generated_deviation": [0.0, 0]}
     pd.DataFrame(table).to_csv(paths.reports / "psd.csv", index=False)
     text = build(load_params(paths.params), paths, []).read_text()
     assert "Sample 1" in text and "no classes" in text and "no FVD, FID or IS" not in text
+    page = _Links(text)
+    assert page.fragments <= set(page.ids) and not {"classes", "windows"} & set(page.ids)
     (paths.artifact(2) / "history.csv").unlink()
     with pytest.raises(UserError, match=r"history\.csv: missing"):
         build(load_params(paths.params), paths, [])
