@@ -9,6 +9,7 @@ import click
 
 from pipeline.commands.bench import bench
 from pipeline.commands.flows import dag, deploy
+from pipeline.commands.metrics import convert_i3d, metrics
 from pipeline.commands.project import describe, doctor, index, recipe
 from pipeline.commands.runs import runs
 from pipeline.commands.stages import repro, run
@@ -17,7 +18,8 @@ from pipeline.paths import Paths
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
-def cli() -> None:
+@click.pass_context
+def cli(context: click.Context) -> None:
     """Hierarchical video generation: from a folder of videos to a trained hierarchy, its samples and a report.
 
     \b
@@ -30,15 +32,17 @@ def cli() -> None:
     Look:
       hvg describe                                  levels, networks, cost of params.yaml
       hvg runs                                      what was run, side by side
+      hvg metrics REAL GENERATED                    FVD, FID, IS of any videos, in any folder
     \b
     One stage by itself (DVC calls these; `dvc repro` runs those that are out of date):
       hvg run train --level 2
     """
-    if not (Paths().root / "dvc.yaml").is_file():
+    anywhere = context.invoked_subcommand in (metrics.name, convert_i3d.name)
+    if not anywhere and not (Paths().root / "dvc.yaml").is_file():
         raise UserError("dvc.yaml: not in this folder; run hvg in the project's")
 
 
-for command in (run, repro, dag, deploy, recipe, index, describe, doctor, runs, bench):
+for command in (run, repro, dag, deploy, recipe, index, describe, doctor, runs, metrics, convert_i3d, bench):
     cli.add_command(command)
 
 

@@ -210,11 +210,11 @@ def load_networks(
     precision: Precision,
     seed: int,
     device: torch.device,
-    keys: str = "evaluation.{}",
+    keys: tuple[str, str] = ("evaluation.i3d_k400", "evaluation.i3d_k600"),
 ) -> Networks:
     """The I3Ds of these files, from `root`; one random network stands in where there are no weights.
 
-    keys: how a parameter is called in messages.
+    keys: what the two are called in messages.
     """
     torch.backends.cudnn.allow_tf32 = False  # torch's default on GPUs: features would differ from a CPU's by 1e-3
     stand_in = None
@@ -222,11 +222,11 @@ def load_networks(
         stand_in = with_precision(random_i3d(seed, device), precision)
         log.info("no I3D weights for every metric: numbers of the random I3D carry random_i3d in their names")
     given = []
-    for key, path, classes in (("i3d_k400", i3d_k400, 400), ("i3d_k600", i3d_k600, 600)):
+    for key, path, classes in ((keys[0], i3d_k400, 400), (keys[1], i3d_k600, 600)):
         if path is None:
             given.append(stand_in)
         else:
-            given.append(with_precision(load_i3d(root / path, classes, keys.format(key), device), precision))
+            given.append(with_precision(load_i3d(root / path, classes, key, device), precision))
     return Networks(logits=given[0], pooled=given[1])
 
 

@@ -1,0 +1,81 @@
+"""hvg metrics and hvg convert-i3d: numbers of videos from anywhere, and the weights that they take."""
+
+import json
+from pathlib import Path
+
+import click
+
+from pipeline.errors import UserError
+
+FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
+
+
+@click.command(short_help="FVD, FID and IS of any two sets of videos.")
+@click.argument("real", type=click.Path(path_type=Path))
+@click.argument("generated", type=click.Path(path_type=Path))
+@click.option("--i3d-k400", type=FILE, help="Weights for FVD and IS: a state dict, or FVD's TorchScript file.")
+@click.option("--i3d-k600", type=FILE, help="Weights for FID: a state dict.")
+@click.option("--splits", type=click.IntRange(min=1), default=1, show_default=True,
+              help="Of GENERATED, for the inception score's deviation.")  # fmt: skip
+@click.option("--frames", type=click.IntRange(min=1), help="Of a clip. Default: those of GENERATED's first video.")
+@click.option("--size", type=click.IntRange(min=1), help="Pixels, where both are folders. Default: as --frames.")
+@click.option("--real-split", help="Where REAL is a store. Default: val of a pyramid, samples of samples.")
+@click.option("--real-step", type=click.IntRange(min=1), default=1, show_default=True,
+              help="Native frames from one frame to the next, where REAL is a folder of videos.")  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def metrics(
+    real: Path, generated: Path, i3d_k400: Path | None, i3d_k600: Path | None, splits: int, frames: int | None,
+    size: int | None, real_split: str | None, real_step: int, as_json: bool,
+) -> None:  # fmt: skip
+    """FVD, FID and IS of GENERATED beside REAL, and the protocol they were measured by. Works in any folder.
+
+    Each side is a .npy or .npz file of uint8 frames N T H W 3 (0 to 255), a store (data/pyramid, data/samples/level-2),
+    or a folder of videos, which are scaled and cropped to a square. The first frames of every video count.
+
+    \b
+    hvg metrics real.npy generated.npy --i3d-k400 i3d_torchscript.pt
+    hvg metrics data/pyramid data/samples/level-2 --i3d-k400 k400.pt --i3d-k600 k600.pt --json
+    hvg metrics /videos/val samples/ --real-step 4
+    """
+    import torch
+
+    from pipeline.clip_sets import open_set
+    from pipeline.compare_sets import compare, render
+    from pipeline.evaluation import load_networks
+
+    sides = open_set(real, split=real_split, frame_step=real_step), open_set(generated, split=None, frame_step=1)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    k400, k600 = (None if path is None else str(path) for path in (i3d_k400, i3d_k600))
+    networks = load_networks(Path(), k400, k600, "float32", 0, device, keys=("--i3d-k400", "--i3d-k600"))
+    found = compare(networks, *sides, frames=frames, size=size, splits=splits)
+    click.echo(json.dumps(found, indent=2, allow_nan=False) if as_json else render(found))
+
+
+@click.command("convert-i3d", short_help="I3D weights from DeepMind's checkpoints.")
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.argument("out", type=click.Path(path_type=Path, dir_okay=False))
+def convert_i3d(checkpoint: Path, out: Path) -> None:
+    """Write OUT.safetensors from DeepMind's TensorFlow CHECKPOINT (the path before .index) of the RGB network.
+
+    Takes TensorFlow: pip install -e ".[convert]"; best in another environment, as the outcome needs none.
+
+    \b
+    hvg convert-i3d rgb_scratch_kin600/model.ckpt i3d-k600.safetensors
+    """
+    import hashlib
+
+    from safetensors.torch import save
+
+    from pipeline.metrics.convert import read_checkpoint, state_of_tensorflow
+    from pipeline.paths import write_atomic
+
+    if out.suffix != ".safetensors":
+        raise UserError(f"{out}: must end in .safetensors")
+    try:
+        state = state_of_tensorflow(read_checkpoint(checkpoint))
+    except ValueError as error:
+        raise UserError(f"{checkpoint}: not the RGB I3D: {error}") from error
+    content = save(state)
+    write_atomic(out, content)
+    classes = len(state["logits.conv3d.bias"])
+    click.echo(f"{out}: an I3D of {classes} classes, SHA-256 {hashlib.sha256(content).hexdigest()}")

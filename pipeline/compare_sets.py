@@ -1,0 +1,110 @@
+"""`hvg metrics`: FVD, FID and IS of one set of videos beside another, wherever they come from."""
+
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+
+from pipeline.clip_sets import ClipSet
+from pipeline.errors import UserError
+from pipeline.evaluation import BATCH
+from pipeline.metrics.evaluation import Batch, Measured, Networks, scores
+from pipeline.metrics.protocol import protocol
+from pipeline.progress import progress
+
+NAMES = ("fvd", "fid", "inception_score")
+
+
+def compare(
+    networks: Networks, real: ClipSet, generated: ClipSet, *, frames: int | None, size: int | None, splits: int
+) -> dict[str, Any]:
+    """{fvd, fid, inception_score, …, note, protocol}; what takes weights that were not given is None.
+
+    frames, size: of the clips; None: those of the first generated video. Every video gives its first `frames` frames,
+    and shorter ones are left out. Only a folder's videos are scaled. Raises UserError where the sides do not fit.
+    """
+    if frames is None or size is None:
+        first = generated.first()
+        frames, size = frames or first[0], size or first[1]
+    for side, name in ((real, "REAL"), (generated, "GENERATED")):
+        if side.size is not None and side.size != size:
+            raise UserError(
+                f"{name} {side.path}: {side.size} pixels, and the clips have {size}: scale one side like the other"
+            )
+        if side.lengths is not None and (side.lengths >= frames).sum() < 2:
+            raise UserError(
+                f"{name} {side.path}: fewer than 2 videos of {frames} frames, the longest has {side.lengths.max()}; "
+                "--frames takes fewer of both sides"
+            )
+    of_real = _measured(networks, real, "REAL", frames, size, 1)
+    of_generated = _measured(networks, generated, "GENERATED", frames, size, splits)
+    found = scores(networks, of_real, of_generated, labelled=True)
+    measured_on = protocol(
+        frames=frames,
+        start="the first frames of every video; shorter videos are left out",
+        logits=networks.logits,
+        pooled=networks.pooled,
+        real_split=real.what,
+        real_videos=of_real.count,
+        generated_videos=of_generated.count,
+        size=size,
+        frame_step=real.frame_step,
+        sigma=generated.sigma,
+        splits=splits,
+        psd_frames=(),
+        psd_sets=0,
+        seed=None,
+        pyramid=real.digest,
+        samples=generated.digest,
+    )
+    whole = {name: found.pop(name, None) for name in NAMES} | found
+    return whole | {"note": _note(networks), "protocol": measured_on.as_dict() | {"generated_set": generated.what}}
+
+
+def render(found: dict[str, Any]) -> str:
+    """For people: the numbers, what they lack, and what they were measured on."""
+    numbers = {name: value for name, value in found.items() if name not in ("note", "protocol") and value is not None}
+    lines = [f"{name:28} {value:.4f}" for name, value in numbers.items()]
+    lines += ["", found["note"], ""] if found["note"] else [""]
+    return "\n".join([*lines, *(f"{name:28} {_plain(value)}" for name, value in found["protocol"].items())])
+
+
+def _plain(value: Any) -> str:
+    return "none" if value in (None, ()) else str(value)
+
+
+def _note(networks: Networks) -> str | None:
+    missing = [
+        f"{what} take{'' if ' and ' in what else 's'} --{option}"
+        for network, what, option in (
+            (networks.logits, "FVD and IS", "i3d-k400"),
+            (networks.pooled, "FID", "i3d-k600"),
+        )
+        if network.random
+    ]
+    if not missing:
+        return None
+    return f"{'; '.join(missing)}: without trained weights a random I3D measures, and its numbers are called random_i3d"
+
+
+def _measured(networks: Networks, side: ClipSet, name: str, frames: int, size: int, splits: int) -> Measured:
+    found = Measured(networks, videos=0, frames=frames, size=size, splits=splits)
+    total = None if side.lengths is None else int((side.lengths >= frames).sum())
+    with progress(total=total, desc=f"features of {name}", unit="clips") as bar:
+        found.measure(networks, _batches(side, frames, size, bar))
+    if found.count < 2:
+        raise UserError(f"{name} {side.path}: fewer than 2 videos of {frames} frames can be read")
+    if found.count < splits:
+        raise UserError(f"--splits: {splits} of {found.count} videos; take fewer")
+    return found
+
+
+def _batches(side: ClipSet, frames: int, size: int, bar: Any) -> Iterator[Batch]:
+    first, found = 0, side.clips(frames, size)
+    while some := list(islice(found, BATCH)):
+        clips = torch.from_numpy(np.stack(some)).movedim(-1, -3)
+        yield Batch(first=first, clips=clips, labels=torch.full((len(some),), -1))
+        first += len(some)
+        bar.update(len(some))

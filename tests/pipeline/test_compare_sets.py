@@ -1,0 +1,195 @@
+"""hvg metrics on arrays, stores and folders of videos, and what it refuses with which way out."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from safetensors.torch import save_file
+
+from models.i3d import I3D
+from pipeline import evaluation
+from pipeline.cli import cli
+from pipeline.clip_sets import open_set
+from pipeline.compare_sets import compare, render
+from pipeline.errors import UserError
+from pipeline.media.mp4 import write_mp4
+from pipeline.metrics.evaluation import Networks
+from tests.pipeline.metrics.tiny import tiny_network
+from tests.stages.fake_project import make_project, moving
+
+KNOWN = Networks(tiny_network(0, "ab" * 32), tiny_network(1, "cd" * 32))
+
+
+def videos(n: int, frames: int = 10, size: int = 16, first: int = 0) -> np.ndarray:
+    return np.stack([moving(first + i, frames, size) for i in range(n)])
+
+
+def saved(path: Path, array: np.ndarray) -> Path:
+    np.save(path, array)
+    return path
+
+
+def measured(real: Path, generated: Path, networks: Networks = KNOWN, **given) -> dict:
+    sides = open_set(real, split=None, frame_step=1), open_set(generated, split=None, frame_step=1)
+    return compare(networks, *sides, **{"frames": None, "size": None, "splits": 1} | given)
+
+
+def test_the_same_array_is_at_no_distance_and_npz_is_read(tmp_path):
+    a = saved(tmp_path / "a.npy", videos(6))
+    np.savez(tmp_path / "b.npz", videos(6))
+    found = measured(a, tmp_path / "b.npz", splits=2)
+    assert found["fvd"] < 1e-6 and found["fid"] < 1e-6
+    assert found["inception_score"] >= 1 and found["inception_score_deviation"] >= 0
+    assert found["note"] is None
+    protocol = found["protocol"]
+    assert (protocol["real_videos"], protocol["frames"], protocol["size"], protocol["splits"]) == (6, 10, 16, 2)
+    assert protocol["logits_sha256"] == "ab" * 32 and protocol["covariance"] == "N - 1, float64"
+    other = measured(a, saved(tmp_path / "c.npy", videos(6, first=40)))
+    assert other["fvd"] > 1e-3
+
+
+def test_random_weights_leave_the_famous_names_empty(tmp_path):
+    a = saved(tmp_path / "a.npy", videos(3))
+    found = measured(a, a, Networks(tiny_network(), tiny_network()))
+    assert found["fvd"] is found["fid"] is found["inception_score"] is None
+    assert {"random_i3d_frechet_logits", "random_i3d_frechet_pooled"} <= set(found)
+    assert "--i3d-k400" in found["note"] and "--i3d-k600" in found["note"]
+    text = render(found)
+    assert "random_i3d_frechet_logits" in text and "real_videos" in text and found["note"] in text
+
+
+def test_lengths_follow_generated_and_longer_videos_give_their_first_frames(tmp_path):
+    long, short = saved(tmp_path / "long.npy", videos(4, 14)), saved(tmp_path / "short.npy", videos(4, 14)[:, :9])
+    assert measured(long, short)["fvd"] < 1e-6
+    with pytest.raises(UserError, match=r"fewer than 2 videos of 14 frames, the longest has 9; --frames"):
+        measured(short, long)
+    assert measured(short, long, frames=9)["fvd"] < 1e-6
+
+
+def test_sides_of_other_sizes_are_refused(tmp_path):
+    small, large = saved(tmp_path / "s.npy", videos(3)), saved(tmp_path / "l.npy", videos(3, size=32))
+    with pytest.raises(UserError, match="32 pixels, and the clips have 16"):
+        measured(large, small)
+
+
+def test_stores_of_ours(tmp_path):
+    paths = make_project(tmp_path)
+    found = measured(paths.pyramid, paths.samples(2))
+    assert (found["protocol"]["real_videos"], found["protocol"]["generated_videos"]) == (6, 6)
+    assert "split val" in found["protocol"]["real_split"] and found["protocol"]["sigma"] == 1.0
+    assert found["protocol"]["frames"] == 8 and found["fvd"] > 0
+    with pytest.raises(UserError, match=r"--real-split.*train, val, not 'samples'"):
+        open_set(paths.pyramid, split="samples", frame_step=1)
+
+
+def test_folders_of_videos_are_scaled_and_what_is_broken_or_short_is_left_out(tmp_path, caplog):
+    folder = tmp_path / "videos" / "class"
+    folder.mkdir(parents=True)
+    for i, video in enumerate(videos(3, 12, 64)):
+        write_mp4(folder / f"{i}.mp4", video, 24)
+    write_mp4(folder / "short.mp4", videos(1, 5, 64)[0], 24)
+    (folder / "torn.mp4").write_bytes((folder / "0.mp4").read_bytes()[:200])
+    array = saved(tmp_path / "g.npy", videos(3, 12, 32))
+    found = measured(tmp_path / "videos", array)
+    assert found["protocol"]["real_videos"] == 3 and found["protocol"]["size"] == 32
+    assert "torn.mp4 is left out" in caplog.text
+    both = measured(tmp_path / "videos", tmp_path / "videos")  # the first video's own length and size
+    assert (both["protocol"]["frames"], both["protocol"]["size"]) == (12, 64) and both["fvd"] < 1e-6
+    stepped = open_set(tmp_path / "videos", split=None, frame_step=4)
+    assert len(list(stepped.clips(3, 16))) == 3
+
+
+@pytest.mark.parametrize(
+    ("array", "says"),
+    [
+        (np.zeros((2, 3, 8, 8, 3), np.float32), r"\[0, 1\] round x \* 255 to uint8"),
+        (np.full((2, 3, 8, 8, 3), -0.5), r"\[-1, 1\] round"),
+        (np.full((2, 3, 8, 8, 3), np.nan), "NaN"),
+        (np.zeros((2, 3, 8, 8, 3), np.int64), "cast them to uint8"),
+        (np.ones((2, 3, 8, 8, 3), np.uint8), "no value above 1"),
+        (np.zeros((2, 3, 3, 8, 8), np.uint8), r"np\.moveaxis\(x, 2, -1\)"),
+        (np.zeros((2, 8, 8, 3), np.uint8), "N T H W 3"),
+        (np.zeros((2, 3, 8, 9, 3), np.uint8), "square"),
+        (np.zeros((0, 3, 8, 8, 3), np.uint8), "no frame"),
+        (np.array([{"a": 1}], dtype=object), "no readable array"),
+    ],
+)
+def test_arrays_that_are_no_videos_are_refused(tmp_path, array, says):
+    np.save(tmp_path / "a.npy", array, allow_pickle=array.dtype == object)
+    with pytest.raises(UserError, match=says):
+        open_set(tmp_path / "a.npy", split=None, frame_step=1)
+
+
+def test_other_things_are_refused(tmp_path):
+    one = saved(tmp_path / "one.npy", videos(1))
+    with pytest.raises(UserError, match="fewer than 2 videos"):
+        measured(one, one)
+    two = saved(tmp_path / "two.npy", videos(2))
+    with pytest.raises(UserError, match="--splits: 3 of 2 videos"):
+        measured(two, two, splits=3)
+    np.savez(tmp_path / "several.npz", a=videos(2), b=videos(2))
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "torn.npy").write_bytes(b"\x93NUMPY\x01\x00")
+    (tmp_path / "torn.npz").write_bytes(b"PK\x03\x04")
+    for name, says in (("several.npz", "a, b"), ("empty", "no video in it"), ("none.npy", "no such set"),
+                       ("torn.npy", "no readable array"), ("torn.npz", "no readable array")):  # fmt: skip
+        with pytest.raises(UserError, match=says):
+            open_set(tmp_path / name, split=None, frame_step=1)
+
+
+def test_the_command_works_in_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(evaluation, "random_i3d", lambda seed, device: tiny_network(seed))
+    saved(tmp_path / "a.npy", videos(3))
+    done = CliRunner().invoke(cli, ["metrics", "a.npy", "a.npy", "--json"], catch_exceptions=False)
+    assert done.exit_code == 0
+    found = json.loads(done.stdout)
+    assert {"fvd", "fid", "inception_score", "protocol"} <= set(found)
+    assert not [path for path in tmp_path.iterdir() if path.name != "a.npy"]
+    with pytest.raises(UserError, match=r"dvc\.yaml"):
+        CliRunner().invoke(cli, ["runs"], catch_exceptions=False)
+
+
+def test_weights_of_the_command_are_read_and_named(tmp_path, monkeypatch):
+    network = I3D(600)
+    network.randomize(2)
+    save_file(network.state_dict(), tmp_path / "k600.safetensors")
+    saved(tmp_path / "a.npy", videos(2, 1))
+    args = ["metrics", str(tmp_path / "a.npy"), str(tmp_path / "a.npy")]
+    done = CliRunner().invoke(cli, [*args, "--i3d-k600", str(tmp_path / "k600.safetensors"), "--json"])
+    found = json.loads(done.stdout)
+    assert found["fid"] == pytest.approx(0, abs=1e-4) and found["fvd"] is None
+    assert found["protocol"]["pooled_network"] == "k600.safetensors" and len(found["protocol"]["pooled_sha256"]) == 64
+    assert "forth and back" in found["protocol"]["played"]
+    with pytest.raises(UserError, match="--i3d-k400"):
+        CliRunner().invoke(cli, [*args, "--i3d-k400", str(tmp_path / "a.npy")], catch_exceptions=False)
+
+
+def test_convert_writes_what_evaluation_loads(tmp_path, monkeypatch):
+    from pipeline.metrics import convert
+    from pipeline.metrics.features import load_i3d
+    from tests.pipeline.metrics.test_convert import theirs
+
+    network = I3D(600)
+    network.randomize(4)
+    monkeypatch.setattr(convert, "read_checkpoint", lambda path: theirs(network, ""))
+    out = tmp_path / "k600.safetensors"
+    done = CliRunner().invoke(cli, ["convert-i3d", "model.ckpt", str(out)], catch_exceptions=False)
+    found = load_i3d(out, 600, "k600")
+    assert "600 classes" in done.stdout and found.sha256 is not None and found.sha256 in done.stdout
+    ours = network.state_dict()
+    loaded = found.network.state_dict()
+    assert all(torch.equal(loaded[name], ours[name]) for name in ours if "num_batches" not in name)
+    with pytest.raises(UserError, match="must end in"):
+        CliRunner().invoke(cli, ["convert-i3d", "model.ckpt", str(tmp_path / "a.pt")], catch_exceptions=False)
+
+
+def test_help_answers_outside_of_a_project(tmp_path):
+    command = [sys.executable, "-c", "from pipeline.cli import main; main()", "metrics", "--help"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and "GENERATED" in done.stdout
