@@ -76,3 +76,19 @@ def loader(pyramid: Path, synthetic: bool, videos: Path | None, windows: int, ro
             )
         found = bench_loader(pyramid, videos, windows=windows, rounds=rounds)
     click.echo(json.dumps(found, indent=2) if as_json else render(found))
+
+
+@bench.command("features", short_help="I3D features of clips.")
+@click.option("--clips", type=click.IntRange(min=1), default=8, show_default=True)
+@click.option("--frames", type=click.IntRange(min=1), default=16, show_default=True)
+@click.option("--size", type=click.IntRange(min=1), default=128, show_default=True, help="Pixels.")
+@click.option("--rounds", type=click.IntRange(min=1), default=5, show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def bench_features(clips: int, frames: int, size: int, rounds: int, as_json: bool) -> None:
+    """Features of random clips as the evaluation takes them (preprocessing, batches), in float32 and in bfloat16,
+    beside the bare network on the same clips.
+    """
+    from pipeline.bench import features
+
+    found = features.bench_features(clips=clips, frames=frames, size=size, rounds=rounds)
+    click.echo(json.dumps(found, indent=2) if as_json else features.render(found))

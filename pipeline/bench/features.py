@@ -1,0 +1,75 @@
+"""`hvg bench features`: what it costs to measure clips, beside the bare network on the same clips, in one run.
+
+Wall time of this machine's processor, or of its GPU. Rounds are interleaved and their median is taken.
+"""
+
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from pipeline.machine import cores, cpu_name
+from pipeline.metrics.features import BATCH, Features, extract, preprocess, random_i3d, with_precision
+from pipeline.progress import progress
+
+BARE, OURS, ROUNDED = "network alone, preprocessed clips", "extract", "extract, bfloat16"
+
+
+def bench_features(*, clips: int, frames: int, size: int, rounds: int) -> dict[str, Any]:
+    """Measure random clips of `frames` frames, size x size, `rounds` times in each way.
+
+    Returns seconds a clip and their ratio to the bare network, by way, and how far features in bfloat16 are off: the
+    norm of the difference by that of the features.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    exact = random_i3d(0, device)
+    rounded = with_precision(exact, "bfloat16")
+    draw = torch.Generator().manual_seed(0)
+    videos = torch.randint(0, 256, (clips, frames, 3, size, size), dtype=torch.uint8, generator=draw)
+    ready = [preprocess(part.to(device)) for part in videos.split(BATCH)]
+    ways: dict[str, Callable[[], list[Features]]] = {
+        BARE: lambda: [exact(part) for part in ready],
+        OURS: lambda: list(extract(exact, videos)),
+        ROUNDED: lambda: list(extract(rounded, videos)),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    found: dict[str, list[Features]] = {}
+    with progress(total=(rounds + 1) * len(ways), desc="bench features", unit="runs") as bar:
+        for turn in range(rounds + 1):
+            for name, way in ways.items():
+                begun = time.perf_counter()
+                found[name] = way()  # ends with features on the CPU: nothing is left to wait for
+                if turn:  # the first warms up
+                    seconds[name].append((time.perf_counter() - begun) / clips)
+                bar.update()
+    return {
+        "clips": f"{clips} of {frames}/{size}x{size}",
+        "rounds": rounds,
+        "seconds_a_clip": {name: statistics.median(taken) for name, taken in seconds.items()},
+        "to_network_alone": {
+            name: statistics.median(a / b for a, b in zip(taken, seconds[BARE], strict=True))
+            for name, taken in seconds.items()
+        },
+        "bfloat16_error": {
+            name: _error([getattr(f, name) for f in found[OURS]], [getattr(f, name) for f in found[ROUNDED]])
+            for name in ("pooled", "logits")
+        },
+        "machine": f"{torch.cuda.get_device_name() if device.type == 'cuda' else cpu_name()}, "
+        f"{cores()} cores, {torch.get_num_threads()} threads, torch {torch.__version__}",
+    }
+
+
+def render(found: dict[str, Any]) -> str:
+    """The measurements as a table for people."""
+    lines = [f"{found['clips']}; median of {found['rounds']} rounds", "", f"{'':36}{'s a clip':>10}{'to bare':>10}"]
+    for name, seconds in found["seconds_a_clip"].items():
+        lines.append(f"{name:36}{seconds:10.3f}{found['to_network_alone'][name]:10.3f}")
+    errors = ", ".join(f"{error:.1%} in {name}" for name, error in found["bfloat16_error"].items())
+    return "\n".join([*lines, "", f"bfloat16 is off by {errors} (random weights)", found["machine"]])
+
+
+def _error(exact: list[torch.Tensor], rounded: list[torch.Tensor]) -> float:
+    a, b = torch.cat(exact), torch.cat(rounded)
+    return ((a - b).norm() / a.norm()).item()

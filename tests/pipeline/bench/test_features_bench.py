@@ -1,0 +1,12 @@
+"""The bench of features runs every way on the same clips and says what it measured."""
+
+from pipeline.bench.features import BARE, OURS, ROUNDED, bench_features, render
+
+
+def test_every_way_is_measured():
+    found = bench_features(clips=1, frames=9, size=16, rounds=1)
+    assert set(found["seconds_a_clip"]) == {BARE, OURS, ROUNDED}
+    assert found["to_network_alone"][BARE] == 1
+    assert all(0 < error < 0.2 for error in found["bfloat16_error"].values())
+    text = render(found)
+    assert "1 of 9/16x16" in text and OURS in text and found["machine"] in text
