@@ -8,6 +8,7 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
+from jaxtyping import Float64
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
@@ -70,18 +71,20 @@ def curves(history: pd.DataFrame) -> list[Markup]:
     """A small plot for each panel of a level's history, whose first column is `step`."""
     plots = []
     for panel, series in panels(c for c in history.columns if c != "step").items():
+        # A metric is measured less often than losses are logged.
+        known = {name: history.loc[history[column].notna(), ["step", column]] for name, column in series.items()}
+        ends = [_ends(name, rows.to_numpy(float)[:, 1]) for name, rows in known.items()]
 
-        def draw(axes: Any, panel: str = panel, series: dict[str, str] = series) -> None:
-            for color, (name, column) in zip(_SERIES, series.items(), strict=False):
-                known = history[["step", column]].dropna()  # a metric is measured less often than losses are logged
-                axes.plot(known["step"], known[column], color=color, linewidth=1.3, label=name)
+        def draw(axes: Any, panel: str = panel, known: dict[str, Any] = known) -> None:
+            for color, (name, rows) in zip(_SERIES, known.items(), strict=False):
+                axes.plot(rows["step"], rows.iloc[:, 1], color=color, linewidth=1.3, label=name)
             axes.set_xlabel("iteration")
             axes.set_xlim(0, max(history["step"].max(), 1))
             axes.margins(y=0.08)
             if panel.startswith("accuracy"):
                 axes.set_ylim(-0.03, 1.03)
 
-        plots.append(_plot(panel, draw, legend=len(series) > 1))
+        plots.append(_plot(panel, f"by iteration, {'; '.join(ends)}", draw, legend=len(series) > 1))
     return plots
 
 
@@ -103,7 +106,9 @@ def spectra(psd: pd.DataFrame) -> list[Markup]:
             axes.set(xscale="log", yscale="log", ylim=(low, high), xlabel="cycles a frame", ylabel="power")
             axes.grid(True, which="major")
 
-        plots.append(_plot(f"frame {frame}", draw, legend=True))
+        finest = {side: columns[f"{side}_mean"][-1] for side in ("real", "generated")}
+        says = f"power by cycles a frame; at the finest, {', '.join(f'{side} {v:.2g}' for side, v in finest.items())}"
+        plots.append(_plot(f"frame {frame}", says, draw, legend=True))
     return plots
 
 
@@ -123,7 +128,8 @@ def motion(table: pd.DataFrame) -> list[Markup]:
         axes.set_ylim(bottom=0)
         axes.xaxis.get_major_locator().set_params(integer=True)
 
-    return [_plot("motion", draw, legend=True)]
+    means = ", ".join(f"{side} {columns[f'{side}_mean'].mean():.3g}" for side in ("real", "generated"))
+    return [_plot("motion", f"difference of successive frames in grey levels; on average, {means}", draw, legend=True)]
 
 
 def by_count(table: pd.DataFrame) -> list[Markup]:
@@ -141,8 +147,14 @@ def by_count(table: pd.DataFrame) -> list[Markup]:
             axes.set_xticks(n, [f"{int(count):,}" for count in n])
             axes.set_xlabel("videos")
 
-        plots.append(_plot(str(metric), draw, legend=False))
+        says = ", ".join(f"{mean:.3g} of {n:,} videos" for n, mean in zip(columns["n"], columns["mean"], strict=True))
+        plots.append(_plot(str(metric), says, draw, legend=False))
     return plots
+
+
+def _ends(name: str, values: Float64[np.ndarray, " values"]) -> str:
+    """What a line does, for those who do not see it."""
+    return f"{name} from {values[0]:.3g} to {values[-1]:.3g}".strip() if len(values) else f"{name} not measured".strip()
 
 
 def _limits(psd: pd.DataFrame) -> tuple[float, float]:
@@ -152,7 +164,8 @@ def _limits(psd: pd.DataFrame) -> tuple[float, float]:
     return (positive.min() / 2, positive.max() * 2) if positive.size else (1e-6, 1.0)
 
 
-def _plot(title: str, draw: Callable[[Any], None], *, legend: bool) -> Markup:
+def _plot(title: str, says: str, draw: Callable[[Any], None], *, legend: bool) -> Markup:
+    """A plot under a title; `says` tells what it shows to those who do not see it."""
     with mpl.rc_context({**_STYLE, "svg.hashsalt": title}):
         figure = Figure(figsize=_SIZE, layout="constrained")
         axes = figure.add_subplot()
@@ -164,10 +177,10 @@ def _plot(title: str, draw: Callable[[Any], None], *, legend: bool) -> Markup:
             axes.legend(**beside, ncols=4, handlelength=1.0, columnspacing=1.0)  # on the title's line, clear of curves
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    return _inline(buffer.getvalue(), title)
+    return _inline(buffer.getvalue(), f"{title}: {says}")
 
 
-def _inline(svg: str, title: str) -> Markup:
+def _inline(svg: str, label: str) -> Markup:
     """matplotlib's file as part of a page: its colours and type, no ids that another plot has too."""
     body = svg[svg.index(">", svg.index("<svg")) + 1 :]
     for color, variable in _VARIABLES.items():
@@ -177,4 +190,4 @@ def _inline(svg: str, title: str) -> Markup:
     body = re.sub(r' id="[\w.]+_\d+"', "", body)  # groups; what is referred to is named by a hash of its content
     width, height = (round(72 * inches, 1) for inches in _SIZE)
     head = Markup('<svg role="img" aria-label="{}" viewBox="0 0 {} {}" xmlns:xlink="http://www.w3.org/1999/xlink">')
-    return head.format(title, width, height) + Markup(body)  # noqa: S704 - matplotlib escapes the text it draws
+    return head.format(label, width, height) + Markup(body)  # noqa: S704 - matplotlib escapes the text it draws

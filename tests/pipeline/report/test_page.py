@@ -1,8 +1,11 @@
 """How a page groups, names and draws what it is given."""
 
+import re
+
 import numpy as np
 import pandas as pd
 
+from pipeline.data.page.html import TEMPLATE
 from pipeline.report import plots
 from pipeline.report.page import metric_rows, protocol_rows
 from pipeline.report.showcase import choose_rows
@@ -22,7 +25,8 @@ def test_real_and_fake_share_a_panel():
 def test_curves_are_escaped_svg_in_the_pages_colours():
     history = pd.DataFrame({"step": [1, 2, 3], "<b>": [1.0, np.nan, 2.0], "loss_generator": [3.0, 2.0, 1.0]})
     odd, loss = plots.curves(history)
-    assert "<b>" not in odd and 'aria-label="&lt;b&gt;"' in odd
+    assert "<b>" not in odd and 'aria-label="&lt;b&gt;: by iteration, from 1 to 2"' in odd
+    assert 'aria-label="loss: by iteration, generator from 3 to 1"' in loss
     assert "var(--series-1)" in loss and "#0102" not in loss and "<style" not in loss
     assert loss.count("<svg") == 1 and loss.rstrip().endswith("</svg>")
     assert plots.curves(history) == [odd, loss]  # the same bytes again
@@ -40,11 +44,11 @@ def test_spectra_a_plot_for_each_frame_even_of_black_videos():
 def test_motion_and_counts_are_drawn_where_there_are_any():
     steps = pd.DataFrame({"step": [1, 2], "real_mean": [5.0, 6], "real_deviation": 1.0})
     (drawn,) = plots.motion(steps.assign(generated_mean=[4.0, 3], generated_deviation=0.5))
-    assert "motion" in drawn and "grey levels" in drawn
+    assert "on average, real 5.5, generated 3.5" in drawn
     assert plots.motion(steps.iloc[:0]) == [] == plots.by_count(pd.DataFrame())
     counts = {"metric": ["fvd", "fvd", "fid", "fid"], "n": [10, 1000] * 2, "mean": [9.0, 5, 4, 3]}
     fvd, fid = plots.by_count(pd.DataFrame({**counts, "low": [8.0, 4, 3, 2], "high": [10.0, 6, 5, 4]}))
-    assert 'aria-label="fvd"' in fvd and ">1,000<" in fvd and 'aria-label="fid"' in fid
+    assert 'aria-label="fvd: 9 of 10 videos, 5 of 1,000 videos"' in fvd and ">1,000<" in fvd and ">1,000<" in fid
 
 
 def test_metrics_are_explained():
@@ -68,3 +72,27 @@ def test_rows_show_as_many_classes_as_they_can():
     assert choose_rows(labels, 5) == [0, 3, 5, 1, 4]
     assert choose_rows(labels, 2) == [0, 5]
     assert choose_rows(np.full(4, -1), 3) == [0, 1, 2]
+
+
+def test_text_stands_out_from_its_ground_in_both_schemes():
+    """WCAG 2's contrast: 4.5 for text, 3 for lines of a plot."""
+    light, dark = re.findall(r":root {(.*?)}", (TEMPLATE / "base.css").read_text(), flags=re.DOTALL)
+    for scheme in (light, dark):
+        found = dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})", scheme))
+        assert len(found) >= 11
+        for ground in ("paper", "card", "callout"):
+            for text in ("ink", "ink-2", "accent"):
+                assert contrast(found[text], found[ground]) >= 4.5, (text, ground)
+        for number in range(1, 5):
+            assert contrast(found[f"series-{number}"], found["card"]) >= 3
+
+
+def contrast(one: str, other: str) -> float:
+    dark, light = sorted(luminance(color) for color in (one, other))
+    return (light + 0.05) / (dark + 0.05)
+
+
+def luminance(color: str) -> float:
+    parts = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
