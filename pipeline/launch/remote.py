@@ -118,8 +118,8 @@ class ClusterLauncher:
     def run(self, job: Job, on_line: Callable[[str], None], deadline: float | None = None) -> None:
         """Run a job to its end, or wait for the one that an earlier process has submitted and that still runs.
 
-        `deadline` is in seconds of the job's running, from its last start. Whatever ends this call, the job is over then: on an
-        exception of any kind its processes get TERM and, after the grace period, the job is removed.
+        `deadline` is in seconds of the job's running, from its last start. Whatever ends this call, the job is over
+        then: on an exception of any kind its processes get TERM and, after the grace period, the job is removed.
 
         Raises UserError with the stage's message or where another job is in the way, DeadlineExceeded, JobCancelled,
         or JobFailed for any other end.
@@ -211,19 +211,22 @@ class _Following:
         over = False
         try:
             if self.running_since is not None:
-                self.scheduler.cancel(record.id, now=False)
-                over = self._ends(record, self.grace)
+                over = self._cancelled(record, self.grace, now=False)
         finally:
             if not over:
-                self.scheduler.cancel(record.id, now=True)
-                over = self._ends(record, REMOVAL)
+                over = self._cancelled(record, REMOVAL, now=True)
             if over:
                 forget(self.folder, self.stage)
             else:
                 write_line(f"{self.stage}: job {record.id} may still run: `{self.scheduler.way_out(record.id)}`")
 
-    def _ends(self, record: Record, seconds: float) -> bool:
-        """Whether the job is over within so many seconds."""
+    def _cancelled(self, record: Record, seconds: float, *, now: bool) -> bool:
+        """Tell the cluster; whether the job is over within so many seconds."""
+        assert record.id is not None
+        try:
+            self.scheduler.cancel(record.id, now=now)
+        except OSError as error:
+            self._say(f"job {record.id} cannot be told to end: {error}")
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             state = self.look(record)

@@ -35,7 +35,8 @@ threads=$((${{SLURM_CPUS_PER_TASK:-${{SLURM_CPUS_ON_NODE:-1}}}} / {workers}))
 export OMP_NUM_THREADS=${{OMP_NUM_THREADS:-$((threads > 0 ? threads : 1))}}
 warned=
 trap 'warned=1; echo "the time limit is near"; scancel --signal=TERM "$SLURM_JOB_ID"' USR1
-trap : TERM  # it is for the stage: wait for its end
+ended=
+trap 'ended=1' TERM  # it is for the stage: wait for its end
 # A session of its own: TERM for the job would make srun kill the stage at once.
 setsid {srun} bash -c {node} {argv} &
 step=$!
@@ -46,11 +47,14 @@ while [ "$code" -gt 128 ] && kill -0 "$step" 2>/dev/null; do
     code=$?
 done
 rm -rf -- {scratch}
-{requeue}exit "$code"
+{requeue}if [ "$code" -ne 0 ] && [ -z "$ended" ] && ! timeout 60 {probe} true 2>/dev/null; then
+    echo "a node does not answer: waiting for Slurm to notice" && exec sleep 900
+fi
+exit "$code"
 """
 _REQUEUE = """\
 if [ -n "$warned" ] && [ "$code" -ne 0 ]; then
-    scontrol requeue "$SLURM_JOB_ID" && sleep 600  # until Slurm ends this script
+    scontrol requeue "$SLURM_JOB_ID" && exec sleep 600  # until Slurm ends it
 fi
 """
 # Its arguments: the interpreter, then torchrun's and the stage's.
@@ -125,6 +129,7 @@ class Slurm:
             argv=shlex.join(argv),
             scratch=shlex.quote(scratch),
             requeue=_REQUEUE if c.requeue else "",
+            probe=f"srun --overlap --nodes={job.nodes} --ntasks-per-node=1",
         )
 
     def submit(self, job: Job, name: str) -> str:

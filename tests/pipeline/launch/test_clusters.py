@@ -1,0 +1,135 @@
+"""clusters.yaml and what `hvg run` makes of it, without any cluster: mistakes in one line, dry runs."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import UserError
+from pipeline.launch.clusters import LocalCluster, SlurmCluster, load_cluster, read_clusters
+
+ROOT = Path(__file__).parents[3]
+EXAMPLE = """
+gpu:
+  launcher: slurm
+  partition: a100
+  nodes: 2
+  gpus_per_node: 4
+pods:
+  launcher: kubernetes
+  image: registry/hvg
+  folder: /work/hvg
+  nodes: 2
+"""
+
+
+def written(folder: Path, text: str) -> Path:
+    file = folder / "clusters.yaml"
+    file.write_text(text)
+    return file
+
+
+def test_without_a_file_there_is_this_machine(tmp_path):
+    assert load_cluster("local", tmp_path) == LocalCluster()
+    with pytest.raises(UserError, match=r"--cluster gpu: there is no .*clusters.yaml"):
+        load_cluster("gpu", tmp_path)
+
+
+def test_a_cluster_by_name(tmp_path):
+    written(tmp_path, EXAMPLE)
+    found = load_cluster("gpu", tmp_path)
+    assert found == SlurmCluster(launcher="slurm", partition="a100", nodes=2, gpus_per_node=4)
+    with pytest.raises(UserError, match=r"--cluster cpu: .* has the clusters gpu, pods"):
+        load_cluster("cpu", tmp_path)
+
+
+def test_an_experiments_copy_has_the_clusters_of_its_origin(tmp_path):
+    written(tmp_path, EXAMPLE)
+    copy = tmp_path / ".dvc" / "tmp" / "exps" / "standalone" / "x"
+    copy.mkdir(parents=True)
+    assert load_cluster("gpu", copy) == load_cluster("gpu", tmp_path)
+
+
+def test_the_example_is_read():
+    found = read_clusters(ROOT / "clusters.example.yaml")
+    assert {cluster.launcher for cluster in found.values()} == {"local", "slurm", "kubernetes"}
+    gpu = found["gpu"]
+    assert isinstance(gpu, SlurmCluster) and gpu.time == "12:00:00"  # YAML 1.2: no number of seconds
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("- gpu", "expected a mapping"),
+        ("gpu: [", "not valid YAML"),
+        ("gpu: {nodes: 2}", "gpu.launcher: must be one of local, slurm, kubernetes"),
+        ("local: {launcher: slurm}", "local.launcher: must be local"),
+        ("'a b': {launcher: slurm}", "'a b': a cluster's name is small letters"),
+        ("gpu: {launcher: slurm, node: 2}", "gpu.node: no such parameter"),
+        ("gpu: {launcher: slurm, nodes: 0}", "gpu.nodes: .* not 0"),
+        ("gpu: {launcher: slurm, nodes: two}", 'gpu.nodes: .* not "two"'),
+        ('gpu: {launcher: slurm, partition: "a\\nb"}', "gpu.partition: "),
+        ("gpu: {launcher: slurm, time: 12 h}", "gpu.time: "),
+        ("gpu: {launcher: slurm, sbatch: [-p x]}", "gpu.sbatch.0: "),
+        ("pods: {launcher: kubernetes, image: x}", "pods.folder: missing"),
+        ("pods: {launcher: kubernetes, image: x, folder: /w, volumes: [{claim: c}]}", "pods.volumes.0.path: missing"),
+    ],
+)
+def test_mistakes_name_file_and_key(tmp_path, text, message):
+    file = written(tmp_path, text)
+    with pytest.raises(UserError, match=message) as raised:
+        read_clusters(file)
+    assert str(file) in str(raised.value) and "\n" not in str(raised.value)
+
+
+@pytest.fixture
+def project(tmp_path):
+    shutil.copy(ROOT / "recipes" / "shapes.yaml", tmp_path / "params.yaml")
+    (tmp_path / "dvc.yaml").write_text("stages: {}\n")
+    for name in ("models", "pipeline", "stages"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    written(tmp_path, EXAMPLE)
+    return tmp_path
+
+
+def hvg_run(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", "from pipeline.cli import main; main()", "run", *arguments]
+    return subprocess.run(command, cwd=project, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "--level", "1", "--nodes", "2"], "--nodes 2: this is one machine"),
+        (["train", "--level", "1", "--workers", "7"], "levels.1.training.batch: 16 clips cannot be shared equally"),
+        (["train", "--level", "1", "--cluster", "gpu", "--nodes", "3"], "by 12 workers (3 x 4)"),
+        (["report", "--cluster", "gpu", "--nodes", "2"], "--nodes: report runs in one process"),
+        (["report", "--cluster", "none"], "--cluster none: "),
+    ],
+)
+def test_what_cannot_run_is_said_before_anything_is_submitted(project, arguments, message):
+    done = hvg_run(project, *arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert message in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_a_dry_run_prints_what_would_run_and_does_nothing(project):
+    here = hvg_run(project, "train", "--level", "1", "--workers", "2", "--dry-run")
+    assert here.stdout.endswith("--standalone --nproc-per-node 2 -m stages.train --level 1\n")
+    script = hvg_run(project, "train", "--level", "1", "--cluster", "gpu", "--dry-run")
+    first, shebang, *_ = script.stdout.splitlines()
+    assert shebang == "#!/bin/bash"
+    assert first.startswith("# sbatch --parsable --job-name=hvg-train-level-1 --nodes=2 --ntasks-per-node=1 ")
+    assert "--partition=a100" in first and "--gpus-per-node=4" in first
+    assert "--nproc-per-node 4 -m stages.train --level 1" in script.stdout
+    pool = hvg_run(project, "decode", "--cluster", "gpu", "--workers", "8", "--dry-run")
+    assert "--nproc-per-node 1 -m stages.decode --workers 8" in pool.stdout and "--nodes=2" in pool.stdout
+    alone = hvg_run(project, "report", "--cluster", "gpu", "--dry-run")
+    assert "--nodes=1 " in alone.stdout and "-m stages.report" in alone.stdout
+    manifest = hvg_run(project, "generate", "--level", "2", "--cluster", "pods", "--dry-run")
+    assert manifest.stdout.startswith("apiVersion: kubeflow.org/v1\nkind: PyTorchJob\n")
+    for done in (here, script, pool, alone, manifest):
+        assert (done.returncode, done.stderr) == (0, "")
+    assert not (project / ".hvg").exists()

@@ -1,0 +1,191 @@
+"""Following a job on a cluster, with a scheduler that plays one."""
+
+import json
+import re
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import UserError
+from pipeline.launch import remote
+from pipeline.launch.job import DeadlineExceeded, Job, JobCancelled, JobFailed
+from pipeline.launch.remote import ClusterLauncher, State, code_hash, record_file
+
+JOB = Job(module="stages.toy")
+WAITING, RUNNING, DONE = State(phase="waiting", says="PENDING (Resources)"), State(phase="running"), State(phase="done")
+
+
+@dataclass
+class Played:
+    """A cluster where each question for a job's state gets the next answer, the last one again and again."""
+
+    answers: list[State | BaseException]
+    lines: list[bytes] = field(default_factory=list)  # one at each look
+    ends_on: tuple[bool, ...] = (False, True)  # of `now`: which cancellations end the job
+    submitted: int = 0
+    cancelled: list[bool] = field(default_factory=list)
+    poll_every: float = 0.01
+    look_every: float = 0.005
+
+    def preview(self, job: Job, name: str) -> str:
+        return f"{name}: {job.module}"
+
+    def submit(self, job: Job, name: str) -> str:
+        self.submitted += 1
+        return f"{self.submitted}"
+
+    def find(self, name: str) -> str | None:
+        return "7"
+
+    def poll(self, job_id: str) -> State:
+        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer
+
+    def stream(self, name: str, seen: dict[str, str]) -> bytes:
+        return self.lines.pop(0) if self.lines else b""
+
+    def cancel(self, job_id: str, *, now: bool) -> None:
+        self.cancelled.append(now)
+        if now in self.ends_on:
+            self.answers = [State(phase="cancelled", says="CANCELLED")]
+
+    def log(self, name: str) -> str:
+        return f"{name}.log"
+
+    def way_out(self, job_id: str) -> str:
+        return f"end {job_id}"
+
+
+def launcher(played: Played, folder: Path, inputs: str = "a") -> ClusterLauncher:
+    return ClusterLauncher(scheduler=played, cluster="far", stage="toy", inputs=inputs, folder=folder, grace=0.05)
+
+
+def run(played: Played, folder: Path, **options) -> list[str]:
+    lines: list[str] = []
+    launcher(played, folder).run(JOB, lines.append, **options)
+    return lines
+
+
+def test_lines_and_states_are_told_once(tmp_path, capfd):
+    played = Played([WAITING, WAITING, RUNNING, RUNNING, DONE], [b"", b"node1 rank 0: o", b"ne\nnode2 rank 1: two\n"])
+    lines = run(played, tmp_path)
+    shown = ["job 1: PENDING (Resources)", "node1 rank 0: one", "node2 rank 1: two", "job 1: "]
+    assert sorted(lines) == sorted(shown)
+    out, err = capfd.readouterr()
+    assert out == "node1 rank 0: one\nnode2 rank 1: two\n"
+    assert err.splitlines() == ["toy: job 1: PENDING (Resources)", "toy: job 1: "]
+    assert played.cancelled == [] and not list(tmp_path.iterdir())
+
+
+def test_a_cluster_that_does_not_answer_is_waited_for(tmp_path):
+    assert "no answer about job 1: down" in run(Played([OSError("down"), OSError("down"), RUNNING, DONE]), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("end", "output", "error", "message"),
+    [
+        ("failed", b"", JobFailed, r"job 1 ended: "),
+        ("gone", b"", JobFailed, r"job 1 ended: "),
+        ("failed", b"node1 rank 0: \x1eexit 1 KeyError: 3\n", JobFailed, r"^KeyError: 3$"),
+        ("failed", b"node1 rank 0: \x1eexit 2 a.b: no\n", UserError, r"^a\.b: no$"),
+        # The other node fails because the first one does, and is heard first.
+        ("failed", b"n2 rank 1: \x1eexit 1 lost\nn1 rank 0: \x1eexit 2 a.b: no\n", UserError, r"^a\.b: no$"),
+        ("cancelled", b"node1 rank 0: \x1eexit 1 lost\n", JobCancelled, r"job 1 was cancelled"),
+    ],
+)
+def test_ends(tmp_path, capfd, end, output, error, message):
+    with pytest.raises(error, match=message) as raised:
+        run(Played([RUNNING, State(phase=end)], [output]), tmp_path)
+    assert type(raised.value) is error
+    assert capfd.readouterr().out == ""
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_was_said_before_a_restart_no_longer_counts(tmp_path, capfd):
+    failed = State(phase="failed", says="X", restarts=1)
+    played = Played(
+        [RUNNING, replace(WAITING, restarts=1), replace(RUNNING, restarts=1), failed],
+        [b"n rank 0: \x1eexit 1 lost\n", b"torchrun's report\n", b"n rank 0: again\n"],
+    )
+    played.look_every = 1
+    with pytest.raises(JobFailed, match="job 1 ended: X"):
+        run(played, tmp_path)
+    assert capfd.readouterr().out.splitlines()[-1] == "n rank 0: again"
+
+
+@pytest.mark.parametrize(("ends_on", "told"), [((False, True), [False]), ((True,), [False, True])])
+def test_a_deadline_counts_what_runs(tmp_path, ends_on, told):
+    played = Played([*[WAITING] * 30, RUNNING], ends_on=ends_on)
+    with pytest.raises(DeadlineExceeded, match="deadline"):
+        run(played, tmp_path, deadline=0.1)
+    assert played.answers[-1].phase == "cancelled" and played.cancelled == told  # type: ignore[union-attr]
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(143)])
+def test_a_job_that_waits_is_removed_at_once(tmp_path, monkeypatch, error):
+    played = Played([WAITING])
+
+    def interrupted(*_):
+        raise error
+
+    monkeypatch.setattr(remote.time, "sleep", interrupted)
+    with pytest.raises(type(error)):
+        run(played, tmp_path)
+    assert played.cancelled == [True]
+
+
+def died(played: Played, folder: Path) -> None:
+    """A process that submitted a job, followed it, and was killed."""
+    launcher(played, folder)._submit(JOB)
+
+
+def test_the_job_that_still_runs_is_found(tmp_path, capfd):
+    died(played := Played([RUNNING, RUNNING, DONE]), tmp_path)
+    assert json.loads(record_file(tmp_path, "toy").read_text())["id"] == "1"
+    run(played, tmp_path)
+    assert played.submitted == 1
+    assert "toy: job 1 of far runs it already; waiting for that one" in capfd.readouterr().err
+
+
+def test_a_job_is_found_whose_submitter_died_before_the_answer(tmp_path):
+    died(played := Played([RUNNING]), tmp_path)
+    file = record_file(tmp_path, "toy")
+    file.write_text(json.dumps({**json.loads(file.read_text()), "id": None}))
+    found = remote.still_there(tmp_path, "toy", played)
+    assert found is not None and found.id == "7"
+
+
+def test_a_job_that_is_over_is_no_hindrance(tmp_path):
+    died(played := Played([State(phase="failed"), RUNNING, DONE]), tmp_path)
+    run(played, tmp_path)
+    assert played.submitted == 2
+
+
+def test_a_job_of_something_else_is_in_the_way(tmp_path):
+    died(played := Played([RUNNING]), tmp_path)
+    with pytest.raises(UserError, match=r"job 1 of far still runs it with other parameters or code: .*`end 1`"):
+        launcher(played, tmp_path, "b").run(JOB, print)
+    assert (played.submitted, played.cancelled) == (1, [])
+
+
+def test_a_silent_cluster_is_not_given_a_second_job(tmp_path):
+    died(played := Played([OSError("down")]), tmp_path)
+    with pytest.raises(UserError, match=r"may still run, and far does not answer \(down\); try again"):
+        run(played, tmp_path)
+    assert played.submitted == 1
+
+
+def test_code_that_decides_what_is_made(tmp_path):
+    for name in ("models/a.py", "pipeline/data/b.py", "pipeline/launch/c.py", "stages/d.py"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("1\n")
+    before = code_hash(tmp_path)
+    (tmp_path / "pipeline/launch/c.py").write_text("2\n")
+    assert code_hash(tmp_path) == before
+    (tmp_path / "pipeline/data/b.py").write_text("2\n")
+    assert code_hash(tmp_path) != before
+    assert re.fullmatch("[0-9a-f]{64}", before)

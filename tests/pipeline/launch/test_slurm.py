@@ -1,0 +1,170 @@
+"""What is handed to Slurm: a script compared with a golden file, run with stand-ins, and states read."""
+
+import os
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import UserError
+from pipeline.launch.clusters import SlurmCluster
+from pipeline.launch.job import Job
+from pipeline.launch.remote import State
+from pipeline.launch.slurm import Slurm, parse
+
+HERE = Path(__file__).parent
+HOSTILE = "a; touch pwned $(touch pwned) `touch pwned` 'x\" %j"
+SHOWN = (
+    "JobId=3 JobName=hvg-train UserId=root(0) Priority=1 JobState={state} Reason={reason} Dependency=(null) Requeue=1 "
+    "Restarts={restarts} BatchFlag=1 ExitCode={code}:0 Partition=main NodeList=node[1-2] BatchHost=node1 "
+    "Comment=JobState=COMPLETED WorkDir=/x JobState=FAILED\n"
+)
+
+
+def slurm(root: Path = Path("/work/hvg"), **values) -> Slurm:
+    cluster = SlurmCluster(launcher="slurm", **{"python": "python", **values})
+    return Slurm(cluster=cluster, root=root, jobs=Path(".hvg/jobs"), logs=Path(".hvg/logs"))
+
+
+def test_the_script_is_the_golden_one():
+    """After a wanted change: write what `shown` is into the file."""
+    scheduler = slurm(
+        partition="a100",
+        account="vision",
+        gpus_per_node=4,
+        cpus_per_task=32,
+        time="12:00:00",
+        sbatch=("--constraint=nvlink",),
+        setup=("module load cuda",),
+        container="image.sqsh",
+        mounts=("/datasets:/datasets",),
+    )
+    job = Job(module="stages.train", args=("--level", "2"), workers=4, nodes=2)
+    shown = scheduler.preview(job, "hvg-train-level-2")
+    assert shown == (HERE / "golden" / "train.sbatch").read_text()
+
+
+def test_without_requeue_nothing_is_queued_again():
+    scheduler = slurm(requeue=False)
+    shown = scheduler.preview(Job(module="stages.train"), "n")
+    assert "--no-requeue" in shown and "scontrol requeue" not in shown
+
+
+def stand_ins(folder: Path) -> dict[str, str]:
+    """An environment in which srun starts one node's share, and the interpreter writes down what it is given."""
+    programs = {
+        "scontrol": 'case "$2" in hostnames) echo node1;; node) echo "   NodeAddr=10.0.0.7 NodeHostName=n";; esac',
+        "srun": 'printf "%s\\0" "$@" > srun.args; while [ "$1" != bash ]; do shift; done; exec "$@"',
+        "timeout": "exit 0",  # all nodes answer
+        HOSTILE.replace("/", ""): f'printf "%s\\0" "$@" > python.args; exit {7}',
+    }
+    (folder / "bin").mkdir()
+    for name, body in programs.items():
+        (folder / "bin" / name).write_text(f"#!/bin/sh\n{body}\n")
+        (folder / "bin" / name).chmod(0o755)
+    given = {"SLURM_JOB_ID": "5", "SLURM_JOB_NODELIST": "node[1-2]", "SLURM_NNODES": "2", "SLURM_NODEID": "1"}
+    return {"PATH": f"{folder / 'bin'}:{os.environ['PATH']}", "SLURMD_NODENAME": "node2", **given}
+
+
+def test_no_value_reaches_a_shell(tmp_path):
+    """The script runs with names in it that are commands: every one arrives as it is, and the exit code comes back."""
+    root = tmp_path / HOSTILE
+    root.mkdir()
+    env = stand_ins(tmp_path)
+    scheduler = slurm(
+        root, python=HOSTILE, partition=HOSTILE, account=HOSTILE, container=HOSTILE, mounts=(HOSTILE,), cpus_per_task=8
+    )
+    job = Job(module="stages.train", args=("--level", HOSTILE), workers=2, nodes=2)
+    script = tmp_path / "script"
+    script.write_text(scheduler.script(job, "hvg-x"))
+    done = subprocess.run(["/bin/bash", str(script)], env=env, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (7, "", "")
+    assert sorted(file.name for file in root.iterdir()) == ["python.args", "srun.args"]
+    srun = (root / "srun.args").read_text().split("\0")
+    assert f"--container-image={HOSTILE}" in srun
+    assert f"--container-mounts={root}:{root},{HOSTILE}" in srun
+    scratch = str(root / ".hvg/jobs/hvg-x.torchrun")
+    torchrun = ["-m", "torch.distributed.run", "--nnodes", "2", "--node-rank", "1", "--master-addr", "10.0.0.7"]
+    torchrun += ["--master-port", "20035", "--tee", "3", "--log-dir", scratch, "--nproc-per-node", "2"]
+    stage = ["-m", "stages.train", "--level", HOSTILE]
+    assert (root / "python.args").read_text().split("\0")[:-1] == [*torchrun, *stage]
+    command = scheduler.command(job, "hvg-x")
+    assert {f"--partition={HOSTILE}", f"--account={HOSTILE}", f"--chdir={root}"} <= set(command)
+    assert f"--output={str(root).replace('%', '%%')}/.hvg/logs/hvg-x.log" in command
+    shown = scheduler.preview(job, "hvg-x").splitlines()[0]
+    assert shlex.split(shown, comments=False)[1:] == command
+
+
+def test_sbatch_gets_the_environment_and_the_script_does_not(tmp_path, monkeypatch):
+    env = stand_ins(tmp_path)
+    sbatch = tmp_path / "bin" / "sbatch"
+    sbatch.write_text(f"#!/bin/sh\nenv > {tmp_path}/env\necho '12;cluster'\n")
+    sbatch.chmod(0o755)
+    monkeypatch.setenv("PATH", env["PATH"])
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://me:s3cret@host")
+    scheduler = slurm(tmp_path)
+    assert scheduler.submit(Job(module="stages.train", env={"OF_THE_JOB": "1"}), "hvg-x") == "12"
+    given = (tmp_path / "env").read_text()
+    for line in ("MLFLOW_TRACKING_URI=https://me:s3cret@host", "OF_THE_JOB=1", "HVG_JOB=hvg-x", "PYTHONUNBUFFERED=1"):
+        assert f"\n{line}\n" in f"\n{given}"
+    assert "s3cret" not in (tmp_path / ".hvg/jobs/hvg-x.sh").read_text()
+
+
+def test_a_refused_job_is_a_users_mistake(tmp_path, monkeypatch):
+    env = stand_ins(tmp_path)
+    (tmp_path / "bin" / "sbatch").write_text(
+        "#!/bin/sh\necho 'sbatch: error: invalid partition\nspecified: x' >&2; exit 1"
+    )
+    (tmp_path / "bin" / "sbatch").chmod(0o755)
+    monkeypatch.setenv("PATH", env["PATH"])
+    with pytest.raises(UserError, match="Slurm refuses the job: sbatch: error: invalid partition specified: x"):
+        slurm(tmp_path).submit(Job(module="stages.train"), "hvg-x")
+
+
+@pytest.mark.parametrize("name", ["back\\slash"])
+def test_a_folder_that_slurm_cannot_write_in_is_named(tmp_path, name):
+    with pytest.raises(UserError, match="backslash"):
+        slurm(tmp_path / name).submit(Job(module="stages.train"), "hvg-x")
+
+
+def test_no_slurm(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UserError, match="sbatch: not on this machine"):
+        slurm(tmp_path).submit(Job(module="stages.train"), "hvg-x")
+
+
+@pytest.mark.parametrize(
+    ("shown", "expected"),
+    [
+        (("PENDING", "Resources", 0, 0), State(phase="waiting", says="PENDING (Resources)")),
+        (
+            ("PENDING", "BeginTime", 2, 0),
+            State(phase="waiting", says="PENDING (BeginTime), begun anew 2 times", restarts=2),
+        ),
+        (("RUNNING", "None", 0, 0), State(phase="running", says="RUNNING on node[1-2]")),
+        (("COMPLETING", "None", 1, 0), State(phase="running", says="COMPLETING on node[1-2]", restarts=1)),
+        (("COMPLETED", "None", 0, 0), State(phase="done", says="COMPLETED")),
+        (("CANCELLED", "None", 0, 0), State(phase="cancelled", says="CANCELLED")),
+        (("TIMEOUT", "TimeLimit", 0, 0), State(phase="failed", says="TIMEOUT (TimeLimit)")),
+        (("FAILED", "NonZeroExitCode", 0, 9), State(phase="failed", says="FAILED (NonZeroExitCode)", code=9)),
+    ],
+)
+def test_states(shown, expected):
+    state, reason, restarts, code = shown
+    found = parse(SHOWN.format(state=state, reason=reason, restarts=restarts, code=code))
+    assert found == expected
+
+
+def test_a_log_is_read_on_and_one_that_is_there_from_near_its_end(tmp_path):
+    scheduler = slurm(tmp_path)
+    log = tmp_path / ".hvg/logs/n.log"
+    log.parent.mkdir(parents=True)
+    seen: dict[str, str] = {}
+    assert scheduler.stream("n", seen) == b""
+    log.write_bytes(b"one\n")
+    assert scheduler.stream("n", seen) == b"one\n"
+    with log.open("ab") as file:
+        file.write(b"two\n" * 10000)
+    assert scheduler.stream("n", seen) == b"two\n" * 10000
+    assert scheduler.stream("n", {}) == b"two\n" * 4096
