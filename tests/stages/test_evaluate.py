@@ -146,6 +146,32 @@ def test_a_second_evaluation_reads_no_real_clip_and_finds_the_same(project, monk
             evaluation.evaluate(replace(params, evaluation=replace(params.evaluation, **other)), project, ALONE)
 
 
+def test_trained_weights_give_famous_names_everywhere(project, monkeypatch):
+    loaded = []
+
+    def load(path: Path, classes: int, key: str, device: torch.device):
+        loaded.append((path, classes, key))
+        return tiny_network(classes, f"{classes:x}" * 20)
+
+    monkeypatch.setattr(evaluation, "load_i3d", load)
+    params = load_params(project.params)
+    chosen = replace(params.evaluation, i3d_k400="k400.pt", i3d_k600="k600.pt", videos=8, splits=2)
+    found = evaluation.evaluate(replace(params, evaluation=chosen), project, ALONE)
+    scores = {"fvd", "fid", "inception_score"}
+    assert {name for name in found.metrics if not name.startswith(("probe", "motion", "grounding"))} == scores | {
+        "inception_score_deviation"
+    }
+    assert found.windows is not None and set(found.windows) == scores | {"inception_score_deviation"}
+    assert set(found.counts["metric"]) == scores
+    assert set(found.per_class.columns) == {"class", "real", "generated"} | scores
+    assert len(found.per_class) > 0 and sum(found.per_class["real"]) <= 8
+    assert found.protocol.logits_sha256 == "190" * 20 and found.protocol.pooled_sha256 == "258" * 20
+    assert loaded == [
+        (project.root / "k400.pt", 400, "evaluation.i3d_k400"),
+        (project.root / "k600.pt", 600, "evaluation.i3d_k600"),
+    ]
+
+
 def _worker(rank: int, port: int, folder: str) -> None:
     torch.set_num_threads(1)
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
