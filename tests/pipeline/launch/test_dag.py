@@ -14,6 +14,8 @@ from ruamel.yaml import YAML
 
 from pipeline.errors import UserError
 from pipeline.launch.dag import Graph, Step, plan
+from pipeline.launch.job import JobFailed
+from pipeline.launch.repro import Repros
 from pipeline.launch.server import prefect_server
 
 ROOT = Path(__file__).parents[3]
@@ -77,6 +79,16 @@ def test_the_plan_is_dvc_s(tmp_path, monkeypatch):
     for mistake in (["--nonsense"], ["nobody"]):
         with pytest.raises(UserError):
             plan(mistake)
+
+
+@pytest.mark.parametrize("name", ["a; touch hurt", "--help"])
+def test_no_name_reaches_a_shell_or_becomes_an_option(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(project(tmp_path / "p"))
+    lines = []
+    with pytest.raises(JobFailed):
+        Repros(1).run(name, [], lines.append)
+    assert lines[0].startswith("ERROR: ") and name in lines[0]
+    assert not list(tmp_path.rglob("hurt"))
 
 
 @pytest.mark.slow
