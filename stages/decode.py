@@ -1,7 +1,9 @@
 """Decode the videos of data.root into the pyramid, data/pyramid.
 
-python -m stages.decode [--workers N]
-torchrun --nnodes 2 --node-rank R --rdzv-backend c10d --rdzv-endpoint HOST:29400 -m stages.decode   on each of two nodes
+hvg run decode                                       as a stage: retries, logs, resuming
+hvg run decode --cluster NAME --nodes 2              its shards shared out between two nodes of a cluster
+torchrun --nnodes 2 --node-rank R --master-addr HOST -m stages.decode      by hand, on each of two nodes
+python -m stages.decode [--workers N]                by hand, on this machine
 """
 
 import argparse

@@ -13,14 +13,17 @@ class Output:
 
     The screen shows live bars as they move; lines are what a terminal would show in the end, after the last carriage
     return. From a stage's last word on, and from the first traceback after `stopping` is set, everything goes to the
-    log alone: it is torchrun's report.
+    log alone: it is torchrun's report. With `labelled`, where lines of stages begin with node and rank, all that has no
+    label from the first traceback on is such a report.
     """
 
-    def __init__(self, on_line: Callable[[str], None], log: Path | None = None) -> None:
+    def __init__(self, on_line: Callable[[str], None], log: Path | None = None, *, labelled: bool = False) -> None:
         self.on_line = on_line
+        self.labelled = labelled
         self.last_word: tuple[int, str] | None = None  # exit code, message
         self.stopping = False
         self._over = False  # nothing more is shown
+        self._report = False  # … but lines with a label
         self._log = log.open("ab") if log else None
         self._pending = b""  # an unfinished line
         self._shown = 0  # how much of it is on the screen
@@ -33,13 +36,13 @@ class Output:
         for line in lines:
             self._line(line + b"\n")
         self._pending = rest
-        if LAST_WORD.encode() not in rest and not self.stopping:
+        if LAST_WORD.encode() not in rest and not self.stopping and not self.labelled:
             self._show(rest)
 
     def again(self) -> None:
         """The job begins anew: what its processes said last no longer counts."""
         self.last_word = None
-        self._over = False
+        self._over = self._report = False
 
     def close(self) -> None:
         if self._pending:
@@ -63,8 +66,10 @@ class Output:
                 self.last_word = int(word[1]), word[2].strip()
             label = re.fullmatch(LABEL, before.decode(errors="replace"))
             line = before + b"\n" if before and not label else b""
+        torchruns = self.labelled and not re.match(LABEL, line.decode(errors="replace"))
+        self._report |= torchruns and line.startswith(b"Traceback")
         self._over |= self.stopping and line.startswith(b"Traceback")
-        if not self._over:
+        if not self._over and not (self._report and torchruns):
             self._show(line)
             text = line.decode(errors="replace").rstrip("\r\n").rpartition("\r")[2]
             if text.strip():

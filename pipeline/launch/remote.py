@@ -185,7 +185,7 @@ class _Following:
         self.scheduler, self.stage, self.grace = launcher.scheduler, launcher.stage, launcher.grace
         self.folder = launcher.folder
         self.on_line = on_line
-        self.output = Output(on_line)
+        self.output = Output(on_line, labelled=True)
         self.seen: dict[str, str] = {}
         self.said = ""
         self.restarts = 0

@@ -104,6 +104,12 @@ def test_ends(tmp_path, capfd, end, output, error, message):
     assert not list(tmp_path.iterdir())
 
 
+def test_torchruns_reports_stay_in_the_log(tmp_path, capfd):
+    report = b'Traceback (most recent call last):\n  File "run.py"\nn2 rank 1: saved\n  raise SignalException\n'
+    run(Played([RUNNING, RUNNING, DONE], [b"srun: a word\nn1 rank 0: Traceback\n", report]), tmp_path)
+    assert capfd.readouterr().out == "srun: a word\nn1 rank 0: Traceback\nn2 rank 1: saved\n"
+
+
 def test_what_was_said_before_a_restart_no_longer_counts(tmp_path, capfd):
     failed = State(phase="failed", says="X", restarts=1)
     played = Played(

@@ -203,12 +203,13 @@ def test_a_job_goes_on_whatever_becomes_of_it(slurm, start, tmp_path):
 
     progress(hvg)
     (job,) = slurm.jobs()
-    slurm.ask("scontrol", "update", f"jobid={job}", "timelimit=1")
+    slurm.ask("scontrol", "update", f"jobid={job}", f"timelimit={minutes_run(slurm, job) + 2}")
     hvg.until("the time limit is near")
     hvg.until(r"terminated; iteration \d+ is saved")
     hvg.until(rf"job {job}: PENDING")
     slurm.ask("scontrol", "update", f"jobid={job}", "timelimit=30")
     hvg.until(going_on, 2)
+    assert "SignalException" not in hvg.said()
 
     progress(hvg)
     slurm.kill_node(2)
@@ -251,6 +252,14 @@ def test_a_job_goes_on_whatever_becomes_of_it(slurm, start, tmp_path):
     assert "Traceback" not in last.said()
     assert nothing_left(slurm)
     assert "RUNNING" not in statuses(paths)
+
+
+def minutes_run(slurm: TwoNodes, job: str) -> int:
+    """For how long a job has run, in whole minutes."""
+    (hours, minutes, _) = re.findall(r"RunTime=(?:\d+-)?(\d+):(\d+):(\d+)", slurm.ask("scontrol", "show", "job", job))[
+        0
+    ]
+    return 60 * int(hours) + int(minutes)
 
 
 def few(paths: Paths, iterations: int) -> None:
