@@ -42,12 +42,16 @@ def run_flow(plan: Plan, job: Job, launcher: Launcher) -> None:
     """
     # Seconds to import, hence here. Its settings are read at the import, hence after PREFECT_API_URL is set.
     from prefect import flow, get_run_logger, tags, task
+    from prefect.client.schemas.objects import State
+    from prefect.exceptions import CancelledRun
+    from prefect.states import Cancelled
 
     tried = 0
+    cancelled: JobCancelled | None = None
 
     def again(_task, _run, state) -> bool:
         error = state.result(raise_on_failure=False)
-        wanted = isinstance(error, Exception) and not isinstance(error, UserError | DeadlineExceeded | JobCancelled)
+        wanted = isinstance(error, Exception) and not isinstance(error, UserError | DeadlineExceeded)
         if wanted and tried <= plan.retries:
             write_line(f"{plan.name}: {error}; try {tried + 1} of {plan.retries + 1} in {RETRY_DELAY:g} s")
         return wanted
@@ -59,19 +63,25 @@ def run_flow(plan: Plan, job: Job, launcher: Launcher) -> None:
         retry_delay_seconds=RETRY_DELAY,
         retry_condition_fn=again,
     )
-    def launch() -> None:
-        nonlocal tried
+    def launch() -> State | None:
+        nonlocal tried, cancelled
         tried += 1
         try:
             launcher.run(job, get_run_logger().info, plan.deadline)
+        except JobCancelled as error:
+            cancelled = error
+            return Cancelled(message=str(error))
         except BaseException as error:
             if not isinstance(error, Exception):  # Ctrl-C, TERM, exit
                 leave_soon(error)
             raise
 
     @flow(name=f"hvg-{plan.stage}", flow_run_name=plan.name, validate_parameters=False)
-    def run(module: str, args: tuple[str, ...], workers: int) -> None:  # the parameters are for Prefect's pages
-        launch()
+    def run(module: str, args: tuple[str, ...], workers: int) -> State:  # the parameters are for Prefect's pages
+        return launch(return_state=True)
 
     with only_prefect_is_told(), tags("hvg", plan.stage, *plan.tags):
-        run(job.module, job.args, job.workers)
+        try:
+            run(job.module, job.args, job.workers)
+        except CancelledRun:
+            raise cancelled or JobCancelled(f"{plan.name} was cancelled in Prefect", 143) from None

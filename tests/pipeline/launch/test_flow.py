@@ -15,7 +15,7 @@ PROGRAM = """if True:
     import asyncio, json, sys
     from pipeline.errors import UserError
     from pipeline.launch import flow
-    from pipeline.launch.job import DeadlineExceeded, Job, JobFailed
+    from pipeline.launch.job import DeadlineExceeded, Job, JobCancelled, JobFailed
 
     flow.RETRY_DELAY = 0.1
 
@@ -43,6 +43,7 @@ PROGRAM = """if True:
         "crash": play("toy crash", JobFailed("oom", 9), None),
         "crashes": play("toy crashes", JobFailed("oom", 9), JobFailed("oom again", 9)),
         "mistake": play("toy mistake", UserError("a.b: no"), None),
+        "cancelled": play("toy cancelled", JobCancelled("by scancel", 143), None),
         "late": play("toy late", DeadlineExceeded("late"), None),
     }
 
@@ -93,6 +94,7 @@ def test_only_crashes_are_tried_again(played):
         "crash": [2, "fine"],
         "crashes": [2, "JobFailed: oom again"],
         "mistake": [1, "UserError: a.b: no"],
+        "cancelled": [1, "JobCancelled: by scancel"],
         "late": [1, "DeadlineExceeded: late"],
     }
 
@@ -100,6 +102,7 @@ def test_only_crashes_are_tried_again(played):
 def test_runs_are_found_by_name_and_tags(played):
     assert played[0]["runs"]["toy crash"] == ["Completed", ["hvg", "level-2", "toy"]]
     assert played[0]["runs"]["toy mistake"][0] == "Failed"
+    assert played[0]["runs"]["toy cancelled"][0] == "Cancelled"
 
 
 def test_lines_reach_prefect_and_not_the_terminal(played):
