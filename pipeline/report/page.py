@@ -156,7 +156,7 @@ def protocol_rows(protocol: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _plain(value: Any) -> str:
-    if value is None:
+    if value is None or value == []:
         return "none"
     if isinstance(value, list):
         return ", ".join(map(str, value))

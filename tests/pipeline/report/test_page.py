@@ -62,8 +62,15 @@ def test_metrics_are_explained():
 
 
 def test_protocol_in_words():
-    shown = protocol_rows({"psd_frames": [1, 6], "logits_sha256": None, "pyramid": "ab" * 32, "sigma": 1.0})
-    assert shown == {"psd frames": "1, 6", "logits sha256": "none", "pyramid": "abababababababab…", "sigma": "1.0"}
+    given = {"psd_frames": [1, 6], "logits_sha256": None, "pyramid": "ab" * 32, "sigma": 1.0, "kept": []}
+    shown = {
+        "psd frames": "1, 6",
+        "logits sha256": "none",
+        "pyramid": "abababababababab…",
+        "sigma": "1.0",
+        "kept": "none",
+    }
+    assert protocol_rows(given) == shown
 
 
 def test_rows_show_as_many_classes_as_they_can():
