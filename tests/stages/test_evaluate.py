@@ -19,8 +19,11 @@ from ruamel.yaml import YAML
 from torch.multiprocessing.spawn import spawn
 
 from pipeline import evaluation
+from pipeline.clip_sets import open_set
+from pipeline.compare_sets import compare
 from pipeline.data.store.reader import ViewReader
 from pipeline.evaluation import choose_clips
+from pipeline.metrics.evaluation import Networks
 from pipeline.params import load_params
 from pipeline.paths import Paths
 from pipeline.training.distributed import workers
@@ -170,6 +173,20 @@ def test_trained_weights_give_famous_names_everywhere(project, monkeypatch):
         (project.root / "k400.pt", 400, "evaluation.i3d_k400"),
         (project.root / "k600.pt", 600, "evaluation.i3d_k600"),
     ]
+
+
+def test_the_same_clips_in_arrays_give_the_same_numbers(project, tmp_path):
+    params = load_params(project.params)
+    sides = []
+    for side, store, split in (("real", project.pyramid, "val"), ("generated", project.samples(2), "samples")):
+        reader = ViewReader(store, 2, split)
+        clips = [reader.read(*place, 16) for place in choose_clips(params, reader, side, 4, 8)]
+        np.save(tmp_path / f"{side}.npy", np.stack(clips))
+        sides.append(open_set(tmp_path / f"{side}.npy", split=None, frame_step=1))
+    networks = Networks(tiny_network(params.seed), tiny_network(params.seed))
+    found = compare(networks, sides[0], sides[1], frames=None, size=None, splits=1)
+    whole = metrics(project)["metrics"]
+    assert {name: found[name] for name in NAMES} == pytest.approx({name: whole[name] for name in NAMES})
 
 
 def _worker(rank: int, port: int, folder: str) -> None:
