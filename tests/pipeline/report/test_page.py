@@ -63,13 +63,7 @@ def test_metrics_are_explained():
 
 def test_protocol_in_words():
     given = {"psd_frames": [1, 6], "logits_sha256": None, "pyramid": "ab" * 32, "sigma": 1.0, "k": []}
-    shown = {
-        "psd frames": "1, 6",
-        "logits sha256": "none",
-        "pyramid": "abababababababab…",
-        "sigma": "1.0",
-        "kept": "none",
-    }
+    shown = {"psd frames": "1, 6", "logits sha256": "none", "pyramid": "abababababababab…", "sigma": "1.0", "k": "none"}
     assert protocol_rows(given) == shown
 
 
