@@ -45,7 +45,9 @@ def deploy(pool: str) -> None:
     prefect worker start --pool gpu                      where stages are to run
     prefect deployment run hvg-stage/train-level@2       or a button on its pages
     """
-    os.environ.setdefault("PREFECT_HOME", str((PATHS.state / "prefect").resolve()))
+    home = (PATHS.state / "prefect").resolve()
+    home.mkdir(parents=True, exist_ok=True)
+    os.environ.setdefault("PREFECT_HOME", str(home))
     from pipeline.launch.deployment import deploy as make
 
     for name in make(PATHS.root, pool):

@@ -46,9 +46,11 @@ def plan(arguments: Sequence[str]) -> Graph | None:
     from dvc.repo.reproduce import collect_stages, get_active_graph, plan_repro
 
     try:
-        given = get_main_parser().parse_args(["repro", *arguments])
+        given, unknown = get_main_parser().parse_known_args(["repro", *arguments])
     except DvcParserError as error:
         raise UserError("`dvc repro --help` names the targets and options") from error
+    if unknown:
+        raise UserError(f"{' '.join(unknown)}: no option of `dvc repro`, whose --help names them")
     whole = given.pipeline or given.all_pipelines
     if given.interactive or given.dry or given.force_downstream or (given.single_item and not whole):
         return None

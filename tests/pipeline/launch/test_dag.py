@@ -76,9 +76,9 @@ def test_the_plan_is_dvc_s(tmp_path, monkeypatch):
     assert everything is not None and {step.stage for step in everything.steps} == set(STAGES)
     assert plan(["--glob", "b*", "--ignore-errors"]) is not None
     assert [plan([option, "both"]) for option in ("-s", "-i", "--dry", "--force-downstream")] == [None] * 4
-    for mistake in (["--nonsense"], ["nobody"]):
-        with pytest.raises(UserError):
-            plan(mistake)
+    for mistake, said in (("--nonsense", "--nonsense: no option of `dvc repro`"), ("nobody", "'nobody'")):
+        with pytest.raises(UserError, match=said):
+            plan([mistake])
 
 
 @pytest.mark.parametrize("name", ["a; touch hurt", "--help"])
