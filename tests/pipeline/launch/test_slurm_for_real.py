@@ -32,7 +32,7 @@ KEPT_OUT = {"MLFLOW_TRACKING_URI", "PREFECT_API_URL", "PREFECT_HOME"}
 
 pytestmark = [
     pytest.mark.slurm,
-    pytest.mark.timeout(600),
+    pytest.mark.timeout(900),
     pytest.mark.skipif(bool(missing()) and "CI" not in os.environ, reason=f"not installed: {', '.join(missing())}"),
 ]
 
@@ -59,18 +59,18 @@ class Hvg:
     def said(self) -> str:
         return self.log.read_text()
 
-    def until(self, text: str, times: int = 1, seconds: float = 120) -> None:
+    def until(self, text: str, times: int = 1, seconds: float = 240) -> None:
         """Until it has said something so many times."""
         self.wait_for(lambda: len(re.findall(text, self.said())) >= times, f"{text!r}, {times} times", seconds)
 
-    def wait_for(self, found: Callable[[], object], what: str, seconds: float = 120) -> None:
+    def wait_for(self, found: Callable[[], object], what: str, seconds: float = 240) -> None:
         end = time.monotonic() + seconds
         while not found():
             assert self.process.poll() is None, f"ended before {what}:\n{self.said()}"
             assert time.monotonic() < end, f"no {what}:\n{self.said()}\n{self.slurm.ask('scontrol', 'show', 'job')}"
             time.sleep(0.1)
 
-    def end(self, seconds: float = 120) -> int:
+    def end(self, seconds: float = 240) -> int:
         """Its exit code, once it has ended."""
         return self.process.wait(seconds)
 
@@ -211,14 +211,10 @@ def test_a_job_goes_on_whatever_becomes_of_it(slurm, start, tmp_path):
     hvg.until(going_on, 2)
     assert "SignalException" not in hvg.said()
 
-    progress(hvg)
-    slurm.kill_node(2)
-    hvg.until(r"PENDING .*begun anew 2 times")
-    slurm.start_node(2)
-    hvg.until(going_on, 3)
     assert slurm.jobs() == [job]
     iterations = [int(number) for number in re.findall(going_on, hvg.said())]
     assert iterations == sorted(set(iterations)), "each time from a later checkpoint"
+    progress(hvg)
 
     hvg.process.kill()  # the one that waits
     hvg.process.wait()
@@ -237,29 +233,33 @@ def test_a_job_goes_on_whatever_becomes_of_it(slurm, start, tmp_path):
     again.until(f"job {job} of two runs it already")
     progress(again)
     assert slurm.jobs() == [job]
-    slurm.ask("scancel", job)
-    assert again.end() == 143, again.said()
-    assert f"job {job} was cancelled" in again.said()
-    assert "try 2" not in again.said()
+    assert again.interrupt() == 130
+    assert re.search(r"terminated; iteration \d+ is saved", again.said())
+    assert "Traceback" not in again.said()
     assert nothing_left(slurm)
     assert "RUNNING" not in statuses(paths)
 
     last = start(root, "train", "--level", "1")
     last.until(going_on)
     progress(last)
-    assert last.interrupt() == 130
-    assert re.search(r"terminated; iteration \d+ is saved", last.said())
-    assert "Traceback" not in last.said()
+    slurm.kill_node(2)
+    last.until(r"PENDING .*begun anew 1 times")
+    slurm.start_node(2)
+    last.until(going_on, 2)
+    # Slurm may tell the node, now that it is back, to end the run that failed, and mean this one: then it is a new job.
+    progress(last)
+    slurm.ask("scancel", *slurm.jobs())
+    assert last.end() == 143, last.said()
+    assert re.search(r"error: train level 1: job \d+ was cancelled", last.said())
     assert nothing_left(slurm)
     assert "RUNNING" not in statuses(paths)
 
 
 def minutes_run(slurm: TwoNodes, job: str) -> int:
     """For how long a job has run, in whole minutes."""
-    (hours, minutes, _) = re.findall(r"RunTime=(?:\d+-)?(\d+):(\d+):(\d+)", slurm.ask("scontrol", "show", "job", job))[
-        0
-    ]
-    return 60 * int(hours) + int(minutes)
+    found = re.search(r"RunTime=(\d+):(\d+):", slurm.ask("scontrol", "show", "job", job))
+    assert found is not None
+    return 60 * int(found[1]) + int(found[2])
 
 
 def few(paths: Paths, iterations: int) -> None:
