@@ -81,8 +81,8 @@ def test_what_differs():
 
 
 def test_which_is_better():
-    left = {"fvd": 500.0, "inception_score": 9.0, "motion_real": 5.0, "fid": 3.0, "loss": 1.0}
-    right = {"fvd": 400.0, "inception_score": 7.0, "motion_real": 6.0, "fid": 3.0}
+    left = {"fvd": 500.0, "inception_score": 9.0, "motion_real": 5.0, "fid": 3.0, "loss": 1.0, "windows_fid": 9.0}
+    right = {"fvd": 400.0, "inception_score": 7.0, "motion_real": 6.0, "fid": 3.0, "windows_fid": 8.5}
     best = {pair.name: pair.best for pair in measured(left, right)}
-    assert best == {"fvd": 1, "inception_score": 0, "motion_real": None, "fid": None, "loss": None}
+    assert best == {"fvd": 1, "inception_score": 0, "motion_real": None, "fid": None, "loss": None, "windows_fid": 1}
     assert [pair.values for pair in measured({"loss": 1.0}, {})] == [("1", "")]
