@@ -15,6 +15,7 @@ from pipeline.launch.server import API_URL, answers
 from pipeline.params import Params, load_params
 from pipeline.paths import Paths
 from pipeline.tracking import store_uri
+from pipeline.urls import without_secrets
 
 FREE = 5.0  # GB below which a run is likely to end early
 
@@ -84,13 +85,14 @@ def _server() -> Check:
     url = os.environ.get(API_URL)
     if not url:
         return Check("server", True, f"Prefect's: {API_URL} is not set; a run starts its own", necessary=False)
-    return Check("server", answers(url), f"Prefect's at {url}; where it does not answer, a run starts its own", False)
+    shown = without_secrets(url, url)
+    return Check("server", answers(url), f"Prefect's at {shown}; where it does not answer, a run starts its own", False)
 
 
 def _store(paths: Paths) -> Check:
     uri = store_uri(paths)
     if not uri.startswith("sqlite:///"):
-        return Check("mlflow store", True, f"{uri}, as MLFLOW_TRACKING_URI says", necessary=False)
+        return Check("mlflow store", True, f"{without_secrets(uri, uri)}, as MLFLOW_TRACKING_URI says", necessary=False)
     file = Path(uri.removeprefix("sqlite:///"))
     if not file.exists():
         writable = os.access(file.parent, os.W_OK)

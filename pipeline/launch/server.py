@@ -17,6 +17,7 @@ from filelock import FileLock
 
 from pipeline.errors import UserError
 from pipeline.tether import tethered
+from pipeline.urls import without_secrets
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +29,7 @@ def answers(url: str, timeout: float = 5) -> bool:
     """Whether a Prefect API answers at `url` (http://host:port/api)."""
     parts = urlsplit(url)
     make = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-    connection = make(parts.netloc, timeout=timeout)
+    connection = make(parts.netloc.rpartition("@")[2], timeout=timeout)
     try:
         connection.request("GET", f"{parts.path.rstrip('/')}/health")
         return connection.getresponse().status == 200
@@ -52,8 +53,7 @@ def prefect_server(state: Path) -> Iterator[str]:
         yield given
         return
     if given:
-        shown = urlsplit(given)._replace(netloc=urlsplit(given).netloc.rpartition("@")[2], query="").geturl()
-        log.warning("%s=%s does not answer; using a server of this run's own", API_URL, shown)
+        log.warning("%s=%s does not answer; using a server of this run's own", API_URL, without_secrets(given, given))
     home = (state / "prefect").resolve()
     home.mkdir(parents=True, exist_ok=True)
     with FileLock(home / "start.lock"):  # one at a time makes the database

@@ -19,6 +19,7 @@ from filelock import FileLock
 from pipeline.errors import UserError
 from pipeline.paths import Paths, origin
 from pipeline.runs.journal import Journal
+from pipeline.urls import without_secrets
 
 log = logging.getLogger(__name__)
 
@@ -245,15 +246,6 @@ class Store:
             token = page.token
             if not token:
                 return
-
-
-def without_secrets(text: str, uri: str) -> str:
-    """A text that quotes a URI, without the name and password in it."""
-    parts = urlsplit(uri)
-    secret = parts.netloc.rpartition("@")[0]
-    for part in (f"{secret}@" if secret else "", secret.partition(":")[2], parts.query):
-        text = text.replace(part, "") if part else text
-    return text
 
 
 def _grouped(entries: Iterator[tuple[dict[str, Any], int]]) -> Iterator[tuple[dict[str, Any], int]]:
