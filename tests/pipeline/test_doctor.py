@@ -76,7 +76,7 @@ def test_what_is_decoded_or_goes_elsewhere_needs_nothing(project, monkeypatch):
 def test_passwords_are_not_shown(tmp_path, monkeypatch):
     monkeypatch.setenv("PREFECT_API_URL", "http://me:hush@127.0.0.1:9/api?key=hush")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://me:hush@mlflow.invalid/path")
-    shown = [check.found for check in examine(Paths(tmp_path))]
+    shown = [check.found for check in doctor.examine(Paths(tmp_path))]
     assert any("http://127.0.0.1:9/api" in found for found in shown)
     assert any("https://mlflow.invalid/path" in found for found in shown)
     assert not any("hush" in found for found in shown)
