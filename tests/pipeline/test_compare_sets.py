@@ -19,6 +19,7 @@ from pipeline.compare_sets import compare, render
 from pipeline.errors import UserError
 from pipeline.media.mp4 import write_mp4
 from pipeline.metrics.evaluation import Networks
+from tests.pipeline.metrics.test_features import LikeFvds
 from tests.pipeline.metrics.tiny import tiny_network
 from tests.stages.fake_project import make_project, moving
 
@@ -168,6 +169,18 @@ def test_weights_of_the_command_are_read_and_named(tmp_path, monkeypatch):
     assert "forth and back" in found["protocol"]["played"]
     with pytest.raises(UserError, match="--i3d-k400"):
         CliRunner().invoke(cli, [*args, "--i3d-k400", str(tmp_path / "a.npy")], catch_exceptions=False)
+
+
+def test_the_torchscript_file_alone_gives_fvd_and_is(tmp_path, monkeypatch):
+    monkeypatch.setattr(evaluation, "random_i3d", lambda seed, device: tiny_network(seed))
+    torch.jit.script(LikeFvds(400)).save(tmp_path / "i3d_torchscript.pt")
+    a, b = saved(tmp_path / "a.npy", videos(4)), saved(tmp_path / "b.npy", videos(4, first=9) // 2)
+    options = ["--i3d-k400", str(tmp_path / "i3d_torchscript.pt"), "--splits", "2", "--json"]
+    done = CliRunner().invoke(cli, ["metrics", str(a), str(b), *options], catch_exceptions=False)
+    found = json.loads(done.stdout)
+    assert found["fvd"] > 0 and found["inception_score"] >= 1 and found["fid"] is None
+    assert found["random_i3d_frechet_pooled"] > 0 and "random_i3d_frechet_logits" not in found
+    assert found["note"].startswith("FID takes --i3d-k600")
 
 
 def test_convert_writes_what_evaluation_loads(tmp_path, monkeypatch):

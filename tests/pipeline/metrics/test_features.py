@@ -142,7 +142,7 @@ def test_bfloat16_is_as_far_off_as_it_is_said_to_be():
         assert 0 < (a - b).norm() / a.norm() < 0.1  # docs/metrics.md
 
 
-class _LikeFvds(torch.nn.Module):
+class LikeFvds(torch.nn.Module):
     """Called as the TorchScript file of FVD is; its 400 "logits" are the mean of the video times 0, 1, 2 …"""
 
     def __init__(self, outputs: int) -> None:
@@ -166,7 +166,7 @@ def _script(path: Path, module: torch.nn.Module) -> Path:
 
 
 def test_the_torchscript_file_of_fvd_sees_our_preprocessing(tmp_path, caplog):
-    path = _script(tmp_path / "i3d_torchscript.pt", _LikeFvds(400))
+    path = _script(tmp_path / "i3d_torchscript.pt", LikeFvds(400))
     found = load_i3d(path, 400, KEY)
     assert found.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
     assert "TorchScript" in found.weights and "a program" in caplog.text
@@ -178,11 +178,11 @@ def test_the_torchscript_file_of_fvd_sees_our_preprocessing(tmp_path, caplog):
 
 
 def test_other_torchscript_is_refused(tmp_path):
-    path = _script(tmp_path / "i3d.pt", _LikeFvds(400))
+    path = _script(tmp_path / "i3d.pt", LikeFvds(400))
     with pytest.raises(UserError, match=r"i3d_k600.*no pooled activations"):
         load_i3d(path, 600, "evaluation.i3d_k600")
     with pytest.raises(UserError, match=r"gives \(1, 7\), not \(1, 400\)"):
-        load_i3d(_script(tmp_path / "seven.pt", _LikeFvds(7)), 400, KEY)
+        load_i3d(_script(tmp_path / "seven.pt", LikeFvds(7)), 400, KEY)
     with pytest.raises(UserError, match="cannot be called"):
         load_i3d(_script(tmp_path / "relu.pt", torch.nn.ReLU()), 400, KEY)
 
