@@ -162,13 +162,13 @@ class Slurm:
         if not file.is_file():
             seen.setdefault(name, "0")
             return b""
-        if name not in seen:  # the job of an earlier process: what it said last
-            seen[name] = str(max(0, file.stat().st_size - _TAIL))
+        late = name not in seen and file.stat().st_size > _TAIL  # the job of an earlier process: what it said last
+        begin = file.stat().st_size - _TAIL if late else int(seen.get(name, "0"))
         with file.open("rb") as opened:  # opened anew each time: so NFS shows what other machines have written
-            opened.seek(int(seen[name]))
+            opened.seek(begin)
             data = opened.read()
-        seen[name] = str(int(seen[name]) + len(data))
-        return data
+        seen[name] = str(begin + len(data))
+        return data.partition(b"\n")[2] if late else data
 
     def cancel(self, job_id: str, *, now: bool) -> None:
         # The signal reaches the steps, not the batch script, which waits for them.
