@@ -26,11 +26,7 @@ _METRICS = {
     "random_i3d_frechet_logits": ("lower", "", "Frechet distance of the logits of a random I3D; no FVD"),
     "random_i3d_frechet_pooled": ("lower", "", "Frechet distance of the pooled features of a random I3D; no FID"),
     "probe_accuracy_real": ("", "", "share of held-out real clips whose class a linear probe of I3D features tells"),
-    "probe_accuracy_generated": (
-        "higher",
-        "",
-        "share of samples whose class the probe tells; real clips are its limit",
-    ),
+    "probe_accuracy_generated": ("higher", "", "share of samples whose class the probe tells; at best as real clips"),
     "motion_real": ("", "grey levels", "mean difference of successive frames of real clips"),
     "motion_generated": ("", "grey levels", "mean difference of successive frames of samples; as real clips is best"),
     "grounding_psnr_level_": ("higher", "dB", "how closely a level's samples, scaled down, keep to their condition"),
