@@ -63,12 +63,12 @@ def evaluate(params: Params, paths: Paths, workers: Workers) -> Evaluation:
     Clips are shared among the workers, which take part all together and get the same numbers.
     """
     job = _Job(params, paths, workers)
-    whole, lowest = job.compare(params.view(1).frames, WHOLE_START), params.view(1).frames
+    lowest = params.view(1).frames
+    whole = job.compare(lowest, WHOLE_START)
+    windows = job.compare(WINDOW, WINDOW_START) if lowest > WINDOW else None
     metrics = job.scores(whole) | job.probe(whole) | motion_scores(whole.real, whole.generated)
     for level in range(2, params.n_levels + 1):
         metrics[f"grounding_psnr_level_{level}"] = grounding(params, paths, level, workers)
-    windows = job.compare(WINDOW, WINDOW_START) if lowest > WINDOW else None
-    labels = {"labelled": job.labelled, "seed": params.seed}
     return Evaluation(
         metrics=metrics,
         protocol=job.protocol(whole),
@@ -76,7 +76,7 @@ def evaluate(params: Params, paths: Paths, workers: Workers) -> Evaluation:
         windows_protocol=job.protocol(windows) if windows else None,
         psd=psd_table(whole.real, whole.generated),
         per_class=class_table(job.networks, whole.real, whole.generated, job.real.classes if job.labelled else ()),
-        counts=count_table(job.networks, whole.real, whole.generated, **labels),
+        counts=count_table(job.networks, whole.real, whole.generated, labelled=job.labelled, seed=params.seed),
         motion=motion_table(whole.real, whole.generated),
     )
 
