@@ -122,9 +122,18 @@ class TwoNodes:
                 daemon.wait(10)
             daemon.kill()
             daemon.wait()
-        for process in self.processes():
+        for process in [*self.processes(), *self._keepers()]:
             with contextlib.suppress(psutil.Error):
                 process.kill()
+
+    def _keepers(self) -> list[psutil.Process]:
+        """Slurm's processes beside jobs: children of nobody, without an environment, in the daemons' folder."""
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if process.name() == "slurmstepd" and process.cwd() == str(self.folder):
+                    found.append(process)
+        return found
 
     def _start(self, name: str, *arguments: str) -> None:
         program = shutil.which(name.rstrip("12"), path=f"{os.environ['PATH']}:/usr/sbin:/usr/local/sbin")
@@ -133,6 +142,7 @@ class TwoNodes:
             self._daemons[name] = subprocess.Popen(
                 tethered([program, *arguments]),
                 env=self.env,
+                cwd=self.folder,
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,
