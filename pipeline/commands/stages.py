@@ -31,7 +31,7 @@ PATHS = Paths()
 @click.option("--cluster", metavar="NAME", default="local", show_default=True, envvar="HVG_CLUSTER",
               help="Where it runs: a name in clusters.yaml, or this machine.")  # fmt: skip
 @click.option("--nodes", type=click.IntRange(min=1), envvar="HVG_NODES",
-              help="Its machines (decode, train, generate). Default: HVG_NODES, or as clusters.yaml says.")  # fmt: skip
+              help="Its machines. Default: HVG_NODES, or as clusters.yaml says.")  # fmt: skip
 @click.option("--workers", type=click.IntRange(min=1), envvar="HVG_WORKERS",
               help="Processes a machine. Default: HVG_WORKERS, or one a GPU, for decode one a core.")  # fmt: skip
 @click.option("--retries", type=click.IntRange(min=0), default=1, show_default=True, envvar="HVG_RETRIES",
@@ -126,6 +126,9 @@ def _job(
                 f"workers ({machines} x {processes}): change it, --nodes or --workers"
             )
         return Job(module=module, args=tuple(args), workers=processes, nodes=machines)
+    if stage == "evaluate":
+        given = workers or (cluster.workers if alone else cluster.gpus_per_node or 1)
+        return Job(module=module, args=tuple(args), workers=given or max(_gpus(), 1), nodes=machines)
     if stage in POOLED:
         cores = cluster.cpus_per_task if isinstance(cluster, SlurmCluster) else None if alone else cluster.cpus
         pool = workers or cores
@@ -174,17 +177,20 @@ def _given(option: str) -> bool:
 
 
 def _workers(level: int) -> int:
-    """As many as there are GPUs and as share the level's batch equally, found without importing torch; 1 elsewhere."""
+    """As many as there are GPUs and as share the level's batch equally; 1 without any."""
     from pipeline.params import load_params
 
-    if not (command := shutil.which("nvidia-smi")):
-        return 1
-    if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
-        gpus = len([device for device in visible.split(",") if device.strip()])
-    else:
-        gpus = subprocess.run([command, "-L"], capture_output=True, text=True, check=False).stdout.count("GPU ")
     batch = load_params(PATHS.params).of_level(level).training.batch
-    return max((count for count in range(1, gpus + 1) if batch % count == 0), default=1)
+    return max((count for count in range(1, _gpus() + 1) if batch % count == 0), default=1)
+
+
+def _gpus() -> int:
+    """How many GPUs this machine has for us, found without importing torch."""
+    if not (command := shutil.which("nvidia-smi")):
+        return 0
+    if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
+        return len([device for device in visible.split(",") if device.strip()])
+    return subprocess.run([command, "-L"], capture_output=True, text=True, check=False).stdout.count("GPU ")
 
 
 @contextlib.contextmanager

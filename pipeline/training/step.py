@@ -152,7 +152,10 @@ def _synced(network: Any, workers: Workers) -> nn.Module:
     return synced
 
 
-def _mean_by_rank(workers: int, bucket: Any) -> torch.futures.Future[Tensor]:
+def _mean_by_rank(
+    workers: int,
+    bucket: dist.GradBucket,  # pyright: ignore[reportPrivateImportUsage] - DDP reads the annotation
+) -> torch.futures.Future[Tensor]:
     """The mean of the workers' gradients, each value summed in the order of ranks.
 
     Gloo's own sum begins with another rank for every part of a buffer, and DDP arranges its buffers anew after the

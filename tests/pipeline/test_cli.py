@@ -51,7 +51,7 @@ def test_help_is_at_once(monkeypatch):
         (["recipe", "nothing"], "no recipe 'nothing'; there are shapes"),
         (["recipe", "shapes", "--set", "a.b=1"], "a.b: no such parameter"),
         (["describe", "--params", "none.yaml"], "none.yaml: no such parameter file"),
-        (["run", "evaluate", "--workers", "2"], "--workers: evaluate runs in one process"),
+        (["run", "report", "--workers", "2"], "--workers: report runs in one process"),
     ],
 )
 def test_mistakes_are_one_line(project, args, message):
