@@ -133,7 +133,10 @@ def motion(table: pd.DataFrame) -> list[Markup]:
 
 
 def by_count(table: pd.DataFrame) -> list[Markup]:
-    """A plot for each metric: its mean over resamples of n videos, and error bars from `low` to `high`."""
+    """A plot for each metric: its mean over draws of n different videos, and error bars from `low` to `high`.
+
+    The bars are of bootstrap resamples, which repeat videos: the mean is not theirs.
+    """
     plots = []
     for metric in dict.fromkeys(table["metric"] if len(table) else ()):
         rows = table[table["metric"] == metric]

@@ -33,7 +33,8 @@ def report(folder: Path) -> Path:
     """A page with everything that it can show, of made-up numbers and names that want to break out."""
     paths = make_project(folder)
     paths.reports.mkdir()
-    common = {"real_split": "val", "real_videos": 4, "generated_videos": 4, "size": 16, "sigma": 1.0, "seed": 0}
+    common = {"real_split": "val", "real_videos": 4, "generated_videos": 4, "size": 16, "frame_step": 2, "sigma": 1.0}
+    common |= {"precision": "float32", "seed": 0}
     numbers = {"random_i3d_frechet_logits": 33.2, "random_i3d_frechet_pooled": 32.3}
     whole = {**numbers, "motion_real": 6.2, "motion_generated": 5.1, "grounding_psnr_level_2": 21.3}
     evaluation = {"metrics": whole, "protocol": {**common, "frames": 8, "resize": "224x224, bilinear, [-1, 1]" * 3}}
