@@ -3,7 +3,7 @@
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,9 @@ FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage", "--force-device-scale-factor=1",
 )  # fmt: skip
+
+
+PATIENCE = 120  # seconds for what takes less than one: a loaded machine starves the browser for as long as that
 
 
 @contextmanager
@@ -63,7 +66,11 @@ class Browser:
 
     def until(self, script: str, *values: Any) -> Any:
         """Wait until a script returns what is true."""
-        return WebDriverWait(self.driver, 20, poll_frequency=0.1).until(lambda _: self.ask(script, *values))
+        return self._wait(lambda _: self.ask(script, *values), f"{script} {values}")
+
+    def until_complaint(self, says: str) -> None:
+        """Wait for an entry of the console: it comes some time after what caused it."""
+        self._wait(lambda _: any(says in complaint for complaint in self.complaints()), f"no complaint says {says!r}")
 
     def complaints(self) -> list[str]:
         """What stands in the console since the page was opened: errors, refused loads, warnings."""
@@ -83,3 +90,6 @@ class Browser:
             elif message["method"] == "Network.responseReceived" and params["response"]["status"] >= 400:
                 failed.add(params["response"]["url"])
         return {url for url in asked.values() if not url.startswith(("data:", "about:"))}, failed
+
+    def _wait(self, until: Callable[[webdriver.Chrome], Any], message: str) -> Any:
+        return WebDriverWait(self.driver, PATIENCE, poll_frequency=0.1).until(until, message)
