@@ -23,6 +23,8 @@ from pipeline.errors import UserError
 
 log = logging.getLogger(__name__)
 BATCH = 4  # clips at a time: on a CPU more are no faster
+CPU = torch.device("cpu")
+SCRIPTS = (".pt", ".pth", ".jit", ".ts", ".torchscript")  # names under which a program may come
 Precision = Literal["float32", "bfloat16"]
 
 
@@ -49,14 +51,11 @@ class FeatureNetwork:
     weights: str  # the file's name, or "random, seed <n>"
     sha256: str | None  # of the file; None for random weights
     precision: Precision = "float32"
+    device: torch.device = CPU  # that it was loaded on: a frozen script has no parameter to tell
 
     @property
     def random(self) -> bool:
         return self.sha256 is None
-
-    @property
-    def device(self) -> torch.device:
-        return next(self.network.parameters()).device
 
     @torch.inference_mode()
     def __call__(self, video: Float[Tensor, "B T 3 224 224"]) -> "Features":
@@ -78,29 +77,31 @@ def random_i3d(seed: int = 0, device: torch.device | str = "cpu") -> FeatureNetw
     """The network with seeded random weights. Its numbers are no FVD, FID or IS and may not be called so."""
     network = I3D(400)
     network.randomize(seed)
-    return FeatureNetwork(_ready(network, device), f"random, seed {seed}", None)
+    return FeatureNetwork(_ready(network, device), f"random, seed {seed}", None, device=torch.device(device))
 
 
 def load_i3d(path: Path, classes: int, key: str, device: torch.device | str = "cpu") -> FeatureNetwork:
     """The network with the weights of `path`: a state dict of the PyTorch port, as .safetensors or saved by torch.
 
     Nothing is unpickled but tensors. For Kinetics-400 it may be the TorchScript file of FVD instead, which is a
-    program and is run. Raises UserError with the parameter's `key` where the file is missing, is neither, or holds
-    another network, named by its first wrong tensor.
+    program and is run, under no other name than one of SCRIPTS. Raises UserError with the parameter's `key` where the
+    file is missing, is neither, or holds another network, named by its first wrong tensor.
     """
     if not path.is_file():
         raise UserError(f"{key}: {path}: no such file; give I3D weights, or null for a random I3D")
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    if _is_torchscript(path):
-        return FeatureNetwork(_load_script(path, classes, key, device), f"{path.name} (TorchScript)", digest)
+    on = torch.device(device)
+    if path.suffix in SCRIPTS and _is_torchscript(path):
+        script = _load_script(path, classes, key, device)
+        return FeatureNetwork(script, f"{path.name} (TorchScript)", digest, device=on)
     state = _load_state(path, key)
     network = I3D(classes)
     wrong = first_wrong(network, state)
     if wrong is not None:
         raise UserError(f"{key}: {path}: not an I3D of {classes} classes: {wrong}; give the PyTorch port's state dict")
     network.load_state_dict(state, strict=False)  # the counters of old batch norms may be missing
-    return FeatureNetwork(_ready(network, device), path.name, digest)
+    return FeatureNetwork(_ready(network, device), path.name, digest, device=on)
 
 
 def first_wrong(network: I3D, state: object) -> str | None:

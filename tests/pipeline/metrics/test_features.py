@@ -187,6 +187,35 @@ def test_other_torchscript_is_refused(tmp_path):
         load_i3d(_script(tmp_path / "relu.pt", torch.nn.ReLU()), 400, KEY)
 
 
+class _Prints(torch.nn.Module):
+    def forward(
+        self, x: torch.Tensor, rescale: bool = True, resize: bool = True, return_features: bool = False
+    ) -> torch.Tensor:
+        print("a program was run")
+        return torch.zeros(1, 400)
+
+
+def test_no_program_is_run_under_another_name_or_for_kinetics_600(tmp_path, capfd):
+    plain = _script(tmp_path / "plain.pt", _Prints())
+    load_i3d(plain, 400, KEY)
+    assert "a program was run" in capfd.readouterr().out  # as it says where it is run
+    for name in ("evil.safetensors", "evil", "evil.bin"):
+        with pytest.raises(UserError, match="no readable state dict"):
+            load_i3d(_script(tmp_path / name, _Prints()), 400, KEY)
+    with pytest.raises(UserError, match="no pooled activations"):
+        load_i3d(plain, 600, "levels.1.training.early_stopping.i3d")
+    assert "a program was run" not in capfd.readouterr().out
+
+
+def test_a_frozen_script_without_parameters_measures(tmp_path):
+    path = tmp_path / "frozen.pt"
+    torch.jit.freeze(torch.jit.script(LikeFvds(400).eval())).save(path)
+    found = load_i3d(path, 400, KEY)
+    assert not list(found.network.parameters()) and found.device == torch.device("cpu")
+    features = next(extract(found, torch.full((1, 9, 3, 4, 4), 255, dtype=torch.uint8)))
+    torch.testing.assert_close(features.logits, torch.arange(400.0)[None])
+
+
 def test_the_protocol_says_how_short_clips_are_played():
     with torch.device("meta"):
         network = FeatureNetwork(I3D(5), "k.pt", "ab" * 32)
