@@ -33,10 +33,10 @@ from pipeline.training.distributed import Workers
 log = logging.getLogger(__name__)
 BATCH = 8  # clips in memory at a time
 RANDOM_VIDEOS = 64  # at most, of each side, where the I3D is random: numbers that mean little are not worth hours
-WINDOW = 6  # frames of view 1 that a window spans ("12 frames" at K_T = 2, Sec. 5.2)
+WINDOW = 6  # frames of the view below the top that a window spans ("12 frames" at K_T = 2, Sec. 5.2)
 WHOLE_START = "a random frame that the lowest view has too"
 # PAPER: the window's video is made from 6 frames of level 1 alone; here it is a part of the unrolled video.
-WINDOW_START = f"a random window of {WINDOW} frames of the lowest view; of samples, cut out of the whole"
+WINDOW_START = "a random window of {} frames of the lowest view; of samples, cut out of the whole"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +65,8 @@ def evaluate(params: Params, paths: Paths, workers: Workers) -> Evaluation:
     job = _Job(params, paths, workers)
     lowest = params.view(1).frames
     whole = job.compare(lowest, WHOLE_START)
-    windows = job.compare(WINDOW, WINDOW_START) if lowest > WINDOW else None
+    window = window_frames(params.factors)
+    windows = job.compare(window, WINDOW_START.format(window)) if lowest > window else None
     metrics = job.scores(whole) | job.probe(whole) | motion_scores(whole.real, whole.generated)
     for level in range(2, params.n_levels + 1):
         metrics[f"grounding_psnr_level_{level}"] = grounding(params, paths, level, workers)
@@ -79,6 +80,11 @@ def evaluate(params: Params, paths: Paths, workers: Workers) -> Evaluation:
         counts=count_table(job.networks, whole.real, whole.generated, labelled=job.labelled, seed=params.seed),
         motion=motion_table(whole.real, whole.generated),
     )
+
+
+def window_frames(factors: tuple[int, ...]) -> int:
+    """Frames of view 1 that a window spans, for the K_T between successive views, lowest first."""
+    return max(WINDOW // prod(factors[:-1]), 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,20 +136,29 @@ class _Job:
         return scores(self.networks, found.real, found.generated, labelled=self.labelled)
 
     def probe(self, found: _Compared) -> dict[str, float]:
-        """The accuracies of a linear probe trained on real clips that are not measured themselves."""
+        """The accuracies of a linear probe trained on real clips that are not measured themselves.
+
+        Clips without a class count on no side, and a side that has no others has no accuracy.
+        """
         if not self.labelled or not _long_enough(self._paths.pyramid, "train", found.frames):
             return {}
         train = ViewReader(self._paths.pyramid, self.top, "train", in_memory=0)
         measured = {int(self.real.rows[video]) for video, _ in found.real_clips}
         clips = choose_clips(self.params, train, "probe", len(train), self.params.view(1).frames)
-        clips = [clip for clip in clips if int(train.rows[clip[0]]) not in measured][: self._most]
+        clips = [clip for clip in clips if train.labels[clip[0]] >= 0 and int(train.rows[clip[0]]) not in measured]
+        clips = clips[: self._most]
         if len(set(train.labels[[video for video, _ in clips]].tolist())) < 2:
             log.warning("the train split has no two classes of clips beside those measured: no linear probe")
             return {}
         of_train = self._measured_real(train, clips, found.frames)
         probe = Probe(of_train.pooled, of_train.labels)
         sides = {"probe_accuracy_real": found.real, "probe_accuracy_generated": found.generated}
-        return {name: probe.accuracy(side.pooled, side.labels) for name, side in sides.items()}
+        known = {name: side.labels >= 0 for name, side in sides.items()}
+        return {
+            name: probe.accuracy(side.pooled[known[name]], side.labels[known[name]])
+            for name, side in sides.items()
+            if known[name].any()
+        }
 
     def protocol(self, found: _Compared) -> Protocol:
         whole = found.start == WHOLE_START

@@ -22,7 +22,7 @@ from pipeline import evaluation
 from pipeline.clip_sets import open_set
 from pipeline.compare_sets import compare
 from pipeline.data.store.reader import ViewReader
-from pipeline.evaluation import choose_clips
+from pipeline.evaluation import choose_clips, window_frames
 from pipeline.metrics.evaluation import Networks
 from pipeline.params import load_params
 from pipeline.paths import Paths
@@ -80,6 +80,48 @@ def test_windows_span_six_frames_of_the_lowest_view_anywhere(project):
     clips = choose_clips(params, reader, "generated", 12, 6)
     assert {start for _, start in clips} <= {0, 2, 4} and len({start for _, start in clips}) > 1
     assert {start for _, start in choose_clips(params, reader, "generated", 12, 8)} == {0}
+
+
+@pytest.mark.parametrize(
+    ("factors", "frames"), [((), 6), ((2,), 6), ((4,), 6), ((2, 2), 3), ((4, 2), 1), ((2, 2, 2), 1), ((8, 2), 1)]
+)
+def test_a_window_is_twelve_frames_of_the_top_view_however_many_levels_there_are(factors, frames):
+    assert window_frames(factors) == frames
+
+
+def test_a_window_of_three_levels_is_measured_at_three_frames_of_the_lowest(project, monkeypatch):
+    """Of a hierarchy whose level 1 lies one K_T = 2 further down, seen through its factors alone."""
+    monkeypatch.setattr(evaluation, "window_frames", lambda factors: 3)
+    found = evaluation.evaluate(load_params(project.params), project, ALONE)
+    assert found.windows_protocol is not None and found.windows_protocol.frames == 6
+    assert found.windows_protocol.start.startswith("a random window of 3 frames of the lowest view")
+
+
+def test_clips_without_a_class_count_for_no_probe(tmp_path, monkeypatch):
+    paths = make_project(tmp_path, videos=8)
+    monkeypatch.setattr(evaluation, "random_i3d", _tiny)
+    labels, seen = {"train": [0, 1, -1], "val": [0, 1, -1], "samples": [-1]}, []
+
+    class Some(ViewReader):
+        def __init__(self, *place, **given):
+            super().__init__(*place, **given)
+            wanted = labels[self.videos["split"].iloc[0]]
+            self.labels = np.resize(np.array(wanted, np.int64), len(self))
+
+    class Watched(evaluation.Probe):
+        def __init__(self, features, labels):
+            seen.extend(labels.tolist())
+            super().__init__(features, labels)
+
+        def accuracy(self, features, labels):
+            seen.extend(labels.tolist())
+            return super().accuracy(features, labels)
+
+    monkeypatch.setattr(evaluation, "ViewReader", Some)
+    monkeypatch.setattr(evaluation, "Probe", Watched)
+    found = evaluation.evaluate(load_params(paths.params), paths, ALONE)
+    assert "probe_accuracy_real" in found.metrics and "probe_accuracy_generated" not in found.metrics
+    assert set(seen) == {0, 1}
 
 
 def test_tables_lie_beside_the_numbers(project):
