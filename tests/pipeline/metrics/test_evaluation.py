@@ -10,7 +10,7 @@ import torch.distributed as dist
 from torch.multiprocessing.spawn import spawn
 
 from models.i3d import I3D
-from pipeline.metrics import evaluation, tables
+from pipeline.metrics import cache, evaluation, tables
 from pipeline.metrics.cache import StatisticsCache
 from pipeline.metrics.evaluation import Batch, Measured, Networks, motion_scores, scores
 from pipeline.metrics.features import FeatureNetwork, extract
@@ -172,17 +172,39 @@ def test_tables_have_their_columns():
 
 def test_kept_statistics_are_those_measured(tmp_path, caplog):
     nets = networks()
-    cache, key = StatisticsCache(tmp_path), {"pyramid": "a", "frames": 2}
+    kept, key = StatisticsCache(tmp_path), {"pyramid": "a", "frames": 2}
     found, empty = measured(nets, clips(8, 0)), measured(nets, clips(8, 0)[:0])
     empty = Measured(nets, videos=8, frames=2, size=8, psd_frames=(1,), psd_sets=2)
-    assert not cache.load(key, empty)
-    cache.save(key, found)
-    assert cache.load(key, empty)
+    assert not kept.load(key, empty)
+    kept.save(key, found)
+    assert kept.load(key, empty)
     assert all(torch.equal(value, found.state_dict()[name]) for name, value in empty.state_dict().items())
-    assert not cache.load({"pyramid": "b", "frames": 2}, empty)
-    file = cache.file(key)
+    assert not kept.load({"pyramid": "b", "frames": 2}, empty)
+    file = kept.file(key)
     file.write_bytes(file.read_bytes()[:-5])
-    assert not cache.load(key, empty) and "damaged" in caplog.text
+    assert not kept.load(key, empty) and "damaged" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        "pipeline/evaluation.py", "pipeline/metrics/workers.py", "pipeline/metrics/psd.py", "models/i3d.py",
+        *(f"pipeline/data/store/{name}.py" for name in ("reader", "shard_reader", "codecs")),
+    ],
+)  # fmt: skip
+def test_statistics_are_kept_under_the_code_that_measured_them(tmp_path, monkeypatch, changed):
+    root = Path(cache.__file__).parents[2]
+    for part in ("pipeline", "models"):
+        for file in (root / part).rglob("*.py"):
+            copy = tmp_path / file.relative_to(root)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.write_bytes(file.read_bytes())
+    kept, key = StatisticsCache(tmp_path), {"pyramid": "a"}
+    before = kept.file(key)
+    monkeypatch.setattr(cache, "_ROOT", tmp_path)
+    assert kept.file(key) == before
+    (tmp_path / changed).write_text("changed = True")
+    assert kept.file(key) != before
 
 
 @dataclass
