@@ -3,8 +3,10 @@
 import hashlib
 import logging
 import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,6 +24,9 @@ from pipeline.metrics.features import wrong_frames
 log = logging.getLogger(__name__)
 TIMEOUT = 600  # seconds that a video may take
 LOOKED_AT = 8  # videos of an array whose values are looked at beforehand
+MAX_NPZ = 4 * 2**30  # bytes of an array that is held in memory whole
+MAX_CLIP = 2**30  # bytes of a clip, where nobody said how long and large clips are
+_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,15 +97,19 @@ class FolderSet(ClipSet):
 
     def first(self) -> tuple[int, int]:
         for file in self.files:
+            sink = _Count()
             try:
                 source = examine(file, float("inf"))
+                size = min(source.facts.width, source.facts.height)
+                decode_video(file, sink, frame_step=self.step, size=size, crop="center", max_frames=None,
+                             engine="pyav", timeout=TIMEOUT)  # fmt: skip
             except (VideoError, FFmpegError):
                 continue
-            sink = _Frames()
-            size = min(source.facts.width, source.facts.height)
-            decode_video(file, sink, frame_step=self.step, size=size, crop="center", max_frames=None, engine="pyav",
-                         timeout=TIMEOUT)  # fmt: skip
-            return len(sink.frames), size
+            if 3 * sink.frames * size**2 > MAX_CLIP:
+                raise UserError(
+                    f"{file}: {sink.frames} frames of {size}x{size} are too much for a clip: give --frames and --size"
+                )
+            return sink.frames, size
         raise UserError(f"{self.path}: no video in it can be decoded")
 
 
@@ -115,6 +124,19 @@ class _Frames:
 
     def clear(self) -> None:
         self.frames.clear()
+
+
+class _Count:
+    """How many frames came; none is kept."""
+
+    def __init__(self) -> None:
+        self.frames = 0
+
+    def put(self, frame: np.ndarray) -> None:
+        self.frames += 1
+
+    def clear(self) -> None:
+        self.frames = 0
 
 
 def open_set(path: Path, *, split: str | None, frame_step: int) -> ClipSet:
@@ -165,18 +187,48 @@ def _array_set(path: Path) -> ArraySet:
 
 def _load(path: Path) -> np.ndarray:
     try:
-        found = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path}: no readable array: {str(error).splitlines()[0]}") from error
-    if isinstance(found, np.ndarray):
-        return found
-    with found:
-        if len(found.files) != 1:
-            raise UserError(f"{path}: holds {', '.join(found.files) or 'nothing'}; give a file with one array")
-        try:
-            return found[found.files[0]]
-        except (ValueError, zipfile.BadZipFile) as error:
-            raise UserError(f"{path}: no readable array: {str(error).splitlines()[0]}") from error
+        if path.suffix == ".npz":
+            return _load_npz(path)
+        return np.lib.format.open_memmap(path, mode="r")
+    except (
+        OSError,
+        ValueError,
+        EOFError,
+        OverflowError,
+        NotImplementedError,
+        zipfile.BadZipFile,
+        zlib.error,
+        MemoryError,
+    ) as error:
+        way = "; save it as .npy" if path.suffix == ".npz" else ""
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise UserError(f"{path}: no readable array: {reason}{way}") from error
+
+
+def _load_npz(path: Path) -> np.ndarray:
+    """The one array of a .npz file, decompressed only after its header agreed with the archive's own listing."""
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+        if len(members) != 1:
+            names = ", ".join(member.filename.removesuffix(".npy") for member in members)
+            raise UserError(f"{path}: holds {names or 'nothing'}; give a file with one array")
+        (member,) = members
+        if member.flag_bits & 1 or member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise ValueError("encrypted, or compressed as numpy does not")
+        with archive.open(member) as file:
+            version = np.lib.format.read_magic(file)
+            if version not in _HEADERS:
+                raise ValueError(f"version {version} of the format")
+            shape, fortran, dtype = _HEADERS[version](file)
+            held = prod(shape) * dtype.itemsize
+            if held + file.tell() != member.file_size:
+                raise ValueError(f"an array of shape {shape} in {member.file_size} bytes")
+        if fortran:
+            raise UserError(f"{path}: in Fortran's order: save np.ascontiguousarray(x)")
+        if held > MAX_NPZ:
+            raise UserError(f"{path}: {held} bytes are too many to decompress: save it as .npy, which is read in place")
+        with archive.open(member) as file:
+            return np.lib.format.read_array(file, allow_pickle=False)
 
 
 def _store_set(path: Path, split: str | None) -> StoreSet:

@@ -1,8 +1,10 @@
 """hvg metrics on arrays, stores and folders of videos, and what it refuses with which way out."""
 
+import io
 import json
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +14,11 @@ from click.testing import CliRunner
 from safetensors.torch import save_file
 
 from models.i3d import I3D
-from pipeline import evaluation
+from pipeline import clip_sets, evaluation
 from pipeline.cli import cli
 from pipeline.clip_sets import open_set
 from pipeline.compare_sets import compare, render
+from pipeline.data.video.source import VideoError
 from pipeline.errors import UserError
 from pipeline.media.mp4 import write_mp4
 from pipeline.metrics.evaluation import Networks
@@ -141,6 +144,79 @@ def test_other_things_are_refused(tmp_path):
                        ("torn.npy", "no readable array"), ("torn.npz", "no readable array")):  # fmt: skip
         with pytest.raises(UserError, match=says):
             open_set(tmp_path / name, split=None, frame_step=1)
+
+
+def npz(path: Path, *, shape: tuple[int, ...], data: bytes, fortran: bool = False) -> Path:
+    """A compressed archive whose array declares a shape and holds some bytes."""
+    head = io.BytesIO()
+    np.lib.format.write_array_header_1_0(head, {"descr": "|u1", "fortran_order": fortran, "shape": shape})
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("arr_0.npy", head.getvalue() + data)
+    return path
+
+
+def test_an_npz_is_decompressed_only_where_it_holds_what_it_declares(tmp_path, monkeypatch):
+    good = videos(2)
+    whole = npz(tmp_path / "whole.npz", shape=good.shape, data=good.tobytes())
+    found = open_set(whole, split=None, frame_step=1)
+    assert np.array_equal(np.stack(list(found.clips(10, 16))), good)
+
+    def untouched(*_, **__):
+        raise AssertionError("an array is decompressed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(np.lib.format, "read_array", untouched)
+        huge = (2**20, 2**10, 256, 256, 3)
+        for path, says in (
+            (npz(tmp_path / "huge.npz", shape=huge, data=b"0" * 99), "no readable array.*save it as .npy"),
+            (npz(tmp_path / "more.npz", shape=good.shape, data=good.tobytes() + b"0"), "no readable array.*bytes"),
+            (npz(tmp_path / "f.npz", shape=good.shape, data=good.tobytes(), fortran=True), "ascontiguousarray"),
+        ):
+            with pytest.raises(UserError, match=says):
+                open_set(path, split=None, frame_step=1)
+        patch.setattr(clip_sets, "MAX_NPZ", good.size - 1)
+        with pytest.raises(UserError, match=r"too many to decompress: save it as \.npy"):
+            open_set(whole, split=None, frame_step=1)
+
+
+def test_damaged_npz_files_are_refused(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (2, 4, 8, 8, 3), np.uint8)
+    path = npz(tmp_path / "a.npz", shape=noise.shape, data=noise.tobytes())
+    content = path.read_bytes()
+    for damaged in (
+        content[:200] + bytes(64) + content[264:],  # its stream
+        content[: len(content) // 2],
+        content[:50] + b"\xff" * 20 + content[70:],  # deflate's own header
+    ):
+        path.write_bytes(damaged)
+        with pytest.raises(UserError, match=r"no readable array.*save it as \.npy"):
+            open_set(path, split=None, frame_step=1)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("text", "no array")
+    with pytest.raises(UserError, match="no readable array"):
+        open_set(path, split=None, frame_step=1)
+    (tmp_path / "b.npy").write_bytes(content)
+    with pytest.raises(UserError, match="no readable array"):
+        open_set(tmp_path / "b.npy", split=None, frame_step=1)
+
+
+def test_the_first_video_that_can_be_decoded_sets_length_and_size(tmp_path, monkeypatch):
+    for name in ("a", "b"):
+        write_mp4(tmp_path / f"{name}.mp4", videos(1, 12, 64)[0], 24)
+    found = open_set(tmp_path, split=None, frame_step=1)
+    decode = clip_sets.decode_video
+
+    def fails(path, *given, **chosen):
+        if path.name == "a.mp4":
+            raise VideoError("no frame is left")
+        return decode(path, *given, **chosen)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(clip_sets, "decode_video", fails)
+        assert found.first() == (12, 64)
+    monkeypatch.setattr(clip_sets, "MAX_CLIP", 3 * 12 * 64 * 64 - 1)
+    with pytest.raises(UserError, match=r"12 frames of 64x64 .* --frames and --size"):
+        found.first()
 
 
 def test_the_command_works_in_any_folder(tmp_path, monkeypatch):
