@@ -23,6 +23,10 @@ class InceptionScore(nn.Module):
         self.register_buffer("_p", torch.zeros(splits, classes, dtype=torch.float64))
         self.register_buffer("_negentropy", torch.zeros(splits, dtype=torch.float64))
 
+    @property
+    def splits(self) -> int:
+        return len(self._n)
+
     def update(self, logits: Shaped[Tensor, "N classes"], first: int = 0) -> None:
         """Add some videos' logits; `first` is the place of the first of them in its set."""
         log_p = logits.double().log_softmax(dim=1)

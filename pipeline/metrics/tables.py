@@ -1,5 +1,6 @@
 """The tables beside the numbers: spectra, motion, classes, and how the numbers depend on how many videos there are."""
 
+import logging
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -8,11 +9,12 @@ import torch
 from jaxtyping import Shaped
 from torch import Tensor
 
-from pipeline.metrics.evaluation import Measured, Networks
+from pipeline.metrics.evaluation import Measured, Networks, scores
 from pipeline.metrics.frechet import frechet_of_sets
 from pipeline.metrics.inception_score import inception_score
 
-COUNTED = 2048  # videos at most behind the curve by number of samples
+log = logging.getLogger(__name__)
+COUNTED = 2048  # videos at most behind the curve by number of samples, but for its end
 RESAMPLES = 8  # draws for each point of it
 
 
@@ -41,6 +43,9 @@ def class_table(networks: Networks, real: Measured, generated: Measured, classes
 
     No rows where there are no classes.
     """
+    if len(classes) and any(side.count > len(side.labels) for side in (real, generated)):
+        kept = max(len(side.labels) for side in (real, generated))
+        log.warning("the table by class is of the first %d clips of a side alone: see docs/metrics.md", kept)
     scored = not networks.logits.random
     names = ["class", "real", "generated", networks.logits_name, networks.pooled_name]
     rows = []
@@ -56,16 +61,28 @@ def class_table(networks: Networks, real: Measured, generated: Measured, classes
 
 
 def count_table(networks: Networks, real: Measured, generated: Measured, *, labelled: bool, seed: int) -> pd.DataFrame:
-    """Each metric from n videos of each side, for a few n: whether there are enough of them."""
+    """Each metric from n videos of each side, for a few n: whether there are enough of them.
+
+    It ends at the smaller side's number of videos with the metric itself, which comes from all videos of both sides.
+    Where these are more than COUNTED, the bar there is that of COUNTED videos, as a rule the wider one.
+    """
+    exact, whole = scores(networks, real, generated, labelled=labelled), min(real.count, generated.count)
+    splits = generated.inception.splits
     measures: dict[str, tuple[Callable[[Tensor, Tensor], float], Tensor, Tensor]] = {
         networks.logits_name: (frechet_of_sets, real.logits, generated.logits),
         networks.pooled_name: (frechet_of_sets, real.pooled, generated.pooled),
     }
     if labelled and not networks.logits.random:
-        measures["inception_score"] = (lambda _, b: inception_score(b)[0], real.logits, generated.logits)
+        measures["inception_score"] = (
+            lambda _, b: inception_score(b, min(splits, len(b)))[0],
+            real.logits,
+            generated.logits,
+        )
     rows = []
     for name, (measure, a, b) in measures.items():
-        for n, mean, deviation in by_number(measure, a, b, seed):
+        found = by_number(measure, a, b, seed)
+        found = [point for point in found if point[0] < whole] + [(whole, exact[name], found[-1][2])]
+        for n, mean, deviation in found:
             rows.append([name, n, mean, mean - 2 * deviation, mean + 2 * deviation])
     return pd.DataFrame(rows, columns=["metric", "n", "mean", "low", "high"])
 

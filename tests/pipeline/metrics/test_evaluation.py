@@ -153,6 +153,36 @@ def test_the_curve_looks_at_a_bounded_number_of_videos(monkeypatch):
     assert [n for n, *_ in by_number(lambda x, y: 0.0, torch.zeros(99, 1), torch.zeros(99, 1), seed=0)] == [2, 4, 8, 16]
 
 
+@pytest.mark.parametrize(("real_videos", "generated_videos"), [(40, 40), (40, 31), (9, 40), (16, 16), (17, 18)])
+def test_the_curve_ends_at_the_reported_metrics(monkeypatch, real_videos, generated_videos):
+    monkeypatch.setattr(evaluation, "KEPT", 20)
+    monkeypatch.setattr(tables, "COUNTED", 16)
+    nets = networks()
+    real, generated = measured(nets, clips(real_videos, 0)), measured(nets, clips(generated_videos, 1), splits=3)
+    counts = count_table(nets, real, generated, labelled=True, seed=0)
+    found = scores(nets, real, generated, labelled=True)
+    for name, rows in counts.groupby("metric"):
+        assert rows["n"].is_monotonic_increasing and rows["n"].is_unique
+        last = rows.iloc[-1]
+        assert last["n"] == min(real_videos, generated_videos)
+        assert last["mean"] == pytest.approx(found[str(name)], rel=1e-12)
+        assert last["low"] < last["mean"] < last["high"]
+
+
+def test_a_table_of_a_part_of_the_clips_says_so_once(monkeypatch, caplog):
+    nets = networks()
+    whole = measured(nets, clips(9, 0))
+    class_table(nets, whole, whole, ["a", "b", "c"])
+    assert not caplog.records
+    monkeypatch.setattr(evaluation, "KEPT", 6)
+    part = measured(nets, clips(9, 0))
+    table = class_table(nets, part, whole, ["a", "b", "c"])
+    assert table["real"].tolist() == [2, 2, 2] and table["generated"].tolist() == [3, 3, 3]
+    assert [record.getMessage().split(":")[0] for record in caplog.records] == [
+        "the table by class is of the first 9 clips of a side alone"
+    ]
+
+
 def test_tables_have_their_columns():
     nets = networks(random=True)
     real, generated = measured(nets, clips(8, 0)), measured(nets, clips(8, 1))
