@@ -45,6 +45,7 @@ class Run:
         self._wait = FLUSH_EVERY
         self._tried = time.monotonic()
         self._away = False
+        self._bad: set[Path] = set()
 
     def log(self, metrics: Mapping[str, float], step: int = 0) -> None:
         """Numbers of a step. They are sent every ten seconds and at the run's end."""
@@ -71,7 +72,7 @@ class Run:
         """Send what is held back. Of a server that is away the log tells once, and it is asked ever more rarely."""
         self._tried = time.monotonic()
         try:
-            _send_abandoned(self._store, self._folder)
+            _send_abandoned(self._store, self._folder, self._bad)
             self.id = self._store.send(self._journal)[0]
         except Exception as error:  # noqa: BLE001 - a database, a proxy, an object store: none may end a training
             self._wait = min(2 * self._wait, LONGEST)
@@ -147,7 +148,7 @@ def send_waiting(paths: Paths | None = None) -> None:
     if any(_folder(paths).glob("*.jsonl")):
         store = Store(paths)
         with _answering(store):
-            _send_abandoned(store, _folder(paths))
+            _send_abandoned(store, _folder(paths), set())
 
 
 def find_runs(paths: Paths | None = None, name: str | None = None) -> list[Found]:
@@ -195,14 +196,30 @@ def _answering(store: Store) -> Iterator[None]:
         raise Away(f"MLflow at {store.shown} does not answer: {store.reason(error)}") from error
 
 
-def _send_abandoned(store: Store, folder: Path) -> None:
-    """Send what runs that are over have left for this store, oldest first."""
+def _send_abandoned(store: Store, folder: Path, bad: set[Path]) -> None:
+    """Send what runs that are over have left for this store, oldest first.
+
+    A journal that cannot be sent though the store answers joins the `bad`, which are passed over: it must not keep
+    others back. Raises what MLflow raises where the store is away.
+    """
     for journal in abandoned(folder):
+        failed = None
         try:
-            if journal.head["server"] == store.shown:
+            if journal.path not in bad and journal.head["server"] == store.shown:
                 store.send(journal)
+        except Exception as error:  # noqa: BLE001 - as in `flush`
+            failed = error
         finally:
             journal.release()
+        if failed is not None:
+            store.ask()
+            bad.add(journal.path)
+            log.warning(
+                "MLflow at %s answers, but %s cannot be sent and stays: %s",
+                store.shown,
+                journal.path,
+                store.reason(failed),
+            )
 
 
 def _folder(paths: Paths) -> Path:

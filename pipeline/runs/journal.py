@@ -57,10 +57,11 @@ class Journal:
     def add(self, entry: Mapping[str, Any], file: Path | None = None) -> None:
         """Something to tell. Of a `file` a copy is kept until it has arrived; the entry then names it under "file".
 
-        Beyond LIMIT nothing more is kept, which is said once.
+        Beyond LIMIT numbers and files are not kept, which is said once; parameters and the run's end are.
         """
         with self._writing:
-            if self._size > LIMIT:
+            full = self._size > LIMIT
+            if full and ("metrics" in entry or file is not None):
                 return
             if file is not None:
                 copy = self._files / uuid.uuid4().hex[:8] / file.name
@@ -72,8 +73,8 @@ class Journal:
             with self.path.open("ab") as out:
                 out.write(line)
             self._size += len(line)
-            if self._size > LIMIT:
-                log.warning("%s holds %d MiB: numbers after this are lost", self.path, LIMIT >> 20)
+            if self._size > LIMIT and not full:
+                log.warning("%s holds %d MiB: numbers and files after this are lost", self.path, LIMIT >> 20)
 
     def entries(self) -> Iterator[tuple[dict[str, Any], int]]:
         """What is to be told, each with the place in the file that `arrived` takes."""

@@ -61,6 +61,7 @@ class Store:
         self.given = os.environ.get(URI)
         self.uri = self.given or f"sqlite:///{self.database}"
         self.shown = without_secrets(self.uri, self.uri)
+        self._no_files: set[Path] = set()  # journals of which it was said that a file cannot be stored
 
     @property
     def database(self) -> Path:
@@ -102,6 +103,10 @@ class Store:
             _ = self.client
         except (MlflowException, SQLAlchemyError, OSError) as error:
             log.debug("MLflow: %s", self.reason(error))  # the first number that is sent tells of it
+
+    def ask(self) -> None:
+        """Raise what MLflow raises where the store does not answer."""
+        self.client.get_experiment_by_name(EXPERIMENT)
 
     def _never(self, error: Exception) -> UserError:
         return UserError(f"{URI}: {self.shown} cannot be used: {self.reason(error)}; http://host:port names a server")
@@ -171,7 +176,7 @@ class Store:
         """Tell the store what a journal holds: the ids of its run and of the parent.
 
         What arrived is struck from the journal. Raises what MLflow raises where the store is away, UserError where it
-        can never be used; what it will never accept is left out with a warning.
+        can never be used; what it will never accept, and files that cannot be stored, are left out with a warning.
         """
         head, arrived = journal.head, None
         if "ids" not in head:
@@ -195,12 +200,28 @@ class Store:
         elif "params" in entry:
             self.log_params(ids[0], entry["params"])
         elif "file" in entry:
-            with self._refused(entry["file"]):
-                self.client.log_artifact(ids[0], str(journal.file(entry)), entry["folder"])
+            self._store_file(ids[0], entry, journal)
         else:
             for run_id in ids:
                 with self._refused("the run's end"):
                     self.client.set_terminated(run_id, entry["status"], entry["time"])
+
+    def _store_file(self, run_id: str, entry: Mapping[str, Any], journal: Journal) -> None:
+        """Files have a store of their own, which may fail while the server answers: numbers do not wait for it."""
+        try:
+            self.client.log_artifact(run_id, str(journal.file(entry)), entry["folder"])
+            return
+        except Exception as error:  # noqa: BLE001 - a disk, a bucket, a library that is missing: each has its own
+            failed = error
+        self.ask()  # after the block: what it raises is not about the file
+        if journal.path not in self._no_files:
+            self._no_files.add(journal.path)
+            log.warning(
+                "MLflow at %s takes numbers, but %s cannot be stored and is left out, as further files may be: %s",
+                self.shown,
+                Path(entry["file"]).name,
+                self.reason(failed),
+            )
 
     @contextlib.contextmanager
     def _refused(self, what: str) -> Iterator[None]:

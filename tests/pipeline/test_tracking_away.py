@@ -3,8 +3,10 @@
 import json
 import logging
 import shutil
+import sys
 import time
 from pathlib import Path
+from unittest.mock import ANY
 
 import pytest
 from mlflow.exceptions import MlflowException
@@ -198,6 +200,60 @@ def test_names_and_passwords_are_never_told(paths, monkeypatch, caplog):
     assert "hunter2" not in everything and "somebody" not in everything
 
 
+@pytest.mark.parametrize("place", ["file", "bucket"])
+def test_a_store_of_files_that_cannot_be_written_keeps_no_number_back(paths, tmp_path, monkeypatch, caplog, place):
+    (tmp_path / "occupied").touch()
+    monkeypatch.setitem(sys.modules, "boto3", None)  # as where it is not installed
+    where = {"file": (tmp_path / "occupied" / "files").as_uri(), "bucket": "s3://bucket/files"}[place]
+    Store(paths).client.create_experiment("hvg", artifact_location=where)
+    picture = tmp_path / "picture.png"
+    picture.write_bytes(b"pixels")
+    with tracking.run(PARAMS, "train level 1", paths=paths) as run:
+        for step in range(2):
+            run.log({"loss": 1.0}, step=step)
+            run.keep(picture, "pictures")
+    with tracking.run(PARAMS, "evaluate", paths=paths) as run:
+        run.log({"distance": 2.0})
+    parent, *runs = tracking.find_runs(paths)
+    assert [(run.status, run.metrics) for run in runs] == [("FINISHED", {"loss": 1.0}), ("FINISHED", {"distance": 2.0})]
+    assert parent.status == "FINISHED"
+    assert waiting(paths) == []
+    (said,) = [record.message for record in caplog.records]
+    assert "picture.png cannot be stored" in said and {"file": "occupied", "bucket": "boto3"}[place] in said
+    assert "does not answer" not in said
+
+
+def test_a_file_waits_where_the_server_itself_goes_away(paths, tmp_path, monkeypatch, caplog):
+    (tmp_path / "picture.png").touch()
+    with tracking.run(PARAMS, "train level 1", paths=paths) as run:
+        with monkeypatch.context() as patch:
+            patch.setattr(run._store, "client", Server(ConnectionError("gone")))
+            run.keep(tmp_path / "picture.png")
+        assert run.id is not None and tracking.files(run.id, paths) == []
+        (said,) = [record.message for record in caplog.records]
+        assert "does not answer: gone" in said
+    assert tracking.files(run.id, paths) == ["picture.png"]
+
+
+def test_a_journal_that_cannot_be_sent_keeps_no_other_back(paths, monkeypatch, caplog):
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "client", Server(OSError("no route")))
+        for name in ("train level 1", "train level 2"):
+            with tracking.run(PARAMS, name, paths=paths) as run:
+                run.log({"loss": 2.0})
+    caplog.clear()
+    first = min((paths.state / "tracking").glob("*.jsonl"))
+    first.write_text("no JSON\n" + first.read_text().partition("\n")[2])
+    with tracking.run(PARAMS, "train level 3", paths=paths) as run:
+        run.log({"loss": 3.0})
+        run.flush()
+    found = {run.name: run.metrics for run in tracking.find_runs(paths) if run.parent}
+    assert found == {"train level 2": {"loss": 2.0}, "train level 3": {"loss": 3.0}}
+    (said,) = [record.message for record in caplog.records]
+    assert f"{first} cannot be sent" in said and "does not answer" not in said
+    assert len(waiting(paths)) == 1
+
+
 def test_numbers_wait_for_their_own_server(paths, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_port()}")
@@ -214,8 +270,14 @@ def test_there_is_an_end_to_what_is_kept(paths, monkeypatch, caplog):
     with tracking.run(PARAMS, "train level 1", paths=paths) as run:
         for step in range(100):
             run.log({"loss": 1.0}, step=step)
+        run.params({"late": True})
+        run.keep(Path(__file__))
     assert sum("are lost" in record.message for record in caplog.records) == 1
     assert 10 < waiting(paths)[0].count("loss") < 50
+    assert [json.loads(line) for line in waiting(paths)[0].splitlines()[-2:]] == [
+        {"params": {"late": "True"}},
+        {"status": "FINISHED", "time": ANY},
+    ]
 
 
 def test_the_machine_is_measured(paths, monkeypatch):
