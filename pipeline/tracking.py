@@ -12,14 +12,17 @@ import re
 import shutil
 import subprocess
 import time
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from pipeline.errors import UserError
 from pipeline.params import Params, fingerprint
-from pipeline.paths import Paths, origin
+from pipeline.paths import Paths, origin, write_atomic
 from pipeline.runs.journal import Journal, abandoned
 from pipeline.runs.store import Away, Found, Store
 from pipeline.runs.system import system_metrics
@@ -234,8 +237,7 @@ def _heads(params: Params, name: str, inputs: str, paths: Paths) -> dict[str, An
     """By which tags a reproduction and its child are found: the same checkout, experiment and parameters; the same
     stage and inputs."""
     experiment = os.environ.get("DVC_EXP_NAME", "")
-    root = fingerprint(str(origin(paths.root).resolve()))[:16]  # a name that no filter expression trips over
-    common = {"hvg.root": root, "hvg.experiment": experiment, **_git(paths)}
+    common = {"hvg.root": _project(_folder(paths)), "hvg.experiment": experiment, **_git(paths)}
     stage, *rest = name.split()
     level = re.search(r"\d+", " ".join(rest))
     child = {"hvg.name": name, "hvg.stage": stage, "hvg.inputs": inputs, **({"hvg.level": level[0]} if level else {})}
@@ -248,6 +250,17 @@ def _heads(params: Params, name: str, inputs: str, paths: Paths) -> dict[str, An
         },
         "run": {"name": name, "tags": {**child, **common}},
     }
+
+
+def _project(folder: Path) -> str:
+    """The checkout's random name, made once: pods and nodes may see the same folder under other paths."""
+    file = folder / "id"
+    if not file.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.parent / "tracking.lock"):  # the first two stages must not make two
+            if not file.is_file():
+                write_atomic(file, uuid.uuid4().hex)
+    return file.read_text().strip()
 
 
 def _git(paths: Paths) -> dict[str, str]:

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -67,6 +68,31 @@ def test_how_a_run_ends_is_told(paths):
             raise error
         (found,) = tracking.find_runs(paths, name)
         assert (found.id, found.status, found.metrics) == (run.id, status, {"loss": 1.0})
+
+
+def test_a_project_is_the_same_under_another_path_and_another_one_is_not(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/server.db")
+    here, there = tmp_path / "here", tmp_path / "elsewhere" / "mounted"
+    experiment = here / ".dvc" / "tmp" / "exps" / "standalone" / "tmpabc"
+    experiment.mkdir(parents=True)
+    with tracking.run(PARAMS, "one", paths=Paths(here)):
+        pass
+    there.parent.mkdir()
+    here.rename(there)  # what a pod sees: the same files, no path in common
+    for name, root in (("two", there), ("three", there / experiment.relative_to(here)), ("four", tmp_path / "other")):
+        with tracking.run(PARAMS, name, paths=Paths(root)):
+            pass
+    found = tracking.find_runs(Paths(there))
+    first, second = [run.id for run in found if run.name == "reproduction"]
+    children = {run.name: run.parent for run in found if run.parent}
+    assert children == {"one": first, "two": first, "three": first, "four": second}
+
+
+def test_stages_that_begin_together_agree_on_the_project(tmp_path):
+    with ThreadPoolExecutor(8) as pool:
+        names = set(pool.map(tracking._project, [tmp_path / ".hvg" / "tracking"] * 8))
+    assert len(names) == 1 and len(names.pop()) == 32
+    assert {file.name for file in (tmp_path / ".hvg" / "tracking").iterdir()} == {"id"}
 
 
 def test_a_killed_run_is_continued_and_a_finished_one_is_not(paths):
