@@ -22,13 +22,11 @@ POOL_TYPE = "process"  # of the pools whose workers start a process on their own
 @flow(name="hvg-stage", flow_run_name="{stage}")
 def reproduce(stage: str, force: bool = False) -> None:
     """Bring one DVC stage up to date, or run it again whatever has changed (`force`). It does not look at others."""
-    repros = Repros(1)
     try:
-        repros.run(stage, ["--force"] if force else [], get_run_logger().info)
+        Repros(1).run(stage, ["--force"] if force else [], get_run_logger().info)
     except BaseException as error:
         if not isinstance(error, Exception):  # cancelled
             leave_soon(error)
-        repros.stop()
         raise
 
 

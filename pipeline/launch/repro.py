@@ -12,10 +12,12 @@ from typing import Any
 
 from pipeline.launch.job import JobFailed
 from pipeline.launch.local import GRACE
+from pipeline.launch.remote import REMOVAL
 from pipeline.launch.server import API_URL, prefect_server
 from pipeline.tether import tethered
 
 _DVC = [sys.executable, "-m", "dvc"]
+_PATIENCE = GRACE + 15 + REMOVAL + 15  # seconds from Ctrl-C to TERM: a cluster's job gets TERM and is then removed
 
 
 def run_dvc_repro(state: Path, targets: Sequence[str]) -> int:
@@ -52,7 +54,7 @@ class Repros:
     def run(self, stage: str, options: Sequence[str], on_line: Callable[[str], Any]) -> None:
         """Bring one stage up to date, in its turn. Every line goes to `on_line`, and to the terminal after its name.
 
-        Raises JobFailed where it fails or is stopped.
+        Raises JobFailed where it fails or is stopped. Any other exception stops it first.
         """
         with self._free:
             with self._lock:
@@ -70,15 +72,21 @@ class Repros:
                 )
                 self._processes.add(process)
             assert process.stdout is not None
-            with process, process.stdout as lines:
-                for line in lines:
-                    text = line.rstrip()
-                    if text:
-                        sys.stdout.write(f"{stage} | {text}\n")
-                        sys.stdout.flush()
-                        on_line(text)
-            with self._lock:
-                self._processes.remove(process)
+            try:
+                with process, process.stdout as lines:
+                    try:
+                        for line in lines:
+                            text = line.rstrip()
+                            if text:
+                                sys.stdout.write(f"{stage} | {text}\n")
+                                sys.stdout.flush()
+                                on_line(text)
+                    except BaseException:  # leaving `with process` would wait for a dvc that was told nothing
+                        _stop(process)
+                        raise
+            finally:
+                with self._lock:
+                    self._processes.remove(process)
         if process.returncode:
             raise JobFailed(f"{stage}: dvc ended with exit code {process.returncode}", process.returncode)
 
@@ -100,11 +108,14 @@ def _environment() -> dict[str, str]:
 
 
 def _stop(process: subprocess.Popen[Any]) -> None:
-    """End a dvc, with the group that it leads: as by Ctrl-C, and by force where it does not end."""
-    for number, seconds in ((signal.SIGINT, GRACE + 15), (signal.SIGTERM, 5), (signal.SIGKILL, 5)):
+    """End a dvc, with the group that it leads: as by Ctrl-C, and by force where it does not end.
+
+    A Ctrl-C meanwhile goes on to the next signal at once.
+    """
+    for number, seconds in ((signal.SIGINT, _PATIENCE), (signal.SIGTERM, 5), (signal.SIGKILL, 5)):
         with contextlib.suppress(ProcessLookupError):
             leads = os.getpgid(process.pid) == process.pid
             (os.killpg if leads else os.kill)(process.pid, number)
-        with contextlib.suppress(subprocess.TimeoutExpired):
+        with contextlib.suppress(subprocess.TimeoutExpired, KeyboardInterrupt):
             process.wait(seconds)
             return
