@@ -1,6 +1,11 @@
 """Shapes and types are checked while testing: before anything of these packages is imported."""
 
+import signal
+
 from jaxtyping import install_import_hook
+
+# A shell's background jobs ignore Ctrl-C, and so would all that the tests start in order to interrupt it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 install_import_hook(
     [

@@ -121,7 +121,6 @@ def test_signals_leave_nothing_behind(toy, tmp_path, number):
         from pathlib import Path
         from pipeline.launch.job import Job
         from pipeline.launch.local import LocalLauncher
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
         LocalLauncher(Path({str(tmp_path / "logs" / "x.log")!r})).run(
             Job(module="toy", workers=2, env={dict(job.env)!r}), print)
