@@ -6,6 +6,7 @@ in the pods. What is secret stays in the cluster's Secrets; the manifest names t
 
 import io
 import json
+import re
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from pipeline.stage import JOB, LABELLED
 
 _ANSWER = 60.0  # seconds that kubectl may take
 _GRACE = 45  # seconds from TERM to KILL in a pod: a stage takes 30
+_PASSING = re.compile(r"i/o timeout|connection refused|connection reset|TLS handshake timeout|request timed out", re.I)
+_MOMENT = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\S*")  # a time of --timestamps
 _JOB = "training.kubeflow.org/job-name"  # the operator's label on pods
 
 
@@ -103,14 +106,19 @@ class Kubernetes:
 
     def submit(self, job: Job, name: str) -> str:
         done = self._kubectl("create", "-f", "-", given=json.dumps(self.manifest(job, name)))
+        if done.returncode and _PASSING.search(done.stderr.decode(errors="replace")):
+            raise OSError(_one_line(done.stderr))
         if done.returncode:
             raise UserError(f"Kubernetes refuses the job: {_one_line(done.stderr)}")
         return name
 
     def find(self, name: str) -> str | None:
-        return name  # whether it is there, poll says
+        done = self._kubectl("get", f"pytorchjob/{name}", "-o", "name", "--ignore-not-found")
+        if done.returncode:
+            raise OSError(_one_line(done.stderr))
+        return name if done.stdout.strip() else None
 
-    def poll(self, job_id: str) -> State:
+    def poll(self, job_id: str, name: str) -> State:
         done = self._kubectl("get", f"pytorchjob/{job_id}", "-o", "json", "--ignore-not-found")
         if done.returncode:
             raise OSError(_one_line(done.stderr))
@@ -134,8 +142,11 @@ class Kubernetes:
         return data
 
     def cancel(self, job_id: str, *, now: bool) -> None:
-        grace = ["--grace-period=0", "--force"] if now else []
-        self._kubectl("delete", f"pytorchjob/{job_id}", "--ignore-not-found", "--wait=false", *grace)
+        # In the foreground the job is there until its pods are gone, so that its end is theirs.
+        how = ["--grace-period=0", "--force"] if now else ["--cascade=foreground"]
+        done = self._kubectl("delete", f"pytorchjob/{job_id}", "--ignore-not-found", "--wait=false", *how)
+        if done.returncode:
+            raise OSError(_one_line(done.stderr))
 
     def log(self, name: str) -> str:
         return f"kubectl logs --namespace {self.cluster.namespace} --selector {_JOB}={name}"
@@ -149,7 +160,7 @@ class Kubernetes:
             raise OSError(_one_line(done.stderr))
         return json.loads(done.stdout)["items"]
 
-    def _kubectl(self, *arguments: str, given: str | None = None) -> subprocess.CompletedProcess[str]:
+    def _kubectl(self, *arguments: str, given: str = "") -> subprocess.CompletedProcess[bytes]:
         command = shutil.which("kubectl")
         if command is None:
             raise UserError("kubectl: not on this machine; install it and give it the cluster's configuration")
@@ -158,9 +169,8 @@ class Kubernetes:
         try:
             return subprocess.run(
                 [command, *where, *arguments],
-                input=given or "",
+                input=given.encode(),
                 capture_output=True,
-                text=True,
                 check=False,
                 timeout=_ANSWER,
                 process_group=0,  # the terminal's Ctrl-C is for this process, which then deletes the job
@@ -193,15 +203,15 @@ def pending_reason(pods: list[dict[str, Any]]) -> str:
     return ""
 
 
-def new_lines(text: str, pod: str, seen: dict[str, str]) -> bytes:
+def new_lines(data: bytes, pod: str, seen: dict[str, str]) -> bytes:
     """The lines of `kubectl logs --timestamps` after the last one that `seen` has of a pod, without their times."""
     lines = []
-    for line in text.splitlines(keepends=True):
-        moment, _, rest = line.partition(" ")
-        if moment > seen.get(pod, ""):
-            lines.append(rest)
-            seen[pod] = moment
-    return "".join(lines).encode()
+    for line in data.split(b"\n"):  # and nowhere else: a stage's lines may hold what other systems end lines with
+        moment, _, rest = line.partition(b" ")
+        if _MOMENT.fullmatch(moment) and moment.decode() > seen.get(pod, ""):
+            lines.append(rest + b"\n")
+            seen[pod] = moment.decode()
+    return b"".join(lines)
 
 
 def _literal(text: str) -> str:
@@ -209,5 +219,6 @@ def _literal(text: str) -> str:
     return text.replace("$(", "$$(")
 
 
-def _one_line(text: str) -> str:
+def _one_line(said: str | bytes) -> str:
+    text = said.decode(errors="replace") if isinstance(said, bytes) else said
     return " ".join(text.split())[:500]

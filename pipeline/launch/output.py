@@ -7,6 +7,10 @@ from pathlib import Path
 
 from pipeline.stage import LABEL, LAST_WORD
 
+BEGIN = (
+    f"{LAST_WORD}begin "  # and a number: a cluster's job begins, perhaps anew; what was said before no longer counts
+)
+
 
 class Output:
     """What a job prints: shown as it is, kept in `log` where there is one, and given line by line to `on_line`.
@@ -14,7 +18,7 @@ class Output:
     The screen shows live bars as they move; lines are what a terminal would show in the end, after the last carriage
     return. From a stage's last word on, and from the first traceback after `stopping` is set, everything goes to the
     log alone: it is torchrun's report. With `labelled`, where lines of stages begin with node and rank, all that has no
-    label from the first traceback on is such a report.
+    label from the first traceback on is such a report. A line with BEGIN, which is not shown, ends what was muted.
     """
 
     def __init__(self, on_line: Callable[[str], None], log: Path | None = None, *, labelled: bool = False) -> None:
@@ -39,11 +43,6 @@ class Output:
         if LAST_WORD.encode() not in rest and not self.stopping and not self.labelled:
             self._show(rest)
 
-    def again(self) -> None:
-        """The job begins anew: what its processes said last no longer counts."""
-        self.last_word = None
-        self._over = self._report = False
-
     def close(self) -> None:
         if self._pending:
             self._line(self._pending + b"\n")
@@ -59,6 +58,12 @@ class Output:
 
     def _line(self, line: bytes) -> None:
         before, _, after = line.partition(LAST_WORD.encode())
+        if re.fullmatch(rb"begin \d+\n", after):
+            if before:  # what broke off
+                self._line(before + b"\n")
+            self.last_word = None
+            self._over = self._report = False
+            return
         word = re.fullmatch(r"exit (\d+) ?(.*)\n", after.decode(errors="replace"))
         if word:
             # A worker that waits for one with a mistake fails as well, and may say so first.

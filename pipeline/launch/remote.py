@@ -18,6 +18,8 @@ from pipeline.paths import write_atomic
 from pipeline.progress import write_line
 
 REMOVAL = 120.0  # seconds that a cluster may take to remove a job that it was told to kill
+REMIND = 10.0  # seconds after which it is told so again
+LATE = (2.0, 4.0, 8.0, 16.0)  # seconds before each question for a job whose submission got no answer
 _CODE = ("models/**/*.py", "pipeline/**/*.py", "stages/**/*.py")
 _NO_CODE = ("pipeline/launch/", "pipeline/commands/", "pipeline/cli.py")  # decides where, not what
 
@@ -32,7 +34,6 @@ class State:
     phase: Phase
     says: str = ""  # for a person: PENDING (Resources)
     code: int = 1  # exit code of one that failed
-    restarts: int = 0  # how often the cluster has begun it anew
 
     @property
     def over(self) -> bool:
@@ -57,14 +58,17 @@ class Scheduler(Protocol):
         ...
 
     def submit(self, job: Job, name: str) -> str:
-        """Hand a job over: its id. Raises UserError with the cluster's words where it refuses."""
+        """Hand a job over: its id.
+
+        Raises UserError with the cluster's words where it refuses, OSError where it may have taken the job or not.
+        """
         ...
 
     def find(self, name: str) -> str | None:
-        """The id of the job that bears a name, if there is one."""
+        """The id of the job that bears a name, if there is one. Raises OSError while the cluster does not answer."""
         ...
 
-    def poll(self, job_id: str) -> State:
+    def poll(self, job_id: str, name: str) -> State:
         """How a job is doing. Raises OSError while the cluster does not answer."""
         ...
 
@@ -73,7 +77,7 @@ class Scheduler(Protocol):
         ...
 
     def cancel(self, job_id: str, *, now: bool) -> None:
-        """TERM to a job's processes or, with `now`, remove the job."""
+        """TERM to a job's processes or, with `now`, remove the job. Raises OSError where it was not told."""
         ...
 
     def log(self, name: str) -> str:
@@ -146,9 +150,11 @@ class ClusterLauncher:
         name = f"hvg-{self.stage}-{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:4]}"
         self._write(Record(cluster=self.cluster, name=name, id=None, inputs=self.inputs))
         try:
-            job_id = self.scheduler.submit(job, name)
+            job_id = self._hand_over(job, name)
         except UserError:
             forget(self.folder, self.stage)
+            raise
+        except JobFailed:
             raise
         except BaseException:  # Ctrl-C, perhaps between the submission and its answer
             with contextlib.suppress(OSError):
@@ -159,6 +165,28 @@ class ClusterLauncher:
         record = Record(cluster=self.cluster, name=name, id=job_id, inputs=self.inputs)
         self._write(record)
         return record
+
+    def _hand_over(self, job: Job, name: str) -> str:
+        """Submit a job: its id. Raises JobFailed where it is not there; one that may be there yet stays noted."""
+        try:
+            return self.scheduler.submit(job, name)
+        except OSError as error:
+            write_line(f"{self.stage}: no answer to the submission ({error}); asking {self.cluster} for the job")
+            silent = error
+        absent = False
+        for seconds in LATE:
+            time.sleep(seconds)
+            try:
+                found = self.scheduler.find(name)
+            except OSError as error:
+                absent, silent = False, error
+                continue
+            if found is not None:
+                return found
+            absent = True
+        if absent:
+            forget(self.folder, self.stage)
+        raise JobFailed(f"{self.cluster} did not take the job: {silent}") from silent
 
     def _write(self, record: Record) -> None:
         write_atomic(record_file(self.folder, self.stage), json.dumps(asdict(record)) + "\n")
@@ -188,7 +216,6 @@ class _Following:
         self.output = Output(on_line, labelled=True)
         self.seen: dict[str, str] = {}
         self.said = ""
-        self.restarts = 0
         self.running_since: float | None = None
 
     def to_the_end(self, record: Record, deadline: float | None) -> State:
@@ -223,12 +250,15 @@ class _Following:
     def _cancelled(self, record: Record, seconds: float, *, now: bool) -> bool:
         """Tell the cluster; whether the job is over within so many seconds."""
         assert record.id is not None
-        try:
-            self.scheduler.cancel(record.id, now=now)
-        except OSError as error:
-            self._say(f"job {record.id} cannot be told to end: {error}")
         end = time.monotonic() + seconds
+        told: float | None = None
         while time.monotonic() < end:
+            if told is None or (now and time.monotonic() > told + REMIND):
+                told = time.monotonic()
+                try:
+                    self.scheduler.cancel(record.id, now=now)
+                except OSError as error:
+                    self._say(f"job {record.id} cannot be told to end: {error}")
             state = self.look(record)
             if state is not None and state.over:
                 return True
@@ -239,13 +269,10 @@ class _Following:
         """Ask for the state and show what is new. None where there was no answer."""
         assert record.id is not None
         try:
-            state = self.scheduler.poll(record.id)
+            state = self.scheduler.poll(record.id, record.name)
         except OSError as error:
             self._say(f"no answer about job {record.id}: {error}")
             return None
-        if state.restarts > self.restarts:
-            self.restarts = state.restarts
-            self.output.again()
         self.read(record)  # after the question: of a job that is over it is everything
         if not state.over:
             self._say(f"job {record.id}: {state.says}")
@@ -301,7 +328,7 @@ def still_there(folder: Path, stage: str, scheduler: Scheduler) -> Record | None
         return None
     try:
         job_id = record.id or scheduler.find(record.name)
-        over = job_id is None or scheduler.poll(job_id).over
+        over = job_id is None or scheduler.poll(job_id, record.name).over
     except OSError as error:
         raise UserError(
             f"{stage}: job {record.id or record.name} of {record.cluster} may still run, and {record.cluster} does not "

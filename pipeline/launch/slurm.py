@@ -1,7 +1,8 @@
 """Slurm: a job is an sbatch script that starts one torchrun a node.
 
 What comes from parameters, names or clusters.yaml is an argument of sbatch, or stands quoted in the script; only
-`setup` is shell by purpose. The environment goes as it is to the job (sbatch --export=ALL) and never into the script.
+`setup` is shell by purpose. The environment goes as it is to the job (sbatch --export=ALL), but for the variables of a
+job that `hvg` itself runs in, and never into the script.
 """
 
 import os
@@ -16,10 +17,13 @@ from pathlib import Path
 from pipeline.errors import UserError
 from pipeline.launch.clusters import SlurmCluster
 from pipeline.launch.job import TORCHRUN, Job
+from pipeline.launch.output import BEGIN
 from pipeline.launch.remote import Phase, State
-from pipeline.stage import JOB, LABELLED
+from pipeline.stage import JOB, LABELLED, LAST_WORD
 
 WARNING = 120  # seconds before the time limit: TERM takes a stage 30, and Slurm looks at the clock twice a minute
+_KEPT = {"SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_JWT"}  # how Slurm is reached
+_PASSING = re.compile(r"socket timed out|unable to contact|temporarily|try again", re.IGNORECASE)
 _ANSWER = 60.0  # seconds that Slurm may take
 _TAIL = 1 << 14  # bytes of the log of a job that runs already
 _WAITING = {"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "RESV_DEL_HOLD", "SPECIAL_EXIT"}
@@ -27,7 +31,9 @@ _RUNNING = {"RUNNING", "COMPLETING", "RESIZING", "SIGNALING", "STAGE_OUT", "STOP
 _SCRIPT = """\
 #!/bin/bash
 # One torchrun a node. Before the time limit the stage gets TERM and saves what it has; then the job is queued again.
+printf '{begin}%s\\n' "${{SLURM_RESTART_COUNT:-0}}"
 cd -- {folder} || exit 1
+rm -f -- {code}
 {setup}head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 export HVG_HEAD=$(scontrol show node "$head" | sed -n 's/^ *NodeAddr=\\([^ ]*\\).*/\\1/p')
 export HVG_PORT=$((20000 + (SLURM_JOB_ID * 7 + ${{SLURM_RESTART_COUNT:-0}}) % 12000))
@@ -46,15 +52,24 @@ while [ "$code" -gt 128 ] && kill -0 "$step" 2>/dev/null; do
     wait "$step"
     code=$?
 done
+if [ "$code" -gt 128 ]; then  # perhaps of the signal that came as the step ended: bash remembers the step's own
+    wait "$step" 2>/dev/null
+    own=$?
+    [ "$own" -eq 127 ] || code=$own
+fi
 rm -rf -- {scratch}
 {requeue}if [ "$code" -ne 0 ] && [ -z "$ended" ] && ! timeout 60 {probe} true 2>/dev/null; then
-    echo "a node does not answer: waiting for Slurm to notice" && exec sleep 900
+    echo "a node does not answer: waiting for Slurm to notice"
+    trap - TERM
+    sleep 900
 fi
+echo "$code" > {code}  # for when Slurm no longer knows the job
 exit "$code"
 """
 _REQUEUE = """\
 if [ -n "$warned" ] && [ "$code" -ne 0 ]; then
-    scontrol requeue "$SLURM_JOB_ID" && exec sleep 600  # until Slurm ends it
+    trap - TERM
+    scontrol requeue "$SLURM_JOB_ID" && { sleep 600; exit "$code"; }  # until Slurm ends it
 fi
 """
 # Its arguments: the interpreter, then torchrun's and the stage's.
@@ -121,6 +136,8 @@ class Slurm:
             srun += [f"--container-image={c.container}", f"--container-mounts={mounts}"]
             srun.append(f"--container-workdir={self.root}")
         return _SCRIPT.format(
+            begin=BEGIN.replace(LAST_WORD, "\\036"),
+            code=shlex.quote(str(self._code(name))),
             folder=shlex.quote(str(self.root)),
             setup="".join(f"{line}\n" for line in c.setup),
             workers=job.workers,
@@ -138,7 +155,10 @@ class Slurm:
         for folder in (self.jobs, self.logs):
             (self.root / folder).mkdir(parents=True, exist_ok=True)
         (self.root / self.jobs / f"{name}.sh").write_text(self.script(job, name))
+        (self.root / self.log(name)).touch()  # NFS remembers for a while that a file was not there
         done = _run(self.command(job, name), {**job.everywhere(), JOB: name})
+        if done.returncode and _PASSING.search(done.stderr):
+            raise OSError(_one_line(done.stderr))
         if done.returncode:
             raise UserError(f"Slurm refuses the job: {_one_line(done.stderr)}")
         return done.stdout.strip().partition(";")[0]  # what follows is a cluster's name
@@ -149,13 +169,24 @@ class Slurm:
             raise OSError(_one_line(done.stderr))
         return done.stdout.split()[0] if done.stdout.split() else None
 
-    def poll(self, job_id: str) -> State:
+    def poll(self, job_id: str, name: str) -> State:
         done = _run(["scontrol", "show", "job", "--oneliner", job_id])
         if done.returncode and "Invalid job id" in done.stderr:
-            return State(phase="gone", says="Slurm no longer knows it")
+            return self._forgotten(name)
         if done.returncode:
             raise OSError(_one_line(done.stderr))
         return parse(done.stdout)
+
+    def _forgotten(self, name: str) -> State:
+        """The end of a job that Slurm has forgotten, by the code that its script has left."""
+        says = "Slurm no longer knows it"
+        code = self._code(name)
+        if not code.is_file():
+            return State(phase="gone", says=says)
+        number = int(code.read_text())
+        if number == 0:
+            return State(phase="done", says=says)
+        return State(phase="failed", says=f"{says}, and it ended with exit code {number}", code=number)
 
     def stream(self, name: str, seen: dict[str, str]) -> bytes:
         file = self.root / self.log(name)
@@ -172,10 +203,15 @@ class Slurm:
 
     def cancel(self, job_id: str, *, now: bool) -> None:
         # The signal reaches the steps, not the batch script, which waits for them.
-        _run(["scancel", *([] if now else ["--signal=TERM"]), job_id])
+        done = _run(["scancel", *([] if now else ["--signal=TERM"]), job_id])
+        if done.returncode and not re.search("invalid job id|already complet", done.stderr, re.IGNORECASE):
+            raise OSError(_one_line(done.stderr))
 
     def log(self, name: str) -> str:
         return str(self.logs / f"{name}.log")
+
+    def _code(self, name: str) -> Path:
+        return self.root / self.jobs / f"{name}.code"
 
     def way_out(self, job_id: str) -> str:
         return f"scancel {job_id}"
@@ -192,11 +228,11 @@ def parse(shown: str) -> State:
     code = int(values.get("ExitCode", "1:0").partition(":")[0]) or 1
     if name in _WAITING:
         again = f", begun anew {restarts} times" if restarts else ""
-        return State(phase="waiting", says=says + again, restarts=restarts)
+        return State(phase="waiting", says=says + again)
     if name in _RUNNING:
-        return State(phase="running", says=f"{name} on {values.get('NodeList', '?')}", restarts=restarts)
+        return State(phase="running", says=f"{name} on {values.get('NodeList', '?')}")
     ends: dict[str, Phase] = {"COMPLETED": "done", "CANCELLED": "cancelled"}
-    return State(phase=ends.get(name, "failed"), says=says, code=code, restarts=restarts)
+    return State(phase=ends.get(name, "failed"), says=says, code=code)
 
 
 def _run(command: list[str], env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
@@ -211,11 +247,17 @@ def _run(command: list[str], env: dict[str, str] | None = None) -> subprocess.Co
             text=True,
             check=False,
             timeout=_ANSWER,
-            env={**os.environ, "LC_ALL": "C", **(env or {})},
+            env={**_environment(), **(env or {})},
             process_group=0,  # the terminal's Ctrl-C is for this process, which then cancels the job
         )
     except subprocess.TimeoutExpired as error:
         raise TimeoutError(f"{command[0]} took more than {_ANSWER:g} s") from error
+
+
+def _environment() -> dict[str, str]:
+    """The environment without what would send a command to another cluster, or a job the variables of another one."""
+    out = {name for name in os.environ if name.startswith("SLURM_")} - _KEPT | {"SBATCH_CLUSTERS"}
+    return {name: value for name, value in os.environ.items() if name not in out}
 
 
 def _one_line(text: str) -> str:

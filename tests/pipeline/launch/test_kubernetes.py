@@ -98,10 +98,20 @@ def test_why_a_pod_does_not_begin():
 
 def test_each_line_of_a_pod_once():
     seen: dict[str, str] = {}
-    first = "2026-01-01T00:00:00.000000001Z one\n2026-01-01T00:00:00.000000002Z two 2\n"
+    first = b"2026-01-01T00:00:00.000000001Z one\n2026-01-01T00:00:00.000000002Z two 2\n"
     assert new_lines(first, "p", seen) == b"one\ntwo 2\n"
-    assert new_lines(first + "2026-01-01T00:00:01.000000000Z three\n", "p", seen) == b"three\n"
+    assert new_lines(first + b"2026-01-01T00:00:01.000000000Z three\n", "p", seen) == b"three\n"
     assert new_lines(first, "q", seen) == b"one\ntwo 2\n"
+
+
+def test_a_pods_line_ends_at_a_newline_only():
+    bar = "p rank 0: 1%\r2%\x85\u2028 done\n".encode() + b"\xff\n"
+    word = b"p rank 0: \x1eexit 2 a.b: no\n"
+    moment = b"2026-01-01T00:00:0%dZ "
+    shown = b"".join(moment % number + line for number, line in enumerate((bar[:-2], b"\xff\n", word)))
+    seen: dict[str, str] = {}
+    assert new_lines(shown + b"unable to retrieve container logs\n", "p", seen) == bar + word
+    assert seen == {"p": "2026-01-01T00:00:02Z"}
 
 
 @pytest.fixture
@@ -113,6 +123,7 @@ def kubectl(tmp_path, monkeypatch):
         f"cd {tmp_path}\n"
         'echo "$*" >> asked\n'
         'case "$*" in\n'
+        "  *delete*) if [ -e refused ]; then cat refused >&2; exit 1; fi;;\n"
         "  *create*) cat > created; if [ -e refused ]; then cat refused >&2; exit 1; fi;;\n"
         "  *'get pytorchjob/'*) cat job;;\n"
         "  *'get pods'*) cat pods;;\n"
@@ -135,17 +146,18 @@ def test_a_job_by_kubectl(kubectl):
     (kubectl / "log").write_text("2026-01-01T00:00:00.000000001Z x-master-0 rank 0: one\n")
     assert scheduler.submit(job, "x") == "x"
     assert json.loads((kubectl / "created").read_text()) == scheduler.manifest(job, "x")
-    assert scheduler.poll("x").says == "Created (no room)"
+    assert scheduler.poll("x", "x").says == "Created (no room)"
     seen: dict[str, str] = {}
     assert scheduler.stream("x", seen) == b"x-master-0 rank 0: one\n"
     assert scheduler.stream("x", seen) == b""
     scheduler.cancel("x", now=False)
     (kubectl / "job").write_text("")
-    assert scheduler.poll("x").phase == "cancelled"
+    assert scheduler.poll("x", "x").phase == "cancelled"
+    assert scheduler.find("x") is None
     asked = (kubectl / "asked").read_text().splitlines()
     assert all(line.startswith("--namespace vision ") for line in asked)
     assert asked[0] == "--namespace vision create -f -"
-    assert "--namespace vision delete pytorchjob/x --ignore-not-found --wait=false" in asked
+    assert "--namespace vision delete pytorchjob/x --ignore-not-found --wait=false --cascade=foreground" in asked
     assert "logs pod/x-master-0 --timestamps --since-time 2026-01-01T00:00:00.000000001Z" in asked[6]
 
 
@@ -155,7 +167,15 @@ def test_a_refused_job_is_a_users_mistake(kubectl):
         Kubernetes(cluster=SMALL).submit(JOBS["decode"][1], "x")
 
 
+def test_a_cluster_out_of_reach_is_no_users_mistake(kubectl):
+    (kubectl / "refused").write_text("Unable to connect to the server: dial tcp 10.0.0.1:6443: i/o timeout\n")
+    with pytest.raises(OSError, match="i/o timeout"):
+        Kubernetes(cluster=SMALL).submit(JOBS["decode"][1], "x")
+    with pytest.raises(OSError, match="i/o timeout"):
+        Kubernetes(cluster=SMALL).cancel("x", now=True)
+
+
 def test_no_kubectl(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UserError, match="kubectl: not on this machine"):
-        Kubernetes(cluster=SMALL).poll("x")
+        Kubernetes(cluster=SMALL).poll("x", "x")

@@ -2,7 +2,7 @@
 
 import json
 import re
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -23,6 +23,8 @@ class Played:
     answers: list[State | BaseException]
     lines: list[bytes] = field(default_factory=list)  # one at each look
     ends_on: tuple[bool, ...] = (False, True)  # of `now`: which cancellations end the job
+    refusal: Exception | None = None  # of what is submitted
+    found: list[str | OSError | None] = field(default_factory=lambda: ["7"])
     submitted: int = 0
     cancelled: list[bool] = field(default_factory=list)
     poll_every: float = 0.01
@@ -33,12 +35,17 @@ class Played:
 
     def submit(self, job: Job, name: str) -> str:
         self.submitted += 1
+        if self.refusal is not None:
+            raise self.refusal
         return f"{self.submitted}"
 
     def find(self, name: str) -> str | None:
-        return "7"
+        answer = self.found.pop(0) if len(self.found) > 1 else self.found[0]
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer
 
-    def poll(self, job_id: str) -> State:
+    def poll(self, job_id: str, name: str) -> State:
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         if isinstance(answer, BaseException):
             raise answer
@@ -111,22 +118,60 @@ def test_torchruns_reports_stay_in_the_log(tmp_path, capfd):
 
 
 def test_what_was_said_before_a_restart_no_longer_counts(tmp_path, capfd):
-    failed = State(phase="failed", says="X", restarts=1)
-    played = Played(
-        [RUNNING, replace(WAITING, restarts=1), replace(RUNNING, restarts=1), failed],
-        [b"n rank 0: \x1eexit 1 lost\n", b"torchrun's report\n", b"n rank 0: again\n"],
-    )
-    played.look_every = 1
+    failed = State(phase="failed", says="X")
+    lines = [
+        b"\x1ebegin 0\n",
+        b"n rank 0: \x1eexit 1 lost\ntorchrun's report\nn rank 1: 3%\x1ebegin 1\nn rank 0: again\n",
+    ]
+    played = Played([RUNNING, RUNNING, failed], lines)
     with pytest.raises(JobFailed, match="job 1 ended: X"):
         run(played, tmp_path)
-    assert capfd.readouterr().out.splitlines()[-1] == "n rank 0: again"
+    assert capfd.readouterr().out == "n rank 0: again\n"
+
+
+@pytest.fixture
+def waited(monkeypatch) -> list[float]:
+    """The seconds that would have been waited before the questions for a job that may have been submitted."""
+    waits: list[float] = []
+    wait = remote.time.sleep
+    monkeypatch.setattr(remote.time, "sleep", lambda seconds: waits.append(seconds) if seconds > 1 else wait(seconds))
+    return waits
+
+
+def test_a_job_whose_submission_got_no_answer_is_looked_for(tmp_path, waited):
+    played = Played([RUNNING, DONE], refusal=OSError("timed out"), found=[OSError("down"), None, "7"])
+    run(played, tmp_path)
+    assert (played.submitted, len(waited), played.cancelled) == (1, 3, [])
+
+
+@pytest.mark.parametrize(("found", "kept"), [([None], False), ([None, OSError("down")], True)])
+def test_a_job_that_may_be_there_yet_stays_noted(tmp_path, waited, found, kept):
+    played = Played([RUNNING], refusal=OSError("timed out"), found=found)
+    with pytest.raises(JobFailed, match=r"far did not take the job: (timed out|down)"):
+        run(played, tmp_path)
+    assert sum(waited) == 30
+    assert record_file(tmp_path, "toy").is_file() == kept
+    if kept:
+        assert json.loads(record_file(tmp_path, "toy").read_text())["id"] is None
+
+
+def test_a_cluster_is_told_to_remove_a_job_again_and_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(remote, "REMIND", 0.02)
+    monkeypatch.setattr(remote, "REMOVAL", 0.5)
+    played = Played([RUNNING], ends_on=())
+    with pytest.raises(DeadlineExceeded):
+        run(played, tmp_path, deadline=0.01)
+    assert played.cancelled[:3] == [False, True, True]
+    assert record_file(tmp_path, "toy").is_file()
 
 
 @pytest.mark.parametrize(("ends_on", "told"), [((False, True), [False]), ((True,), [False, True])])
 def test_a_deadline_counts_what_runs(tmp_path, ends_on, told):
     played = Played([*[WAITING] * 30, RUNNING], ends_on=ends_on)
+    following = launcher(played, tmp_path)
+    following.grace = 10 if False in ends_on else 0.05
     with pytest.raises(DeadlineExceeded, match="deadline"):
-        run(played, tmp_path, deadline=0.1)
+        following.run(JOB, print, deadline=0.1)
     assert played.answers[-1].phase == "cancelled" and played.cancelled == told  # type: ignore[union-attr]
     assert not list(tmp_path.iterdir())
 

@@ -1,5 +1,6 @@
 """What is handed to Slurm: a script compared with a golden file, run with stand-ins, and states read."""
 
+import contextlib
 import os
 import shlex
 import subprocess
@@ -70,7 +71,7 @@ def stand_ins(folder: Path) -> dict[str, str]:
 def test_no_value_reaches_a_shell(tmp_path):
     """The script runs with names in it that are commands: every one arrives as it is, and the exit code comes back."""
     root = tmp_path / HOSTILE
-    root.mkdir()
+    (root / ".hvg/jobs").mkdir(parents=True)
     env = stand_ins(tmp_path)
     scheduler = slurm(
         root, python=HOSTILE, partition=HOSTILE, account=HOSTILE, container=HOSTILE, mounts=(HOSTILE,), cpus_per_task=8
@@ -79,8 +80,9 @@ def test_no_value_reaches_a_shell(tmp_path):
     script = tmp_path / "script"
     script.write_text(scheduler.script(job, "hvg-x"))
     done = subprocess.run(["/bin/bash", str(script)], env=env, capture_output=True, text=True, check=False, timeout=60)
-    assert (done.returncode, done.stdout, done.stderr) == (7, "", "")
-    assert sorted(file.name for file in root.iterdir()) == ["python.args", "srun.args"]
+    assert (done.returncode, done.stdout, done.stderr) == (7, "\x1ebegin 0\n", "")
+    assert sorted(file.name for file in root.iterdir()) == [".hvg", "python.args", "srun.args"]
+    assert (root / ".hvg/jobs/hvg-x.code").read_text() == "7\n"
     srun = (root / "srun.args").read_text().split("\0")
     assert f"--container-image={HOSTILE}" in srun
     assert f"--container-mounts={root}:{root},{HOSTILE}" in srun
@@ -128,6 +130,98 @@ def test_a_folder_that_slurm_cannot_write_in_is_named(tmp_path, name):
         slurm(tmp_path / name).submit(Job(module="stages.train"), "hvg-x")
 
 
+def program(folder: Path, name: str, body: str) -> None:
+    """A stand-in beside the others."""
+    file = folder / "bin" / name
+    file.write_text(f"#!/bin/bash\n{body}\n")
+    file.chmod(0o755)
+
+
+def ran(folder: Path, env: dict[str, str], **values) -> subprocess.CompletedProcess[str]:
+    """A job's script, run to its end in a folder with stand-ins."""
+    (folder / ".hvg/jobs").mkdir(parents=True, exist_ok=True)
+    text = slurm(folder, **values).script(Job(module="stages.train"), "n")
+    command = ["/bin/bash", "-c", text]
+    return subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=60)
+
+
+def test_a_job_whose_node_is_silent_ends_with_the_stages_code(tmp_path):
+    env = stand_ins(tmp_path)
+    program(tmp_path, "python", "exit 7")
+    program(tmp_path, "timeout", "exit 1")
+    program(tmp_path, "sleep", "echo slept $1")
+    done = ran(tmp_path, env)
+    assert done.stdout.split("\n")[1:-1] == ["a node does not answer: waiting for Slurm to notice", "slept 900"]
+    assert done.returncode == 7
+    assert (tmp_path / ".hvg/jobs/n.code").read_text() == "7\n"
+
+
+@pytest.mark.parametrize("code", [0, 3])
+def test_a_warned_job_ends_with_the_stages_code(tmp_path, code):
+    """Also where Slurm does not end it after the request, and where the warning comes as the stage ends."""
+    env = stand_ins(tmp_path)
+    program(tmp_path, "python", f"kill -USR1 $PPID; exit {code}")
+    program(tmp_path, "sleep", "echo slept $1")
+    program(tmp_path, "scancel", "exit 0")
+    done = ran(tmp_path, env)
+    assert done.returncode == code
+    lines = ["the time limit is near", *(["slept 600"] if code else [])]
+    assert done.stdout.split("\n")[1:-1] == lines
+    assert (tmp_path / ".hvg/jobs/n.code").exists() == (code == 0)
+
+
+def answers(folder: Path, monkeypatch, name: str, body: str) -> None:
+    """One of Slurm's commands answers so."""
+    monkeypatch.setenv("PATH", stand_ins(folder)["PATH"])
+    program(folder, name, body)
+
+
+@pytest.mark.parametrize("said", ["Socket timed out on send/recv", "Unable to contact slurm controller"])
+def test_a_slurm_out_of_reach_is_no_users_mistake(tmp_path, monkeypatch, said):
+    answers(tmp_path, monkeypatch, "sbatch", f"echo 'sbatch: error: {said}' >&2; exit 1")
+    with pytest.raises(OSError, match=said):
+        slurm(tmp_path).submit(Job(module="stages.train"), "n")
+    assert (tmp_path / ".hvg/logs/n.log").read_bytes() == b""
+
+
+def test_a_job_gets_nothing_of_the_job_that_submits_it(tmp_path, monkeypatch):
+    answers(tmp_path, monkeypatch, "sbatch", f"env > {tmp_path}/env; echo 12")
+    for name in ("SLURM_JOB_ID", "SLURM_CPUS_PER_TASK", "SLURM_CLUSTERS", "SBATCH_CLUSTERS", "SLURM_CONF", "SLURM_JWT"):
+        monkeypatch.setenv(name, "x")
+    monkeypatch.setenv("LC_ALL", "C.UTF-8")
+    slurm(tmp_path).submit(Job(module="stages.train"), "n")
+    given = (tmp_path / "env").read_text().splitlines()
+    assert sorted(line for line in given if "SLURM" in line or "SBATCH" in line) == ["SLURM_CONF=x", "SLURM_JWT=x"]
+    assert "LC_ALL=C.UTF-8" in given
+
+
+@pytest.mark.parametrize(
+    ("code", "phase"),
+    [("0\n", State(phase="done")), ("3\n", State(phase="failed", code=3)), (None, State(phase="gone"))],
+)
+def test_a_job_that_slurm_has_forgotten_has_left_its_code(tmp_path, monkeypatch, code, phase):
+    answers(tmp_path, monkeypatch, "scontrol", "echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1")
+    if code is not None:
+        (tmp_path / ".hvg/jobs").mkdir(parents=True)
+        (tmp_path / ".hvg/jobs/n.code").write_text(code)
+    found = slurm(tmp_path).poll("12", "n")
+    assert (found.phase, found.code) == (phase.phase, phase.code)
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("Kill job error on job id 12: Invalid job id specified", True),
+        ("Kill job error on job id 12: Job/step already completing or completed", True),
+        ("Unable to contact slurm controller", False),
+    ],
+)
+def test_what_scancel_answers(tmp_path, monkeypatch, said, told):
+    answers(tmp_path, monkeypatch, "scancel", f"echo 'scancel: error: {said}' >&2; exit 1")
+    with contextlib.nullcontext() if told else pytest.raises(OSError, match=said):
+        slurm(tmp_path).cancel("12", now=True)
+
+
 def test_no_slurm(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UserError, match="sbatch: not on this machine"):
@@ -140,10 +234,10 @@ def test_no_slurm(tmp_path, monkeypatch):
         (("PENDING", "Resources", 0, 0), State(phase="waiting", says="PENDING (Resources)")),
         (
             ("PENDING", "BeginTime", 2, 0),
-            State(phase="waiting", says="PENDING (BeginTime), begun anew 2 times", restarts=2),
+            State(phase="waiting", says="PENDING (BeginTime), begun anew 2 times"),
         ),
         (("RUNNING", "None", 0, 0), State(phase="running", says="RUNNING on node[1-2]")),
-        (("COMPLETING", "None", 1, 0), State(phase="running", says="COMPLETING on node[1-2]", restarts=1)),
+        (("COMPLETING", "None", 1, 0), State(phase="running", says="COMPLETING on node[1-2]")),
         (("COMPLETED", "None", 0, 0), State(phase="done", says="COMPLETED")),
         (("CANCELLED", "None", 0, 0), State(phase="cancelled", says="CANCELLED")),
         (("TIMEOUT", "TimeLimit", 0, 0), State(phase="failed", says="TIMEOUT (TimeLimit)")),
