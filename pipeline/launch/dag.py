@@ -119,8 +119,10 @@ def _run(graph: Graph, jobs: int) -> int:
             for future in futures.values():
                 future.wait()
         except BaseException as error:
-            leave_soon(error)
-            running.stop()
+            try:
+                running.stop()  # first: it may take longer than is left after `leave_soon`
+            finally:
+                leave_soon(error)
             raise
         failed = [name for name, future in futures.items() if future.state.is_failed()]
         skipped = [name for name, future in futures.items() if not future.state.is_final()]
