@@ -14,17 +14,17 @@ from pathlib import Path
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
-def die_with_parent(parent: int | None = None) -> None:
-    """Have the kernel send this process SIGTERM when the thread that started it ends.
+def die_with_parent(parent: int | None = None, number: signal.Signals = signal.SIGTERM) -> None:
+    """Have the kernel send this process a signal when the thread that started it ends.
 
     `parent` is the process id of the parent where the caller knows it: if that one is gone already, the signal comes
     at once.
     """
     if sys.platform != "linux":
         return
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
     if parent is not None and os.getppid() != parent:
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), number)
 
 
 def tethered(command: list[str]) -> list[str]:

@@ -3,10 +3,12 @@
 import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -17,6 +19,7 @@ from pipeline.paths import Paths
 if TYPE_CHECKING:
     from pipeline.launch.clusters import Cluster
     from pipeline.launch.job import Job
+    from pipeline.params import Params
 
 STAGES = ("make-shapes", "decode", "train", "generate", "evaluate", "report")
 PER_LEVEL = ("train", "generate")
@@ -57,7 +60,7 @@ def run(
     hvg run train --level 2 --workers 4
     hvg run train --level 2 --cluster NAME --nodes 4 --dry-run
     """
-    from pipeline.launch.clusters import load_cluster
+    from pipeline.launch.clusters import LocalCluster, load_cluster
     from pipeline.launch.flow import Plan, run_flow
     from pipeline.launch.job import JobCancelled, JobFailed
     from pipeline.launch.launchers import make_launcher, refuse_two
@@ -73,7 +76,7 @@ def run(
         cluster,
         where,
         stage=short,
-        inputs=_inputs(job.module, job.args, level),
+        inputs=_inputs(stage, level, key),
         state=PATHS.state,
         log=PATHS.state / "logs" / f"{short}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log",
     )
@@ -81,7 +84,8 @@ def run(
         click.echo(launcher.preview(job), nl=False)
         return
     if "DVC_STAGE" in os.environ:
-        die_with_parent()  # DVC, if killed, leaves its commands running
+        # DVC, if killed, leaves its commands running. TERM would cancel a cluster's job: it runs on and is found again.
+        die_with_parent(number=signal.SIGTERM if isinstance(where, LocalCluster) else signal.SIGKILL)
     plan = Plan(
         stage=stage,
         name=name,
@@ -140,17 +144,43 @@ def _job(
     return Job(module=module, args=tuple(args))
 
 
-def _inputs(module: str, args: tuple[str, ...], level: int | None) -> str:
-    """A hash of what a job makes: its program, its parameters, its code; not where it runs."""
+def _inputs(stage: str, level: int | None, key: str | None) -> str:
+    """A hash of what a job makes: its stage, its parameters, its code and what it reads; not where it runs."""
     from dataclasses import asdict
 
     from pipeline.launch.remote import code_hash
     from pipeline.params import fingerprint, load_params
 
-    params = asdict(load_params(PATHS.params))
+    loaded = load_params(PATHS.params)
+    read = [_stamp(file) for file in _upstream(stage, level, loaded)]
+    params = asdict(loaded)
     if level is not None:
         params["levels"] = {key: params["levels"][key] for key in params["levels"] if int(key) == level}
-    return fingerprint(module, args, params, code_hash(PATHS.root))
+    return fingerprint(stage, level, key, params, code_hash(PATHS.root), read)
+
+
+def _upstream(stage: str, level: int | None, params: "Params") -> list[Path]:
+    """Of what a stage reads, the files that are new whenever it is made anew."""
+    pyramid = PATHS.pyramid / "videos.parquet"
+    if stage == "decode":
+        return [PATHS.root / params.data.listing]
+    if level is not None:
+        below = [PATHS.samples(level - 1) / "videos.parquet"] if level > 1 else []
+        own = [PATHS.artifact(level) / "generator.safetensors"] if stage == "generate" else []
+        return [pyramid, *below, *own]
+    if stage in ("evaluate", "report"):
+        last = int(params.last)
+        artifact = [PATHS.artifact(last) / "generator.safetensors"] if stage == "report" else []
+        return [pyramid, PATHS.samples(last) / "videos.parquet", *artifact]
+    return []
+
+
+def _stamp(file: Path) -> tuple[str, int, int] | None:
+    """What tells a file from a later one of its name, without reading it: path, bytes, time in milliseconds."""
+    if not file.is_file():
+        return None
+    found = file.stat()
+    return file.as_posix(), found.st_size, found.st_mtime_ns // 10**6
 
 
 def _stage_arguments(stage: str, level: int | None, key: str | None) -> list[str]:

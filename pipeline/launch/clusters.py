@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -19,6 +19,13 @@ Positive = Annotated[int, Field(gt=0)]
 Text = Annotated[str, Field(min_length=1, pattern=r"^[^\x00-\x1f\x7f]+$")]  # one line
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
 _STRICT = ConfigDict(extra="forbid", strict=True)
+
+
+def _here(option: str) -> str:
+    """An option of sbatch's that leaves the job in this Slurm: its commands are asked about no other."""
+    if option.startswith("--cl"):  # --clusters, which may be shortened
+        raise ValueError("jobs go to the Slurm of this machine's configuration, without --clusters")
+    return option
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +52,9 @@ class SlurmCluster:
     cpus_per_task: Positive | None = None  # of a node's torchrun, for all of its processes
     time: Annotated[str, Field(pattern=r"^(\d+-)?\d+(:\d+){0,2}$")] | None = None  # Slurm's: 12:00:00, 2-0
     requeue: bool = True  # when its time is over or a node fails
-    sbatch: tuple[Annotated[Text, Field(pattern="^--")], ...] = ()  # more options: --constraint=a100
+    sbatch: tuple[
+        Annotated[Text, Field(pattern="^--"), AfterValidator(_here)], ...
+    ] = ()  # more options: --constraint=a100
     setup: tuple[Text, ...] = ()  # lines of shell on the first node: module load cuda
     container: Text | None = None  # image for srun --container-image, where the site has pyxis
     mounts: tuple[Text, ...] = ()  # of the container, beside the project's folder

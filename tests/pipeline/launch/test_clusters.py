@@ -1,12 +1,14 @@
 """clusters.yaml and what `hvg run` makes of it, without any cluster: mistakes in one line, dry runs."""
 
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from pipeline.commands.stages import _inputs
 from pipeline.errors import UserError
 from pipeline.launch.clusters import LocalCluster, SlurmCluster, load_cluster, read_clusters
 
@@ -73,6 +75,7 @@ def test_the_example_is_read():
         ('gpu: {launcher: slurm, partition: "a\\nb"}', "gpu.partition: "),
         ("gpu: {launcher: slurm, time: 12 h}", "gpu.time: "),
         ("gpu: {launcher: slurm, sbatch: [-p x]}", "gpu.sbatch.0: "),
+        ("gpu: {launcher: slurm, sbatch: [--clusters=b]}", "gpu.sbatch.0: .* without --clusters"),
         ("pods: {launcher: kubernetes, image: x}", "pods.folder: missing"),
         ("pods: {launcher: kubernetes, image: x, folder: /w, volumes: [{claim: c}]}", "pods.volumes.0.path: missing"),
     ],
@@ -133,3 +136,41 @@ def test_a_dry_run_prints_what_would_run_and_does_nothing(project):
     for done in (here, script, pool, alone, manifest):
         assert (done.returncode, done.stderr) == (0, "")
     assert not (project / ".hvg").exists()
+
+
+def changed(file: Path) -> None:
+    """Made anew: other bytes, a later time."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(file.read_bytes() + b"x" if file.exists() else b"x")
+
+
+@pytest.mark.parametrize(
+    ("stage", "level", "read", "others"),
+    [
+        ("decode", None, ["data/shapes/listing.csv"], ["data/pyramid/videos.parquet"]),
+        ("train", 1, ["data/pyramid/videos.parquet"], ["artifacts/level-1/generator.safetensors"]),
+        ("train", 2, ["data/samples/level-1/videos.parquet"], ["data/samples/level-2/videos.parquet"]),
+        ("generate", 2, ["artifacts/level-2/generator.safetensors"], ["artifacts/level-1/generator.safetensors"]),
+        ("evaluate", None, ["data/samples/level-2/videos.parquet"], ["data/samples/level-1/videos.parquet"]),
+        ("report", None, ["artifacts/level-2/generator.safetensors"], ["data/shapes/listing.csv"]),
+    ],
+)
+def test_a_job_is_another_one_where_what_it_reads_is_new(project, monkeypatch, stage, level, read, others):
+    monkeypatch.chdir(project)
+    seen = [_inputs(stage, level, None)]
+    for name in [*read, *read]:  # there at all, then anew
+        changed(project / name)
+        seen.append(_inputs(stage, level, None))
+    assert len(set(seen)) == len(seen)
+    for name in others:
+        changed(project / name)
+    assert _inputs(stage, level, None) == seen[-1]
+
+
+def test_only_a_job_of_this_machine_is_told_of_a_killed_dvc():
+    """What the kernel would send to the process: TERM ends a job in order, KILL leaves a cluster's to itself."""
+    asked = "v = ctypes.c_int(); ctypes.CDLL(None).prctl(2, ctypes.byref(v)); print(v.value)"
+    for arguments, number in (("", signal.SIGTERM), ("number=signal.SIGKILL", signal.SIGKILL)):
+        program = f"import ctypes, signal; from pipeline.tether import die_with_parent; die_with_parent({arguments})"
+        done = subprocess.run([sys.executable, "-c", f"{program}; {asked}"], cwd=ROOT, capture_output=True, check=True)
+        assert int(done.stdout) == number

@@ -218,7 +218,7 @@ def test_a_job_that_is_over_is_no_hindrance(tmp_path):
 
 def test_a_job_of_something_else_is_in_the_way(tmp_path):
     died(played := Played([RUNNING]), tmp_path)
-    with pytest.raises(UserError, match=r"job 1 of far still runs it with other parameters or code: .*`end 1`"):
+    with pytest.raises(UserError, match=r"job 1 of far still runs it with other parameters, code or inputs: .*`end 1`"):
         launcher(played, tmp_path, "b").run(JOB, print)
     assert (played.submitted, played.cancelled) == (1, [])
 

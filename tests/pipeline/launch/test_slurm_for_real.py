@@ -222,7 +222,7 @@ def test_a_job_goes_on_whatever_becomes_of_it(slurm, start, tmp_path):
     few(paths, 10**6 + 1)
     other = start(root, "train", "--level", "1")
     assert other.end() == 2
-    assert f"job {job} of two still runs it with other parameters or code" in other.said()
+    assert f"job {job} of two still runs it with other parameters, code or inputs" in other.said()
     assert f"`scancel {job}`" in other.said()
     paths.params.write_text(whole)
     here = start(root, "train", "--level", "1", cluster="local")
