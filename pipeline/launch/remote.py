@@ -199,8 +199,8 @@ class ClusterLauncher:
         assert record.id is not None
         if record.inputs != self.inputs:
             raise UserError(
-                f"{self.stage}: job {record.id} of {record.cluster} still runs it with other parameters, code or inputs: "
-                f"wait for it, or `{self.scheduler.way_out(record.id)}`"
+                f"{self.stage}: job {record.id} of {record.cluster} still runs it with other parameters, code or "
+                f"inputs: wait for it, or `{self.scheduler.way_out(record.id)}`"
             )
         write_line(f"{self.stage}: job {record.id} of {record.cluster} runs it already; waiting for that one")
         return record
