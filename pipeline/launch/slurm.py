@@ -43,8 +43,9 @@ warned=
 trap 'warned=1; echo "the time limit is near"; scancel --signal=TERM "$SLURM_JOB_ID"' USR1
 ended=
 trap 'ended=1' TERM  # it is for the stage: wait for its end
-# A session of its own: TERM for the job would make srun kill the stage at once.
-setsid {srun} bash -c {node} {argv} &
+# A session of its own: TERM for the job would make srun kill the stage at once. The code goes to a file for when Slurm
+# no longer knows the job, and because bash may lose it where a signal comes as the step ends.
+setsid bash -c {keep} hvg {code} {srun} bash -c {node} {argv} &
 step=$!
 wait "$step"
 code=$?
@@ -52,18 +53,13 @@ while [ "$code" -gt 128 ] && kill -0 "$step" 2>/dev/null; do
     wait "$step"
     code=$?
 done
-if [ "$code" -gt 128 ]; then  # perhaps of the signal that came as the step ended: bash remembers the step's own
-    wait "$step" 2>/dev/null
-    own=$?
-    [ "$own" -eq 127 ] || code=$own
-fi
+[ ! -s {code} ] || read -r code < {code}
 rm -rf -- {scratch}
 {requeue}if [ "$code" -ne 0 ] && [ -z "$ended" ] && ! timeout 60 {probe} true 2>/dev/null; then
     echo "a node does not answer: waiting for Slurm to notice"
     trap - TERM
     sleep 900
 fi
-echo "$code" > {code}  # for when Slurm no longer knows the job
 exit "$code"
 """
 _REQUEUE = """\
@@ -78,6 +74,10 @@ _NODE = (
     f'exec "$1" {shlex.join(TORCHRUN)} --nnodes "$SLURM_NNODES" --node-rank "$SLURM_NODEID" '
     '--master-addr "$HVG_HEAD" --master-port "$HVG_PORT" "${@:2}"'
 )
+
+
+# Its arguments: the file, then the command.
+_KEEP = '"${@:2}"; code=$?; echo "$code" > "$1"; exit "$code"'
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,6 +142,7 @@ class Slurm:
             setup="".join(f"{line}\n" for line in c.setup),
             workers=job.workers,
             srun=shlex.join(srun),
+            keep=shlex.quote(_KEEP),
             node=shlex.quote(_NODE),
             argv=shlex.join(argv),
             scratch=shlex.quote(scratch),
