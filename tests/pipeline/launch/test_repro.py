@@ -34,11 +34,11 @@ def test_an_interruption_stops_the_stage_as_ctrl_c_does(tmp_path, monkeypatch):
     folder = project(tmp_path / "p", {"long": {"cmd": "python patient.py", "deps": ["patient.py"]}})
     (folder / "patient.py").write_text(PATIENT)
     monkeypatch.chdir(folder)
-    started = []
+    before, started = psutil.Process().children(recursive=True), []
 
     def on_line(text):
         if text == "begun":
-            started.extend(psutil.Process().children(recursive=True))
+            started.extend(child for child in psutil.Process().children(recursive=True) if child not in before)
             raise Cancelled
 
     running = Repros(1)

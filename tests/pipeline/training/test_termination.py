@@ -42,11 +42,12 @@ with termination():
 
 def test_term_ends_a_process_inside_a_library_that_waits():
     code, _, err = ended("""
+import threading
 from datetime import timedelta
 from torch.distributed import TCPStore
 store = TCPStore("127.0.0.1", 0, is_master=True)
 with termination(limit=0.5):
-    ready()
+    threading.Timer(1, ready).start()  # from inside the wait
     store.wait(["what another worker never sets"], timedelta(seconds=50))
 """)
     assert (code, err.splitlines()[-1]) == (143, "not ended 0.5 seconds after TERM: stopped")
