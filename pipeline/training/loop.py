@@ -156,9 +156,7 @@ class _Training:
         looked = False
         if self.pictures is not None and self._due(self.params.samples_every):
             looked = True
-            for file in self.pictures.make(self.shown, self.step):
-                if self.on_picture is not None:
-                    self.on_picture(file)
+            self._show(self.pictures, terminated)
         if self.stopper is not None and self.measure is not None and self._due(self.stopper.every):
             looked = True
             value = self.measure(self.shown, lambda: self.workers.any(terminated()))
@@ -171,6 +169,19 @@ class _Training:
                 self.history[-1][self.measure.name] = value
                 self._log({self.measure.name: value})
         return looked
+
+    def _show(self, pictures: Pictures, terminated: Callable[[], bool]) -> None:
+        try:
+            files = pictures.make(self.shown, self.step)
+        except RuntimeError as error:
+            time.sleep(1)  # a cluster's TERM goes to every process of a job, and may have reached ffmpeg first
+            if not terminated():
+                raise
+            log.warning("no pictures of iteration %d: %s", self.step, error)
+            return
+        for file in files:
+            if self.on_picture is not None:
+                self.on_picture(file)
 
     def _due(self, every: int | None) -> bool:
         return every is not None and self.step > 0 and (self.step % every == 0 or self.step == self.params.iterations)

@@ -59,6 +59,29 @@ def test_term_writes_a_checkpoint_and_exits(tmp_path):
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
+def test_term_that_ends_ffmpeg_as_well_costs_a_picture_and_no_checkpoint(tmp_path, monkeypatch):
+    params = replace(TRAINING, iterations=10**6, checkpoint_every=10**6, samples_every=2)
+
+    def write_mp4(*_):
+        signal.raise_signal(signal.SIGTERM)
+        raise RuntimeError("ffmpeg failed")
+
+    monkeypatch.setattr("pipeline.training.pictures.write_mp4", write_mp4)
+    with pytest.raises(SystemExit) as ended:
+        train(networks(1), batches(1), params, ALONE, tmp_path)
+    assert ended.value.code == 143
+    assert [file.name for file in checkpoint.files(tmp_path)] == ["checkpoint-00000003.pt"]
+
+
+def test_a_picture_that_cannot_be_written_is_no_secret(tmp_path, monkeypatch):
+    def write_mp4(*_):
+        raise RuntimeError("ffmpeg failed")
+
+    monkeypatch.setattr("pipeline.training.pictures.write_mp4", write_mp4)
+    with pytest.raises(RuntimeError, match="ffmpeg failed"):
+        train(networks(1), batches(1), replace(TRAINING, samples_every=2), ALONE, tmp_path)
+
+
 def test_divergence_stops_with_what_to_try(tmp_path):
     broken = networks(1)
     with torch.no_grad():
