@@ -22,7 +22,7 @@ gpu:
 pods:
   launcher: kubernetes
   image: registry/hvg
-  folder: /work/hvg
+  folder: /projects/hvg
   nodes: 2
 """
 

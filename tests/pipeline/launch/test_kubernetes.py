@@ -14,17 +14,17 @@ from pipeline.launch.kubernetes import Kubernetes, new_lines, parse, pending_rea
 
 HERE = Path(__file__).parent
 SCHEMA = json.loads((HERE / "golden" / "pytorchjob.schema.json").read_text())
-SMALL = KubernetesCluster(launcher="kubernetes", image="hvg", folder="/work/hvg")
+SMALL = KubernetesCluster(launcher="kubernetes", image="hvg", folder="/projects/hvg")
 LARGE = KubernetesCluster(
     launcher="kubernetes",
     image="registry.example.org/hvg:1",
-    folder="/work/hvg",
+    folder="/projects/hvg",
     namespace="vision",
     nodes=4,
     gpus_per_node=8,
     cpus=64,
     memory="512Gi",
-    volumes=(Volume(claim="work", path="/work"), Volume(claim="videos", path="/datasets")),
+    volumes=(Volume(claim="work", path="/projects"), Volume(claim="videos", path="/datasets")),
     node_selector={"gpu": "a100"},
     secrets=("mlflow",),
 )

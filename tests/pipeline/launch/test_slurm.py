@@ -23,7 +23,7 @@ SHOWN = (
 )
 
 
-def slurm(root: Path = Path("/work/hvg"), **values) -> Slurm:
+def slurm(root: Path = Path("/projects/hvg"), **values) -> Slurm:
     cluster = SlurmCluster(launcher="slurm", **{"python": "python", **values})
     return Slurm(cluster=cluster, root=root, jobs=Path(".hvg/jobs"), logs=Path(".hvg/logs"))
 
