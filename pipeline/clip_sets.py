@@ -4,6 +4,7 @@ import hashlib
 import logging
 import zipfile
 import zlib
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
@@ -30,7 +31,7 @@ _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.r
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClipSet:
+class ClipSet(ABC):
     """Videos on one side of a comparison.
 
     lengths: their frames; None: not known before they are decoded. size: pixels; None: they are scaled.
@@ -44,9 +45,9 @@ class ClipSet:
     sigma: float | None = None
     frame_step: int | None = None
 
+    @abstractmethod
     def clips(self, frames: int, size: int) -> Iterator[UInt8[np.ndarray, "T H W 3"]]:
         """The first `frames` frames of every video, size x size; videos that are shorter are left out."""
-        raise NotImplementedError
 
     def first(self) -> tuple[int, int]:
         """(frames, pixels) of the set's first video."""

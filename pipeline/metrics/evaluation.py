@@ -17,7 +17,7 @@ from pipeline.metrics.workers import sum_of_workers
 
 # What the numbers of a random I3D are called. They rank nothing but runs of this code with this seed.
 RANDOM_LOGITS, RANDOM_POOLED = "random_i3d_frechet_logits", "random_i3d_frechet_pooled"
-KEPT = 16384  # clips at most whose features are kept, 94 MB: for the tables by class and by number, and the probe
+KEPT = 65536  # clips at most whose features are kept, 373 MB: for the tables by class and by number, and the probe
 
 
 @dataclass(frozen=True)

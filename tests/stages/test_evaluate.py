@@ -143,17 +143,44 @@ def test_tables_lie_beside_the_numbers(project):
     assert set(table(project, "psd")["frame"]) == {1, 8}
 
 
-def test_dvc_plots_the_tables(project):
+@pytest.fixture(scope="module")
+def dvc(project):
+    """The project under git and DVC as dvc.yaml has it, committed; runs a dvc command and reads its JSON."""
     whole = YAML(typ="safe").load(ROOT / "dvc.yaml")
     stage = {name: whole["stages"]["evaluate"][name] for name in ("outs", "metrics")}
     YAML().dump({"stages": {"evaluate": {"cmd": "none", **stage}}, "plots": whole["plots"]}, project.root / "dvc.yaml")
     shutil.copytree(ROOT / ".dvc", project.root / ".dvc", ignore=shutil.ignore_patterns("cache", "tmp", "config.local"))
-    subprocess.run(["git", "init", "-q"], cwd=project.root, check=True)  # noqa: S607
-    done = subprocess.run(
-        [sys.executable, "-m", "dvc", "plots", "show", "--json"], cwd=project.root, capture_output=True, check=True
-    )
-    shown = json.loads(done.stdout)
-    assert not shown.get("errors") and len(shown["data"]) == len(whole["plots"]) == 3
+    author = ["-c", "user.name=a", "-c", "user.email=a@b"]
+    for command in (["init", "-q"], ["add", "."], [*author, "commit", "-q", "-m", "measured"]):
+        subprocess.run(["git", *command], cwd=project.root, check=True)  # noqa: S607
+
+    def run(*command: str):
+        line = [sys.executable, "-m", "dvc", *command, "--json"]
+        return json.loads(subprocess.run(line, cwd=project.root, capture_output=True, check=True).stdout)
+
+    return run
+
+
+def test_dvc_tells_metrics_and_protocols_that_differ(project, dvc):
+    file = project.reports / "metrics.json"
+    committed = file.read_text()
+    changed = json.loads(committed)
+    before, protocol = changed["metrics"]["motion_generated"], changed["protocol"]
+    changed["metrics"]["motion_generated"] = before + 1
+    protocol["generated_videos"] += 2
+    try:
+        file.write_text(json.dumps(changed))
+        found = dvc("metrics", "diff")["reports/metrics.json"]
+    finally:
+        file.write_text(committed)
+    assert set(found) == {"metrics.motion_generated", "protocol.generated_videos"}
+    assert found["metrics.motion_generated"] == {"old": before, "new": before + 1, "diff": pytest.approx(1)}
+    assert found["protocol.generated_videos"]["diff"] == 2
+
+
+def test_dvc_plots_the_tables(project, dvc):
+    shown, plots = dvc("plots", "show"), YAML(typ="safe").load(ROOT / "dvc.yaml")["plots"]
+    assert not shown.get("errors") and len(shown["data"]) == len(plots) == 3
     rows = {name: table(project, name) for name in ("counts", "psd")}
     for name, rendered in rows.items():
         (plot,) = shown["data"][f"reports/{name}.csv"]

@@ -122,3 +122,15 @@ def test_two_at_once_share_neither_folders_nor_ports(checkout):
     client = MlflowClient(Store(Paths(checkout)).uri)
     assert {client.get_run(run.id).info.run_name for run in parents.values()} == {"one", "two"}
     assert not list(checkout.parent.rglob("hurt"))
+
+
+def test_one_without_a_queue_runs_in_the_checkout(checkout):
+    said = run(checkout, "dvc", "exp", "run", "-n", "three", "-S", "seed=3")
+    assert (checkout / "told.json").is_file(), said
+    told = json.loads((checkout / "told.json").read_text())
+    assert told["copy"] == str(checkout)
+    assert (checkout / told["work"]).parent == checkout / ".hvg" / "work"
+    assert experiments(checkout) == {"three": told}
+    runs = tracking.find_runs(Paths(checkout))
+    assert [(run.tags["hvg.experiment"], run.status) for run in runs] == [("three", "FINISHED")] * 2
+    assert {run.metrics["loss"] for run in runs if run.parent} == {3.0}

@@ -2,6 +2,7 @@
 
 import os
 import socket
+from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
@@ -25,6 +26,7 @@ from tests.pipeline.training.tiny import ALONE, TRAINING, batches, dummy
 pytestmark = pytest.mark.timeout(600)  # two more interpreters, and 20 iterations of each case three times over
 
 LONG = replace(TRAINING, iterations=20, log_every=5, checkpoint_every=20)
+SHORT = replace(LONG, iterations=4, checkpoint_every=4)
 SWITCHED = replace(LONG, accumulate=2, recompute=True, channels_last=True, fused=True)
 CASES: dict[str, tuple[int, torch.dtype, TrainingParams]] = {  # level, precision, parameters of the two workers
     "level 1": (1, torch.float32, LONG),
@@ -102,16 +104,35 @@ def finite_differences(us: Workers) -> tuple[torch.Tensor, torch.Tensor]:
     return by_autograd, by_hand
 
 
-def worker(rank: int, port: int, folder: Path) -> None:
+def every_case(us: Workers, folder: Path) -> dict[str, Any]:
+    return {
+        **{case: trained(case, us, folder / case, params) for case, (*_, params) in CASES.items()},
+        "gradients": finite_differences(us),
+    }
+
+
+def compiled(us: Workers, folder: Path) -> dict[str, Any]:
+    return trained("level 2", us, folder / "compiled", replace(SHORT, compile=True))
+
+
+def worker(rank: int, port: int, folder: Path, work: Callable[[Workers, Path], dict[str, Any]]) -> None:
     torch.set_num_threads(1)
     os.environ.update(
         MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), RANK=str(rank), WORLD_SIZE="2", LOCAL_RANK=str(rank)
     )
     with workers() as us:
-        results: dict[str, Any] = {case: trained(case, us, folder / case, CASES[case][2]) for case in CASES}
-        results["gradients"] = finite_differences(us)
+        results = work(us, folder)
         if rank == 0:
             torch.save(results, folder / "results.pt")
+
+
+def by_two(work: Callable[[Workers, Path], dict[str, Any]], folder: Path) -> dict[str, Any]:
+    """What the first of two workers ends with."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    spawn(worker, args=(port, folder, work), nprocs=2)
+    return torch.load(folder / "results.pt", weights_only=True)
 
 
 @pytest.fixture(autouse=True)
@@ -125,12 +146,7 @@ def one_thread():
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("two")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    spawn(worker, args=(port, folder), nprocs=2)
-    return torch.load(folder / "results.pt", weights_only=True)
+    return by_two(every_case, tmp_path_factory.mktemp("two"))
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -155,3 +171,12 @@ def test_synchronous_batch_norm_against_finite_differences(two):
     by_autograd, by_hand = two["gradients"]
     assert by_hand.abs().max() > 0.1
     assert torch.allclose(by_autograd, by_hand, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_two_compiled_workers_are_one_that_is_not(tmp_path):
+    two, alone = by_two(compiled, tmp_path), trained("level 2", ALONE, tmp_path / "alone", SHORT)
+    assert alone["parameters"].keys() == two["parameters"].keys()
+    for name, value in alone["parameters"].items():
+        assert torch.allclose(value, two["parameters"][name], rtol=0, atol=1e-5), name
