@@ -9,7 +9,7 @@ import click
 
 from pipeline.commands.bench import bench
 from pipeline.commands.flows import dag, deploy
-from pipeline.commands.metrics import convert_i3d, metrics
+from pipeline.commands.metrics import convert_i3d, metrics, sample
 from pipeline.commands.project import describe, doctor, index, recipe
 from pipeline.commands.runs import runs
 from pipeline.commands.stages import repro, run
@@ -32,6 +32,7 @@ def cli(context: click.Context) -> None:
     Look:
       hvg describe                                  levels, networks, cost of params.yaml
       hvg runs                                      what was run, side by side
+      hvg sample OUT --class NAME                   more videos of the trained levels
       hvg metrics REAL GENERATED                    FVD, FID, IS of any videos, in any folder
     \b
     One stage by itself (DVC calls these; `dvc repro` runs those that are out of date):
@@ -42,7 +43,7 @@ def cli(context: click.Context) -> None:
         raise UserError("dvc.yaml: not in this folder; run hvg in the project's")
 
 
-for command in (run, repro, dag, deploy, recipe, index, describe, doctor, runs, metrics, convert_i3d, bench):
+for command in (run, repro, dag, deploy, recipe, index, describe, doctor, runs, sample, metrics, convert_i3d, bench):
     cli.add_command(command)
 
 

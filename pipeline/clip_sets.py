@@ -71,9 +71,10 @@ class StoreSet(ClipSet):
     """A split of a view of data/pyramid or data/samples/level-l."""
 
     reader: ViewReader
+    chosen: np.ndarray  # the numbers of its videos that count
 
     def clips(self, frames: int, size: int) -> Iterator[np.ndarray]:
-        for video in np.flatnonzero(self.reader.n_frames >= frames):
+        for video in self.chosen[self.reader.n_frames[self.chosen] >= frames]:
             yield self.reader.read(int(video), 0, frames)
 
 
@@ -140,17 +141,18 @@ class _Count:
         self.frames = 0
 
 
-def open_set(path: Path, *, split: str | None, frame_step: int) -> ClipSet:
+def open_set(path: Path, *, split: str | None, frame_step: int, class_name: str | None = None) -> ClipSet:
     """Videos at `path`: a .npy or .npz file, a store's folder, or a folder of videos.
 
-    split: of a store; None: samples of a store of samples, val of a pyramid. frame_step: of a folder's videos.
+    split: of a store; None: samples (or figures) of a store of samples, val of a pyramid. frame_step: of a folder's
+        videos. class_name: of a store, only its videos count; arrays and folders know no classes and count whole.
 
     Raises UserError, with the way out, where there is nothing that can be measured.
     """
     if path.suffix in (".npy", ".npz") and path.is_file():
         return _array_set(path)
     if (path / "videos.parquet").is_file():
-        return _store_set(path, split)
+        return _store_set(path, split, class_name)
     if path.is_dir():
         files = sorted(file for file in path.rglob("*") if is_video(file.name))
         if not files:
@@ -232,23 +234,35 @@ def _load_npz(path: Path) -> np.ndarray:
             return np.lib.format.read_array(file, allow_pickle=False)
 
 
-def _store_set(path: Path, split: str | None) -> StoreSet:
+def _store_set(path: Path, split: str | None, class_name: str | None) -> StoreSet:
     group = open_group(path)
     level = max(int(name.removeprefix("level-")) for name in group.array_keys() if name.startswith("level-"))
     splits = set(ViewReader(path, level, in_memory=0).videos["split"])
-    chosen = split or ("samples" if "samples" in splits else "val")
-    if chosen not in splits:
-        raise UserError(f"--real-split: {path} has the splits {', '.join(sorted(splits))}, not {chosen!r}")
-    reader = ViewReader(path, level, chosen, in_memory=0)
+    wanted = split or next((name for name in ("samples", "figures") if name in splits), "val")
+    if wanted not in splits:
+        raise UserError(f"--real-split: {path} has the splits {', '.join(sorted(splits))}, not {wanted!r}")
+    reader = ViewReader(path, level, wanted, in_memory=0)
+    chosen = np.arange(len(reader))
+    if class_name is not None:
+        if class_name not in reader.classes:
+            raise UserError(f"--class: {path} has no class {class_name!r}")
+        chosen = np.flatnonzero(reader.labels == reader.classes.index(class_name))
+        if len(chosen) < 2:
+            raise UserError(f"--class: split {wanted} of {path} has {len(chosen)} videos of {class_name!r}, not two")
     sigmas = set(reader.videos["sigma"]) if "sigma" in reader.videos else set()
     step = group.attrs.get("frame_step")
     return StoreSet(
         path=path,
-        what=f"split {chosen} of the store {path}, level {level}",
+        what=f"split {wanted} of the store {path}, level {level}{_of_class(class_name)}",
         digest=reader.digest,
-        lengths=reader.n_frames,
+        lengths=reader.n_frames[chosen],
         size=reader.size,
         sigma=float(sigmas.pop()) if len(sigmas) == 1 else None,
         frame_step=None if step is None else int(cast(Any, step)),
         reader=reader,
+        chosen=chosen,
     )
+
+
+def _of_class(class_name: str | None) -> str:
+    return "" if class_name is None else f", class {class_name!r}"

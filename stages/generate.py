@@ -12,14 +12,13 @@ import shutil
 from collections.abc import Sequence
 
 from pipeline.data.store.reader import ViewReader
-from pipeline.data.windows import windows_of_videos
 from pipeline.params import fingerprint, load_params
 from pipeline.paths import Paths, alone, publish
 from pipeline.stage import run_stage
 from pipeline.training import artifact
 from pipeline.training.checkpoint import code_hash
 from pipeline.training.distributed import workers
-from pipeline.training.generation import SPLITS, generate, sigma_of
+from pipeline.training.generation import SPLITS, generate, labels_of_data, sigma_of
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -30,7 +29,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     chosen = params.of_level(level).generation
     with workers() as us:
         data = ViewReader(paths.pyramid, 1, "train", in_memory=0)
-        trained_on = windows_of_videos(data.top_frames, params.factors, 1, params.window(1)) > 0
         below = {s: ViewReader(paths.samples(level - 1), level - 1, s) for s in SPLITS} if level > 1 else None
         folder = paths.artifact(level)
         generators = {s: artifact.read(folder, s, sigma_of(s, params.sigma)).to(us.device) for s in SPLITS}
@@ -44,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 params=chosen,
                 sigma=params.sigma,
                 seed=params.seed,
-                labels=data.labels[trained_on],
+                labels=labels_of_data(params, data),
                 classes=data.classes,
                 conditions=below,
                 workers=us,

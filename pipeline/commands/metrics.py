@@ -1,4 +1,4 @@
-"""hvg metrics and hvg convert-i3d: numbers of videos from anywhere, and the weights that they take."""
+"""hvg sample, metrics and convert-i3d: more videos of a trained hierarchy, numbers of any videos, their weights."""
 
 import json
 from pathlib import Path
@@ -6,8 +6,42 @@ from pathlib import Path
 import click
 
 from pipeline.errors import UserError
+from pipeline.paths import Paths
 
 FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
+
+
+@click.command(short_help="More videos of the trained levels.")
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--videos", "-n", type=click.IntRange(min=1), default=16, show_default=True, help="In all.")
+@click.option("--class", "classes", multiple=True, metavar="NAME",
+              help="Of this class; may be repeated, in equal parts. Default: all, as in the data.")  # fmt: skip
+@click.option(
+    "--for-metrics", is_flag=True, help="At sigma.metrics: as varied as the model is. Default: sigma.figures."
+)
+@click.option("--seed", type=click.IntRange(min=0), help="Default: that of params.yaml.")
+def sample(out: Path, videos: int, classes: tuple[str, ...], for_metrics: bool, seed: int | None) -> None:
+    """Generate videos by the trained levels, on this machine, into the new folder OUT.
+
+    OUT/videos holds them as MP4 files, OUT/level-1, OUT/level-2 … as stores, which `hvg metrics` reads. Nothing of the
+    pipeline depends on them.
+
+    \b
+    hvg sample drawn
+    hvg sample drawn --class "crying" --class "reading book" -n 32 --seed 7
+    hvg sample crying --class "crying" -n 1000 --for-metrics     then the numbers of that class (Table 4):
+    hvg metrics data/pyramid crying/level-2 --class "crying" --i3d-k400 k400.pt --i3d-k600 k600.pt
+    """
+    from pipeline.params import load_params
+    from pipeline.samples import sample as draw
+    from pipeline.training.distributed import workers
+
+    paths = Paths()
+    params = load_params(paths.params)
+    chosen, split = params.seed if seed is None else seed, "samples" if for_metrics else "figures"
+    with workers() as us:
+        draw(params, paths, out, videos=videos, classes=classes, split=split, seed=chosen, workers=us)
+    click.echo(f"{out / 'videos'}: {videos} videos; {out}/level-{params.n_levels}: the same for hvg metrics")
 
 
 @click.command(short_help="FVD, FID and IS of any two sets of videos.")
@@ -22,10 +56,11 @@ FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 @click.option("--real-split", help="Where REAL is a store. Default: val of a pyramid, samples of samples.")
 @click.option("--real-step", type=click.IntRange(min=1), default=1, show_default=True,
               help="Native frames from one frame to the next, where REAL is a folder of videos.")  # fmt: skip
+@click.option("--class", "class_name", metavar="NAME", help="Only videos of this class, of the sides that are stores.")
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def metrics(
     real: Path, generated: Path, i3d_k400: Path | None, i3d_k600: Path | None, splits: int, frames: int | None,
-    size: int | None, real_split: str | None, real_step: int, as_json: bool,
+    size: int | None, real_split: str | None, real_step: int, class_name: str | None, as_json: bool,
 ) -> None:  # fmt: skip
     """FVD, FID and IS of GENERATED beside REAL, and the protocol they were measured by. Works in any folder.
 
@@ -39,11 +74,16 @@ def metrics(
     """
     import torch
 
-    from pipeline.clip_sets import open_set
+    from pipeline.clip_sets import StoreSet, open_set
     from pipeline.compare_sets import compare, render
     from pipeline.evaluation import load_networks
 
-    sides = open_set(real, split=real_split, frame_step=real_step), open_set(generated, split=None, frame_step=1)
+    sides = (
+        open_set(real, split=real_split, frame_step=real_step, class_name=class_name),
+        open_set(generated, split=None, frame_step=1, class_name=class_name),
+    )
+    if class_name is not None and not any(isinstance(side, StoreSet) for side in sides):
+        raise UserError("--class: neither side is a store, whose videos have classes")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     k400, k600 = (None if path is None else str(path) for path in (i3d_k400, i3d_k600))
     networks = load_networks(Path(), k400, k600, "float32", 0, device, keys=("--i3d-k400", "--i3d-k600"))

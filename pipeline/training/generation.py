@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from jaxtyping import Int64
 
 from models.config import LevelConfig
 from models.generator import Generator
@@ -14,7 +15,8 @@ from models.unroll import Inputs, Statistics, recalibrate, unroll
 from pipeline import sampling
 from pipeline.data.store.reader import ViewReader
 from pipeline.data.store.writer import StoreWriter
-from pipeline.params import GenerationParams, LevelParams, SigmaParams
+from pipeline.data.windows import windows_of_videos
+from pipeline.params import GenerationParams, LevelParams, Params, SigmaParams
 from pipeline.progress import progress
 from pipeline.training.batches import Batches, to_bytes, to_unit
 from pipeline.training.distributed import Workers
@@ -28,6 +30,11 @@ SPLITS = ("samples", "figures")  # at sigma.metrics, at sigma.figures
 def sigma_of(split: str, sigma: SigmaParams) -> float:
     """The deviation of z in a split of the samples (App. H)."""
     return {"samples": sigma.metrics, "figures": sigma.figures}[split]
+
+
+def labels_of_data(params: Params, data: ViewReader) -> Int64[np.ndarray, " videos"]:
+    """The labels of the videos that level 1 is trained on, of the split `data`: its samples keep their proportions."""
+    return data.labels[windows_of_videos(data.top_frames, params.factors, 1, params.window(1)) > 0]
 
 
 def calibrate(
@@ -78,11 +85,11 @@ def generate(
 ) -> None:
     """Generate a level's samples into a store; shards that are there already are not made again.
 
-    generators: the level's, by split, each with its sigma's statistics.
-    labels: those of the data that level 1 was trained on; its samples keep their proportions.
+    generators: the level's, by split, each with its sigma's statistics. A split of no videos needs none.
+    labels: level 1's samples keep their proportions.
     conditions: level l-1's samples by split: sample i of a split is made from its sample i, whole, with its label.
     """
-    config = generators["samples"].config
+    config = next(iter(generators.values())).config
     rows = _rows(config, params, sigma, seed, labels, classes, conditions)
     writer = StoreWriter(
         store,
@@ -123,6 +130,8 @@ def _rows(
     """The index of the samples: split by split, with labels in the data's proportions, or the conditions' own."""
     parts = []
     for split, count in zip(SPLITS, (params.videos, params.figures), strict=True):
+        if not count:
+            continue
         if conditions is not None:
             chosen = conditions[split].labels[:count]
         elif config.classes:

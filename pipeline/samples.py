@@ -1,0 +1,107 @@
+"""`hvg sample`: videos of a trained hierarchy beside those of the pipeline: of chosen classes, as many as wanted."""
+
+import difflib
+import logging
+import re
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.data.store.reader import ViewReader
+from pipeline.errors import UserError
+from pipeline.media.grid import fitting
+from pipeline.media.mp4 import write_mp4
+from pipeline.params import Params, fingerprint
+from pipeline.paths import Paths, alone, publish
+from pipeline.progress import progress
+from pipeline.training import artifact
+from pipeline.training.checkpoint import code_hash
+from pipeline.training.distributed import Workers
+from pipeline.training.generation import generate, labels_of_data, sigma_of
+
+log = logging.getLogger(__name__)
+SHOWN = 256  # pixels of a video file at most, where the top level is smaller
+
+
+def sample(
+    params: Params,
+    paths: Paths,
+    out: Path,
+    *,
+    videos: int,
+    classes: Sequence[str],
+    split: str,
+    seed: int,
+    workers: Workers,
+) -> None:
+    """Generate videos level by level into the new folder `out`.
+
+    out/level-l holds a store for each level, as data/samples/level-l does; out/videos the top level as MP4 files, named
+    by number and class. Interrupted, the same call goes on with the shards that are missing.
+
+    classes: their names; each gets as many videos as the others. None: all, in the data's proportions.
+    split: "samples", at sigma.metrics, or "figures", at sigma.figures. params.seed gives the pipeline's own latents.
+
+    Raises UserError where `out` is there already, a level is not trained, or a class is unknown.
+    """
+    if out.exists():
+        raise UserError(f"{out}: is there already; name a new folder")
+    data = ViewReader(paths.pyramid, 1, "train", in_memory=0)
+    levels = range(1, params.n_levels + 1)
+    sigma = sigma_of(split, params.sigma)
+    generators = [artifact.read(paths.artifact(level), split, sigma).to(workers.device) for level in levels]
+    if classes and not generators[0].config.classes:
+        raise UserError("--class: these levels were trained without classes (data.classes)")
+    labels = _labels(classes, data) if classes else labels_of_data(params, data)
+    digests = [artifact.digest(paths.artifact(level)) for level in levels]
+    work = paths.work("sample", fingerprint(params, [videos, *classes], split, seed, digests, code_hash()), out)
+    with alone(work):
+        below = None
+        for level, generator in zip(levels, generators, strict=True):
+            store = work / "samples" / f"level-{level}"
+            generate(
+                {split: generator},
+                store=store,
+                params=replace(
+                    params.of_level(level).generation,
+                    videos=videos if split == "samples" else 0,
+                    figures=videos if split == "figures" else 0,
+                ),
+                sigma=params.sigma,
+                seed=seed,
+                labels=labels,
+                classes=data.classes,
+                conditions=None if below is None else {split: below},
+                workers=workers,
+            )
+            below = ViewReader(store, level, split, in_memory=0)
+        assert below is not None
+        fps = float(np.median(data.videos["fps"].to_numpy(np.float64))) / params.decode.frame_step
+        _write_videos(below, work / "samples" / "videos", fps)
+        publish(work / "samples", out)
+        shutil.rmtree(work)
+
+
+def _labels(wanted: Sequence[str], data: ViewReader) -> np.ndarray:
+    """One label for each of the classes named."""
+    found = []
+    for name in wanted:
+        if name not in data.classes:
+            near = difflib.get_close_matches(name, data.classes, n=3, cutoff=0.5) or data.classes[:3]
+            raise UserError(f"--class: no class {name!r} in the data; there is {', '.join(map(repr, near))}")
+        found.append(data.classes.index(name))
+    return np.array(found)
+
+
+def _write_videos(reader: ViewReader, folder: Path, fps: float) -> None:
+    folder.mkdir(exist_ok=True)
+    digits = len(str(len(reader) - 1))
+    for video, name in enumerate(progress(reader.videos["class"].tolist(), desc="video files", unit="videos")):
+        plain = re.sub(r"[^\w]+", "-", name).strip("-")
+        frames = reader.read(video, 0, int(reader.n_frames[video]))
+        file = folder / f"{video:0{digits}}{'-' if plain else ''}{plain}.mp4"
+        if not file.exists():
+            write_mp4(file, frames, fps, fitting(reader.size, SHOWN))
