@@ -17,7 +17,7 @@ from ruamel.yaml import YAML
 from pipeline.errors import UserError
 from pipeline.launch.clusters import KubernetesCluster
 from pipeline.launch.job import TORCHRUN, Job
-from pipeline.launch.remote import Phase, State
+from pipeline.launch.scheduler import Phase, State
 from pipeline.stage import JOB, LABELLED
 
 _ANSWER = 60.0  # seconds that kubectl may take

@@ -6,7 +6,9 @@ from pipeline.errors import UserError
 from pipeline.launch.clusters import Cluster, LocalCluster, SlurmCluster, load_cluster
 from pipeline.launch.kubernetes import Kubernetes
 from pipeline.launch.local import LocalLauncher
-from pipeline.launch.remote import ClusterLauncher, Scheduler, recorded, still_there
+from pipeline.launch.records import recorded, still_there
+from pipeline.launch.remote import ClusterLauncher
+from pipeline.launch.scheduler import Scheduler
 from pipeline.launch.slurm import Slurm
 
 

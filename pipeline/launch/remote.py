@@ -2,19 +2,19 @@
 
 import contextlib
 import hashlib
-import json
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NoReturn, Protocol
+from typing import NoReturn
 
 from pipeline.errors import UserError
 from pipeline.launch.job import DeadlineExceeded, Job, JobCancelled, JobFailed
 from pipeline.launch.local import GRACE
 from pipeline.launch.output import Output
-from pipeline.paths import write_atomic
+from pipeline.launch.records import Record, forget, note, still_there
+from pipeline.launch.scheduler import Scheduler, State
 from pipeline.progress import write_line
 
 REMOVAL = 120.0  # seconds that a cluster may take to remove a job that it was told to kill
@@ -22,81 +22,6 @@ REMIND = 10.0  # seconds after which it is told so again
 LATE = (2.0, 4.0, 8.0, 16.0)  # seconds before each question for a job whose submission got no answer
 _CODE = ("models/**/*.py", "pipeline/**/*.py", "stages/**/*.py")
 _NO_CODE = ("pipeline/launch/", "pipeline/commands/", "pipeline/cli.py")  # decides where, not what
-
-
-Phase = Literal["waiting", "running", "done", "failed", "cancelled", "gone"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class State:
-    """A job as its cluster sees it."""
-
-    phase: Phase
-    says: str = ""  # for a person: PENDING (Resources)
-    code: int = 1  # exit code of one that failed
-
-    @property
-    def over(self) -> bool:
-        return self.phase not in ("waiting", "running")
-
-
-class Scheduler(Protocol):
-    """What a cluster does with jobs. A job's name is unique and known before it is submitted."""
-
-    @property
-    def poll_every(self) -> float:
-        """Seconds between questions for a job's state."""
-        ...
-
-    @property
-    def look_every(self) -> float:
-        """Seconds between looks for new lines."""
-        ...
-
-    def preview(self, job: Job, name: str) -> str:
-        """Exactly what `submit` would hand over; needs no cluster."""
-        ...
-
-    def submit(self, job: Job, name: str) -> str:
-        """Hand a job over: its id.
-
-        Raises UserError with the cluster's words where it refuses, OSError where it may have taken the job or not.
-        """
-        ...
-
-    def find(self, name: str) -> str | None:
-        """The id of the job that bears a name, if there is one. Raises OSError while the cluster does not answer."""
-        ...
-
-    def poll(self, job_id: str, name: str) -> State:
-        """How a job is doing. Raises OSError while the cluster does not answer."""
-        ...
-
-    def stream(self, name: str, seen: dict[str, str]) -> bytes:
-        """What a job has printed since the last call with the same `seen`, in which the scheduler notes how far."""
-        ...
-
-    def cancel(self, job_id: str, *, now: bool) -> None:
-        """TERM to a job's processes or, with `now`, remove the job. Raises OSError where it was not told."""
-        ...
-
-    def log(self, name: str) -> str:
-        """Where a job's whole output is, for a person."""
-        ...
-
-    def way_out(self, job_id: str) -> str:
-        """The command that ends a job."""
-        ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class Record:
-    """A submitted job, kept until its end has been seen."""
-
-    cluster: str  # in clusters.yaml
-    name: str
-    id: str | None  # None: being submitted
-    inputs: str  # hash of what it runs
 
 
 class _Late(Exception):
@@ -148,7 +73,7 @@ class ClusterLauncher:
 
     def _submit(self, job: Job) -> Record:
         name = f"hvg-{self.stage}-{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:4]}"
-        self._write(Record(cluster=self.cluster, name=name, id=None, inputs=self.inputs))
+        note(self.folder, self.stage, Record(cluster=self.cluster, name=name, id=None, inputs=self.inputs))
         try:
             job_id = self._hand_over(job, name)
         except UserError:
@@ -163,7 +88,7 @@ class ClusterLauncher:
                 forget(self.folder, self.stage)
             raise
         record = Record(cluster=self.cluster, name=name, id=job_id, inputs=self.inputs)
-        self._write(record)
+        note(self.folder, self.stage, record)
         return record
 
     def _hand_over(self, job: Job, name: str) -> str:
@@ -187,9 +112,6 @@ class ClusterLauncher:
         if absent:
             forget(self.folder, self.stage)
         raise JobFailed(f"{self.cluster} did not take the job: {silent}") from silent
-
-    def _write(self, record: Record) -> None:
-        write_atomic(record_file(self.folder, self.stage), json.dumps(asdict(record)) + "\n")
 
     def _still_there(self) -> Record | None:
         """The job of an earlier process, where it still waits or runs. Raises UserError where it is in the way."""
@@ -303,41 +225,6 @@ def _raise(state: State, record: Record, output: Output) -> NoReturn:
         raise JobCancelled(f"job {record.id} was cancelled ({state.says})", 143)
     code, message = output.last_word or (state.code, f"job {record.id} ended: {state.says}")
     raise UserError(message) if code == 2 and output.last_word else JobFailed(message, code)
-
-
-def record_file(folder: Path, stage: str) -> Path:
-    """Where a stage's submitted job is noted."""
-    return folder / f"{stage}.json"
-
-
-def recorded(folder: Path, stage: str) -> Record | None:
-    """The job that was last submitted for a stage, unless its end has been seen. It may be long over."""
-    file = record_file(folder, stage)
-    return Record(**json.loads(file.read_text())) if file.is_file() else None
-
-
-def forget(folder: Path, stage: str) -> None:
-    """A stage's job is over, or never came to be."""
-    record_file(folder, stage).unlink(missing_ok=True)
-
-
-def still_there(folder: Path, stage: str, scheduler: Scheduler) -> Record | None:
-    """A stage's noted job, with its id, where it waits or runs."""
-    record = recorded(folder, stage)
-    if record is None:
-        return None
-    try:
-        job_id = record.id or scheduler.find(record.name)
-        over = job_id is None or scheduler.poll(job_id, record.name).over
-    except OSError as error:
-        raise UserError(
-            f"{stage}: job {record.id or record.name} of {record.cluster} may still run, and {record.cluster} does not "
-            f"answer ({error}); try again, or remove {record_file(folder, stage)} if it is gone"
-        ) from error
-    if over:
-        forget(folder, stage)
-        return None
-    return replace(record, id=job_id)
 
 
 def code_hash(root: Path) -> str:

@@ -18,7 +18,7 @@ from pipeline.errors import UserError
 from pipeline.launch.clusters import SlurmCluster
 from pipeline.launch.job import TORCHRUN, Job
 from pipeline.launch.output import BEGIN
-from pipeline.launch.remote import Phase, State
+from pipeline.launch.scheduler import Phase, State
 from pipeline.stage import JOB, LABELLED, LAST_WORD
 
 WARNING = 120  # seconds before the time limit: TERM takes a stage 30, and Slurm looks at the clock twice a minute

@@ -18,6 +18,7 @@ from filelock import FileLock
 
 from pipeline.errors import UserError
 from pipeline.paths import Paths, origin
+from pipeline.runs.database import make_database
 from pipeline.runs.journal import Journal
 from pipeline.urls import without_secrets
 
@@ -86,7 +87,7 @@ class Store:
             if urlsplit(self.uri).scheme in ("http", "https"):
                 assert urlsplit(self.uri).hostname, "it names no host"
                 _ = urlsplit(self.uri).port
-            self._make_database()
+            make_database(self.uri, Paths(self._root).state)
             return MlflowClient(self.uri)
         except (AssertionError, ImportError, ValueError) as error:
             raise self._never(error) from error
@@ -94,32 +95,6 @@ class Store:
             if error.error_code != "INVALID_PARAMETER_VALUE":
                 raise
             raise self._never(error) from error
-
-    def _make_database(self) -> None:
-        """Make an SQLite database that is not there yet, under another name first.
-
-        MLflow makes its tables step by step, and can neither go on after a kill half way nor when two processes do it
-        at once: no run of that database could ever be read again.
-        """
-        from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-        from sqlalchemy.engine import make_url
-
-        named = make_url(self.uri).database if self.uri.startswith("sqlite:") else None
-        if not named or named.startswith((":memory:", "file:")):
-            return
-        database = Path(named)
-        if _begun(database):
-            return
-        state = Paths(self._root).state
-        state.mkdir(parents=True, exist_ok=True)
-        with FileLock(state / "database.lock"):
-            if _begun(database):
-                return
-            new = database.with_name(f"{database.name}-new")
-            for left in (new, new.with_name(f"{new.name}-journal")):
-                left.unlink(missing_ok=True)
-            SqlAlchemyStore(f"sqlite:///{new}", "mlruns").engine.dispose()
-            new.replace(database)
 
     def check(self) -> None:
         """Raise UserError where MLFLOW_TRACKING_URI can never work. A server that is away is no error."""
@@ -294,10 +269,6 @@ class Store:
             token = page.token
             if not token:
                 return
-
-
-def _begun(database: Path) -> bool:
-    return database.is_file() and database.stat().st_size > 0  # SQLite opens an empty file as a new database
 
 
 def _grouped(entries: Iterator[tuple[dict[str, Any], int]]) -> Iterator[tuple[dict[str, Any], int]]:

@@ -10,7 +10,9 @@ import pytest
 from pipeline.errors import UserError
 from pipeline.launch import remote
 from pipeline.launch.job import DeadlineExceeded, Job, JobCancelled, JobFailed
-from pipeline.launch.remote import ClusterLauncher, State, code_hash, record_file
+from pipeline.launch.records import record_file
+from pipeline.launch.remote import ClusterLauncher, code_hash
+from pipeline.launch.scheduler import State
 
 JOB = Job(module="stages.toy")
 WAITING, RUNNING, DONE = State(phase="waiting", says="PENDING (Resources)"), State(phase="running"), State(phase="done")

@@ -11,7 +11,7 @@ import pytest
 from pipeline.errors import UserError
 from pipeline.launch.clusters import SlurmCluster
 from pipeline.launch.job import Job
-from pipeline.launch.remote import State
+from pipeline.launch.scheduler import State
 from pipeline.launch.slurm import Slurm, parse
 
 HERE = Path(__file__).parent

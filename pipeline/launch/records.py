@@ -1,0 +1,59 @@
+"""A note of each job that was submitted, kept until its end has been seen: a later process finds it by that."""
+
+import json
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from pipeline.errors import UserError
+from pipeline.launch.scheduler import Scheduler
+from pipeline.paths import write_atomic
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """A submitted job, kept until its end has been seen."""
+
+    cluster: str  # in clusters.yaml
+    name: str
+    id: str | None  # None: being submitted
+    inputs: str  # hash of what it runs
+
+
+def record_file(folder: Path, stage: str) -> Path:
+    """Where a stage's submitted job is noted."""
+    return folder / f"{stage}.json"
+
+
+def note(folder: Path, stage: str, record: Record) -> None:
+    """Note a stage's job, whole or not at all."""
+    write_atomic(record_file(folder, stage), json.dumps(asdict(record)) + "\n")
+
+
+def recorded(folder: Path, stage: str) -> Record | None:
+    """The job that was last submitted for a stage, unless its end has been seen. It may be long over."""
+    file = record_file(folder, stage)
+    return Record(**json.loads(file.read_text())) if file.is_file() else None
+
+
+def forget(folder: Path, stage: str) -> None:
+    """A stage's job is over, or never came to be."""
+    record_file(folder, stage).unlink(missing_ok=True)
+
+
+def still_there(folder: Path, stage: str, scheduler: Scheduler) -> Record | None:
+    """A stage's noted job, with its id, where it waits or runs."""
+    record = recorded(folder, stage)
+    if record is None:
+        return None
+    try:
+        job_id = record.id or scheduler.find(record.name)
+        over = job_id is None or scheduler.poll(job_id, record.name).over
+    except OSError as error:
+        raise UserError(
+            f"{stage}: job {record.id or record.name} of {record.cluster} may still run, and {record.cluster} does not "
+            f"answer ({error}); try again, or remove {record_file(folder, stage)} if it is gone"
+        ) from error
+    if over:
+        forget(folder, stage)
+        return None
+    return replace(record, id=job_id)
