@@ -27,11 +27,24 @@ from pipeline.runs.journal import Journal, abandoned
 from pipeline.runs.store import Away, Found, Store
 from pipeline.runs.system import system_metrics
 
-__all__ = ["Away", "Found", "Run", "fetch", "files", "find_runs", "keep", "run", "send_waiting", "store_uri"]
+__all__ = [
+    "Away",
+    "Found",
+    "Run",
+    "fetch",
+    "files",
+    "find_runs",
+    "keep",
+    "of_this_checkout",
+    "run",
+    "send_waiting",
+    "store_uri",
+]
 
 log = logging.getLogger(__name__)
 
 FLUSH_EVERY = 10.0  # seconds: a write of MLflow's costs milliseconds, and as much for hundreds of values as for one
+_KEYS = ("hvg.root", "hvg.experiment")  # tags that tell a checkout's runs from those of others at the same server
 MACHINE_EVERY = 10.0  # seconds between two measurements of the machine
 LONGEST = 300.0  # seconds between two tries to reach a server that is away
 
@@ -154,8 +167,15 @@ def send_waiting(paths: Paths | None = None) -> None:
             _send_abandoned(store, _folder(paths), set())
 
 
+def of_this_checkout(found: Found, paths: Paths | None = None) -> bool:
+    """Whether a run is this checkout's and, within an experiment of DVC's, that experiment's."""
+    return {key: found.tags.get(key, "") for key in _KEYS} == _own(paths or Paths())
+
+
 def find_runs(paths: Paths | None = None, name: str | None = None) -> list[Found]:
-    """All runs of the project, or those of a name, oldest first. Empty where there is no store yet.
+    """All runs that the store has, or those of a name, oldest first. Empty where there is no store yet.
+
+    Checkouts that share a server see each other's.
 
     Raises Away where the store does not answer.
     """
@@ -236,20 +256,24 @@ def _now() -> int:
 def _heads(params: Params, name: str, inputs: str, paths: Paths) -> dict[str, Any]:
     """By which tags a reproduction and its child are found: the same checkout, experiment and parameters; the same
     stage and inputs."""
-    experiment = os.environ.get("DVC_EXP_NAME", "")
-    common = {"hvg.root": _project(_folder(paths)), "hvg.experiment": experiment, **_git(paths)}
+    common = {**_own(paths), **_git(paths)}
     stage, *rest = name.split()
     level = re.search(r"\d+", " ".join(rest))
     child = {"hvg.name": name, "hvg.stage": stage, "hvg.inputs": inputs, **({"hvg.level": level[0]} if level else {})}
     parent = {"hvg.name": "reproduction", "hvg.params": fingerprint(params)}
     return {
         "reproduction": {
-            "name": experiment or "reproduction",
+            "name": common["hvg.experiment"] or "reproduction",
             "tags": {**parent, **common},
             "params": _flat(asdict(params)),
         },
         "run": {"name": name, "tags": {**child, **common}},
     }
+
+
+def _own(paths: Paths) -> dict[str, str]:
+    values = _project(_folder(paths)), os.environ.get("DVC_EXP_NAME", "")
+    return dict(zip(_KEYS, values, strict=True))
 
 
 def _project(folder: Path) -> str:

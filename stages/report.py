@@ -18,6 +18,7 @@ from pipeline.report.build import build
 from pipeline.report.facts import TrackedRun, opened_by, run_link
 from pipeline.report.showcase import MEDIA
 from pipeline.stage import run_stage
+from pipeline.tracking import Found
 
 log = logging.getLogger(__name__)
 
@@ -30,31 +31,37 @@ def main(argv: Sequence[str] | None = None) -> None:
     paths = Paths()
     params = load_params(paths.params)
     try:
-        runs = _runs(params, paths)
+        found = tracking.find_runs(paths)
     except tracking.Away as away:
         log.warning("the page names no runs: %s", away)
-        runs = []
-    page = build(params, paths, runs, opened_by(tracking.store_uri(paths), paths.root))
-    if runs:  # the reproduction's first
-        tracking.keep(runs[0].id, page.parent / MEDIA / "grid-samples.mp4", paths)
+        found = []
+    ours = _reproduction(found, params, paths)
+    page = build(params, paths, _runs(found, ours, params, paths), opened_by(tracking.store_uri(paths), paths.root))
+    if ours is not None:
+        tracking.keep(ours.id, page.parent / MEDIA / "grid-samples.mp4", paths)
     log.info("the page: %s", page)
 
 
-def _runs(params: Params, paths: Paths) -> list[TrackedRun]:
+def _reproduction(found: Sequence[Found], params: Params, paths: Paths) -> Found | None:
+    """This checkout's newest with these parameters."""
+    same = fingerprint(params)
+    own = [run for run in found if run.parent is None and tracking.of_this_checkout(run, paths)]
+    return next((run for run in reversed(own) if run.tags.get("hvg.params") == same), None)
+
+
+def _runs(found: Sequence[Found], ours: Found | None, params: Params, paths: Paths) -> list[TrackedRun]:
     """The runs behind what the page shows: this reproduction's, and of a level not trained again an earlier's.
 
-    A level's run is the newest one made from what the level's artifact was made from.
+    A level's run is the newest one made from what the level's artifact was made from: this checkout's, or where it has
+    none (the artifact may come from DVC's remote) any.
     """
-    try:
-        found = tracking.find_runs(paths)
-    except tracking.Away as error:
-        log.warning("%s: the page shows no runs", error)
-        return []
-    chosen = [run for run in found if run.parent is None and run.tags.get("hvg.params") == fingerprint(params)][-1:]
+    own = [run for run in found if tracking.of_this_checkout(run, paths)]
+    chosen = [] if ours is None else [ours]
     for level in range(1, params.n_levels + 1):
         inputs = json.loads((paths.artifact(level) / "config.json").read_text()).get("inputs")
-        chosen += [run for run in found if inputs and run.tags.get("hvg.inputs") == inputs][-1:]
-    chosen += [run for run in found if run.name == "evaluate" and run.parent == chosen[0].id][-1:] if chosen else []
+        chosen += [run for run in (*found, *own) if inputs and run.tags.get("hvg.inputs") == inputs][-1:]
+    if ours is not None:
+        chosen += [run for run in found if run.name == "evaluate" and run.parent == ours.id][-1:]
     return [
         TrackedRun(
             name=run.name,

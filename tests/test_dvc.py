@@ -148,3 +148,20 @@ def test_a_parameter_of_level_2_leaves_level_1_alone(project):
     change(project, lambda params: params["data"].update(root="/elsewhere"))
     assert outdated(project) == set()  # a data set may move
     assert "up to date" in dvc(project, "repro")
+
+
+def test_no_name_of_params_reaches_a_shell(project):
+    """`hvg run` reads of which level or key it is from DVC_STAGE; the commands are the same for all."""
+    name = "a; touch hurt; '$(touch hurt)"
+    change(project, lambda params: params.update(shapes={name: params["shapes"]["shapes"]}))
+    graph = YAML(typ="safe").load(project / "dvc.yaml")
+    graph["stages"]["make-shapes"]["do"]["cmd"] = GRAPH["make-shapes"]["do"]["cmd"]
+    YAML().dump(graph, project / "dvc.yaml")
+    (project / ".venv" / "bin").mkdir(parents=True)
+    stand_in = project / ".venv" / "bin" / "hvg"
+    stand_in.write_text('#!/bin/sh\nprintf "%s\\n" "$DVC_STAGE" "$@" > told\nmkdir -p "data/${DVC_STAGE#*@}"\n')
+    stand_in.chmod(0o755)
+    dvc(project, "repro", "--single-item", f"make-shapes@{name}")
+    assert (project / "told").read_text().splitlines() == [f"make-shapes@{name}", "run", "make-shapes"]
+    assert not (project / "hurt").exists()
+    assert not [body for body in GRAPH.values() if "${" in body.get("do", body)["cmd"]]

@@ -29,8 +29,8 @@ PATHS = Paths()
 
 @click.command(short_help="Run one stage now.")
 @click.argument("stage", type=click.Choice(STAGES))
-@click.option("--level", type=click.IntRange(min=1), help="The level, for train and generate.")
-@click.option("--key", help="The entry of params' shapes, for make-shapes.")
+@click.option("--level", type=click.IntRange(min=1), help="The level, for train and generate. Default: DVC's stage's.")
+@click.option("--key", help="The entry of params' shapes, for make-shapes. Default: DVC's stage's.")
 @click.option("--cluster", metavar="NAME", default="local", show_default=True, envvar="HVG_CLUSTER",
               help="Where it runs: a name in clusters.yaml, or this machine.")  # fmt: skip
 @click.option("--nodes", type=click.IntRange(min=1), envvar="HVG_NODES",
@@ -68,6 +68,7 @@ def run(
     from pipeline.tether import die_with_parent
 
     where = load_cluster(cluster, PATHS.root)
+    level, key = _of_dvc(stage, level, key)
     args = _stage_arguments(stage, level, key)
     job = _job(stage, args, level, where, nodes, workers)
     name = " ".join([stage, *([f"level {level}"] if level else []), *([key] if key else [])])  # train level 2
@@ -133,6 +134,8 @@ def _job(
     if stage == "evaluate":
         given = workers or (cluster.workers if alone else cluster.gpus_per_node or 1)
         return Job(module=module, args=tuple(args), workers=given or max(_gpus(), 1), nodes=machines)
+    if stage == "make-shapes" and machines > 1 and _given("nodes"):
+        raise UserError(f"--nodes {nodes}: make-shapes runs on one machine; leave it out")
     if stage in POOLED:
         cores = cluster.cpus_per_task if isinstance(cluster, SlurmCluster) else None if alone else cluster.cpus
         pool = workers or cores
@@ -181,6 +184,18 @@ def _stamp(file: Path) -> tuple[str, int, int] | None:
         return None
     found = file.stat()
     return file.as_posix(), found.st_size, found.st_mtime_ns // 10**6
+
+
+def _of_dvc(stage: str, level: int | None, key: str | None) -> tuple[int | None, str | None]:
+    """Level and key as given or, in a stage of DVC's, as in its name: train-level@2. A shell never sees them there."""
+    name, _, of = os.environ.get("DVC_STAGE", "").rpartition(":")[2].partition("@")
+    if stage in PER_LEVEL and level is None and name == f"{stage}-level":
+        if not of.isdecimal():
+            raise UserError(f"levels: {of!r} is no level; they are numbered from 1")
+        return int(of), key
+    if stage == "make-shapes" and key is None and name == stage:
+        return level, of
+    return level, key
 
 
 def _stage_arguments(stage: str, level: int | None, key: str | None) -> list[str]:

@@ -21,10 +21,21 @@ _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
 _STRICT = ConfigDict(extra="forbid", strict=True)
 
 
-def _here(option: str) -> str:
-    """An option of sbatch's that leaves the job in this Slurm: its commands are asked about no other."""
-    if option.startswith("--cl"):  # --clusters, which may be shortened
-        raise ValueError("jobs go to the Slurm of this machine's configuration, without --clusters")
+# Options of sbatch's (they may be shortened) after which there is not one job, known by its id, in the Slurm asked.
+_NO_JOB = {
+    "--cl": "jobs go to the Slurm of this machine's configuration, without --clusters",
+    "--ar": "a stage is one job, without --array",
+    "--te": "--test-only submits nothing; hvg run --dry-run shows the script",
+    "--wr": "the stage is the command, without --wrap",
+}
+
+
+def _one_job(option: str) -> str:
+    for start, reason in _NO_JOB.items():
+        if option.startswith(start):
+            raise ValueError(reason)
+    if option == "--wait":
+        raise ValueError("hvg itself waits, without --wait")
     return option
 
 
@@ -53,13 +64,13 @@ class SlurmCluster:
     time: Annotated[str, Field(pattern=r"^(\d+-)?\d+(:\d+){0,2}$")] | None = None  # Slurm's: 12:00:00, 2-0
     requeue: bool = True  # when its time is over or a node fails
     sbatch: tuple[
-        Annotated[Text, Field(pattern="^--"), AfterValidator(_here)], ...
+        Annotated[Text, Field(pattern="^--"), AfterValidator(_one_job)], ...
     ] = ()  # more options: --constraint=a100
     setup: tuple[Text, ...] = ()  # lines of shell on the first node: module load cuda
     container: Text | None = None  # image for srun --container-image, where the site has pyxis
     mounts: tuple[Text, ...] = ()  # of the container, beside the project's folder
     python: Text | None = None  # null: this interpreter, or python in a container
-    poll: Annotated[float, Field(ge=0.1)] = 10  # seconds between questions to Slurm
+    poll: Annotated[float, Field(ge=0.1, le=3600)] = 10  # seconds between questions to Slurm
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +101,7 @@ class KubernetesCluster:
     node_selector: dict[str, str] = field(default_factory=dict)
     secrets: tuple[Text, ...] = ()  # whose entries become environment variables: MLFLOW_TRACKING_URI and its password
     python: Text = "python"
-    poll: Annotated[float, Field(ge=0.1)] = 10  # seconds
+    poll: Annotated[float, Field(ge=0.1, le=3600)] = 10  # seconds
 
 
 Cluster = LocalCluster | SlurmCluster | KubernetesCluster
@@ -102,8 +113,7 @@ def load_cluster(name: str, root: Path = Path()) -> Cluster:
 
     Raises UserError, with file and key, for a cluster that there is not and for a file that is wrong anywhere.
     """
-    path = origin(root) / FILE
-    known = read_clusters(path) if path.is_file() else {}
+    path, known = origin(root) / FILE, known_clusters(root)
     if name in known:
         return known[name]
     if name == "local":
@@ -113,12 +123,20 @@ def load_cluster(name: str, root: Path = Path()) -> Cluster:
     raise UserError(f"--cluster {name}: {path} has the clusters {', '.join(known) or '(none)'}")
 
 
+def known_clusters(root: Path = Path()) -> dict[str, Cluster]:
+    """The clusters of clusters.yaml in the checkout that `root` belongs to, by name; none where there is no file."""
+    path = origin(root) / FILE
+    return read_clusters(path) if path.is_file() else {}
+
+
 def read_clusters(path: Path) -> dict[str, Cluster]:
     """All clusters of a file, checked."""
     try:
         raw = YAML(typ="safe").load(path)
     except YAMLError as error:
         raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    if raw is None:
+        return {}
     if not isinstance(raw, dict):
         raise UserError(f"{path}: expected a mapping of clusters by name")
     return {name: _cluster(path, name, values) for name, values in raw.items()}
@@ -134,9 +152,9 @@ def _cluster(path: Path, name: Any, values: Any) -> Cluster:
         raise UserError(f"{path}: local.launcher: must be local; give this cluster another name")
     try:
         return TypeAdapter(_KINDS[kind]).validate_json(json.dumps(values))
-    except TypeError as error:
-        raise UserError(f"{path}: {name}: holds a value that is no number, text, list or mapping: {error}") from error
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         key = ".".join(str(part) for part in (name, *first["loc"]))
         raise UserError(f"{path}: {key}: {explain(first)}") from error
+    except (TypeError, ValueError) as error:  # of json: a date, an alias within itself
+        raise UserError(f"{path}: {name}: holds a value that is no number, text, list or mapping: {error}") from error

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pipeline.machine import cores
 
 TORCHRUN = ("-m", "torch.distributed.run")
+_HANDED_ON = ("DVC_EXP_NAME",)  # to machines that inherit nothing from this one
 
 
 class JobFailed(RuntimeError):
@@ -62,5 +63,6 @@ class Job:
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
             "DVC_NO_ANALYTICS": "true",
             "DO_NOT_TRACK": "1",
+            **{name: os.environ[name] for name in _HANDED_ON if name in os.environ},
             **self.env,
         }

@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ruamel.yaml import YAML
@@ -18,6 +19,7 @@ from pipeline.errors import UserError
 from pipeline.launch.clusters import KubernetesCluster
 from pipeline.launch.job import TORCHRUN, Job
 from pipeline.launch.scheduler import Phase, State
+from pipeline.paths import origin
 from pipeline.stage import JOB, LABELLED
 
 _ANSWER = 60.0  # seconds that kubectl may take
@@ -32,6 +34,7 @@ class Kubernetes:
     """A scheduler."""
 
     cluster: KubernetesCluster
+    root: Path  # the project's folder here: an experiment's copy lies below it in a pod as it does here
 
     @property
     def poll_every(self) -> float:
@@ -89,7 +92,7 @@ class Kubernetes:
         container: dict[str, Any] = {
             "name": "pytorch",  # the operator looks for this name
             "image": c.image,
-            "workingDir": c.folder,
+            "workingDir": str(PurePosixPath(c.folder) / self.root.relative_to(origin(self.root))),
             "command": [_literal(c.python), *TORCHRUN],
             "args": [*where, *(_literal(part) for part in job.program())],
             "env": env,

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from pipeline.errors import UserError
-from pipeline.launch.clusters import Cluster, LocalCluster, SlurmCluster, load_cluster
+from pipeline.launch.clusters import Cluster, LocalCluster, SlurmCluster, known_clusters
 from pipeline.launch.kubernetes import Kubernetes
 from pipeline.launch.local import LocalLauncher
-from pipeline.launch.records import recorded, still_there
+from pipeline.launch.records import record_file, recorded, still_there
 from pipeline.launch.remote import ClusterLauncher
 from pipeline.launch.scheduler import Scheduler
 from pipeline.launch.slurm import Slurm
@@ -23,16 +23,24 @@ def make_launcher(
     if isinstance(cluster, LocalCluster):
         return LocalLauncher(log)
     scheduler = _scheduler(cluster, state)
-    return ClusterLauncher(scheduler=scheduler, cluster=name, stage=stage, inputs=inputs, folder=state / "jobs")
+    return ClusterLauncher(
+        scheduler=scheduler, cluster=name, kind=cluster.launcher, stage=stage, inputs=inputs, folder=state / "jobs"
+    )
 
 
 def refuse_two(name: str, *, stage: str, state: Path) -> None:
     """Raise UserError where another cluster than `name` still runs a stage: both jobs would write to one folder."""
     record = recorded(state / "jobs", stage)
-    if record is None or record.cluster == name:
+    if record is None:
         return
-    cluster = load_cluster(record.cluster)
-    assert not isinstance(cluster, LocalCluster)
+    cluster = known_clusters().get(record.cluster)
+    if cluster is None or isinstance(cluster, LocalCluster) or cluster.launcher != record.kind:
+        raise UserError(
+            f"{stage}: job {record.id or record.name} of the {record.kind} cluster {record.cluster!r} is noted, which "
+            f"clusters.yaml no longer has: bring it back, or remove {record_file(state / 'jobs', stage)} if it is over"
+        )
+    if record.cluster == name:
+        return
     scheduler = _scheduler(cluster, state)
     if (found := still_there(state / "jobs", stage, scheduler)) is not None and found.id is not None:
         raise UserError(
@@ -45,4 +53,4 @@ def _scheduler(cluster: Cluster, state: Path) -> Scheduler:
     if isinstance(cluster, SlurmCluster):
         return Slurm(cluster=cluster, root=Path().resolve(), jobs=state / "jobs", logs=state / "logs")
     assert not isinstance(cluster, LocalCluster)
-    return Kubernetes(cluster=cluster)
+    return Kubernetes(cluster=cluster, root=Path().resolve())

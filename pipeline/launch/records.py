@@ -14,6 +14,7 @@ class Record:
     """A submitted job, kept until its end has been seen."""
 
     cluster: str  # in clusters.yaml
+    kind: str  # of its launcher: slurm
     name: str
     id: str | None  # None: being submitted
     inputs: str  # hash of what it runs

@@ -34,6 +34,7 @@ class ClusterLauncher:
 
     scheduler: Scheduler
     cluster: str  # its name
+    kind: str  # slurm
     stage: str  # train-level-2: the record's name
     inputs: str  # hash of what the job runs, apart from where
     folder: Path  # of records and scripts
@@ -73,7 +74,11 @@ class ClusterLauncher:
 
     def _submit(self, job: Job) -> Record:
         name = f"hvg-{self.stage}-{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:4]}"
-        note(self.folder, self.stage, Record(cluster=self.cluster, name=name, id=None, inputs=self.inputs))
+        note(
+            self.folder,
+            self.stage,
+            Record(cluster=self.cluster, kind=self.kind, name=name, id=None, inputs=self.inputs),
+        )
         try:
             job_id = self._hand_over(job, name)
         except UserError:
@@ -87,7 +92,7 @@ class ClusterLauncher:
                     self.scheduler.cancel(found, now=True)
                 forget(self.folder, self.stage)
             raise
-        record = Record(cluster=self.cluster, name=name, id=job_id, inputs=self.inputs)
+        record = Record(cluster=self.cluster, kind=self.kind, name=name, id=job_id, inputs=self.inputs)
         note(self.folder, self.stage, record)
         return record
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -27,7 +28,7 @@ def run_dvc_repro(state: Path, targets: Sequence[str]) -> int:
     command, the command stops its job, and the server ends last. Only with --interactive is it in front of the terminal
     with this process, to read what is typed.
     """
-    asks = not {"-i", "--interactive"}.isdisjoint(targets)
+    asks = any(re.fullmatch("-[a-zA-Z]*i[a-zA-Z]*|--int[a-z]*", target) for target in targets)  # also -fi
     with prefect_server(state) as url:
         process = subprocess.Popen(
             tethered([*_DVC, "repro", *targets]),

@@ -27,9 +27,12 @@ START = 120.0  # seconds that a server may take: a new database on a busy disk
 
 def answers(url: str, timeout: float = 5) -> bool:
     """Whether a Prefect API answers at `url` (http://host:port/api)."""
-    parts = urlsplit(url)
-    make = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-    connection = make(parts.netloc.rpartition("@")[2], timeout=timeout)
+    try:
+        parts = urlsplit(url)
+        make = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+        connection = make(parts.netloc.rpartition("@")[2], timeout=timeout)
+    except (ValueError, http.client.InvalidURL):
+        return False
     try:
         connection.request("GET", f"{parts.path.rstrip('/')}/health")
         return connection.getresponse().status == 200

@@ -19,6 +19,7 @@ from pipeline.launch.clusters import SlurmCluster
 from pipeline.launch.job import TORCHRUN, Job
 from pipeline.launch.output import BEGIN
 from pipeline.launch.scheduler import Phase, State
+from pipeline.paths import origin
 from pipeline.stage import JOB, LABELLED, LAST_WORD
 
 WARNING = 120  # seconds before the time limit: TERM takes a stage 30, and Slurm looks at the clock twice a minute
@@ -132,7 +133,8 @@ class Slurm:
         if c.cpus_per_task is not None:
             srun.append(f"--cpus-per-task={c.cpus_per_task}")  # which srun does not take over from sbatch
         if c.container is not None:
-            mounts = ",".join([f"{self.root}:{self.root}", *c.mounts])
+            whole = origin(self.root)  # of an experiment's copy, too: what outlives the copy lies beside it
+            mounts = ",".join([f"{whole}:{whole}", *c.mounts])
             srun += [f"--container-image={c.container}", f"--container-mounts={mounts}"]
             srun.append(f"--container-workdir={self.root}")
         return _SCRIPT.format(
@@ -162,7 +164,10 @@ class Slurm:
             raise OSError(_one_line(done.stderr))
         if done.returncode:
             raise UserError(f"Slurm refuses the job: {_one_line(done.stderr)}")
-        return done.stdout.strip().partition(";")[0]  # what follows is a cluster's name
+        job_id = done.stdout.strip().partition(";")[0]  # what follows is a cluster's name
+        if not job_id.isdecimal():
+            raise UserError(f"sbatch gave no job's id but {_one_line(done.stdout)!r}: look at sbatch in clusters.yaml")
+        return job_id
 
     def find(self, name: str) -> str | None:
         done = _run(["squeue", "--noheader", f"--name={name}", "--format=%A"])

@@ -5,6 +5,7 @@ Nothing else of the project knows MLflow, but `system`, which measures the machi
 
 import contextlib
 import logging
+import math
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -18,7 +19,7 @@ from filelock import FileLock
 
 from pipeline.errors import UserError
 from pipeline.paths import Paths, origin
-from pipeline.runs.database import make_database
+from pipeline.runs.database import prepare
 from pipeline.runs.journal import Journal
 from pipeline.urls import without_secrets
 
@@ -50,8 +51,9 @@ class Found:
     tags: dict[str, str]
 
     def plain(self) -> dict[str, Any]:
-        """For JSON."""
-        return {**asdict(self), "start": self.start.isoformat()}
+        """For JSON, which knows no NaN: what is no finite number is None."""
+        metrics = {name: value if math.isfinite(value) else None for name, value in self.metrics.items()}
+        return {**asdict(self), "start": self.start.isoformat(), "metrics": metrics}
 
 
 class Store:
@@ -87,7 +89,7 @@ class Store:
             if urlsplit(self.uri).scheme in ("http", "https"):
                 assert urlsplit(self.uri).hostname, "it names no host"
                 _ = urlsplit(self.uri).port
-            make_database(self.uri, Paths(self._root).state)
+            prepare(self.uri, Paths(self._root).state)
             return MlflowClient(self.uri)
         except (AssertionError, ImportError, ValueError) as error:
             raise self._never(error) from error
@@ -204,9 +206,20 @@ class Store:
         elif "file" in entry:
             self._store_file(ids[0], entry, journal)
         else:
-            for run_id in ids:
-                with self._refused("the run's end"):
-                    self.client.set_terminated(run_id, entry["status"], entry["time"])
+            with self._refused("the run's end"):
+                self.client.set_terminated(ids[0], entry["status"], entry["time"])
+                for parent in ids[1:]:
+                    self._end_parent(parent, entry["time"])
+
+    def _end_parent(self, parent: str, time: int) -> None:
+        """A reproduction ends with the last of the runs within it, as badly as the worst: of each name the newest."""
+        experiment = self.client.get_run(parent).info.experiment_id
+        newest: dict[str, str] = {}
+        for run in self._search(experiment, {_PARENT: parent}):
+            newest.setdefault(run.data.tags.get("hvg.name", run.info.run_id), run.info.status)
+        if "RUNNING" not in newest.values():
+            worst = next((status for status in ("FAILED", "KILLED") if status in newest.values()), "FINISHED")
+            self.client.set_terminated(parent, worst, time)
 
     def _store_file(self, run_id: str, entry: Mapping[str, Any], journal: Journal) -> None:
         """Files have a store of their own, which may fail while the server answers: numbers do not wait for it."""

@@ -1,6 +1,7 @@
 """Runs as a terminal shows them: chosen, sorted, side by side, or one in full."""
 
 import difflib
+import math
 from collections.abc import Sequence
 
 from pipeline.errors import UserError
@@ -22,8 +23,8 @@ def choose(
 ) -> list[Found]:
     """Reproductions, oldest first; or, by a word of their names or by level, the runs within them.
 
-    `last` keeps the newest, `sort` then puts the least value of a metric first, and runs without it last: a
-    reproduction has those of its levels and of its evaluation. Raises UserError for a metric that none of them has.
+    `last` keeps the newest, `sort` then puts the least value of a metric first, and runs without it, or NaN, last. A
+    reproduction has the metrics of its levels and of its evaluation. Raises UserError for one that none of them has.
     """
     inner = name is not None or level is not None
     chosen = [run for run in found if inner or run.parent is None]
@@ -38,7 +39,9 @@ def choose(
     if chosen and sort not in known:
         near = difflib.get_close_matches(sort, known, n=3, cutoff=0.4) or known[:5]
         raise UserError(f"--sort {sort}: none of these runs measured it; they have {', '.join(near) or 'no metrics'}")
-    return sorted(chosen, key=lambda run: (sort not in measured[run.id], measured[run.id].get(sort, 0.0)))
+    values = {run.id: measured[run.id].get(sort, math.nan) for run in chosen}
+    last_of_all = math.inf, True
+    return sorted(chosen, key=lambda run: last_of_all if math.isnan(values[run.id]) else (values[run.id], False))
 
 
 def _measured(run: Found, found: Sequence[Found]) -> dict[str, float]:

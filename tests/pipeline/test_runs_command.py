@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 
@@ -53,6 +54,11 @@ def test_runs_are_filtered(project):
     assert [run["name"] for run in json.loads(hvg("--level", "2", "--json").output)] == ["train level 2"]
     assert "train level 1" in hvg("--name", "train", "--status", "finished").output
     assert hvg("--status", "killed").output == "no such runs\n"
+
+
+def test_options_before_an_id_are_not_passed_over(project):
+    with pytest.raises(click.UsageError, match="--json chooses among all runs"):
+        CliRunner().invoke(runs.runs, ["--json", "abc"], standalone_mode=False, catch_exceptions=False)
 
 
 def test_a_terminal_is_not_overrun(project, monkeypatch):

@@ -120,3 +120,36 @@ def test_a_killed_run_is_continued_and_a_finished_one_is_not(paths):
     with tracking.run(changed, "train level 2", inputs="d", paths=paths) as again:
         pass
     assert again.id != killed.id
+
+
+def test_a_reproduction_ends_with_the_last_of_its_runs_as_badly_as_the_worst(paths):
+    params = replace(PARAMS, seed=2)  # a reproduction of its own
+
+    def status() -> str:
+        found = {run.id: run for run in tracking.find_runs(paths)}
+        return next(found[run.parent].status for run in found.values() if run.name == "side one" and run.parent)
+
+    with tracking.run(params, "side one", inputs="1", paths=paths) as first:
+        first.flush()
+        with pytest.raises(ValueError), tracking.run(params, "side two", inputs="2", paths=paths):
+            raise ValueError
+        assert status() == "RUNNING"
+    assert status() == "FAILED"
+    with tracking.run(params, "side two", inputs="2", paths=paths):  # tried again
+        assert status() == "RUNNING"
+    assert status() == "FINISHED"
+
+
+def test_runs_of_another_checkout_are_not_ones_own(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/server.db")
+    here, there = Paths(tmp_path / "here"), Paths(tmp_path / "there")
+    with tracking.run(PARAMS, "one", paths=here):
+        pass
+    monkeypatch.setenv("DVC_EXP_NAME", "wider")
+    with tracking.run(PARAMS, "two", paths=here):
+        pass
+    found = {run.name: run for run in tracking.find_runs(there) if run.parent}
+    own = {name: [tracking.of_this_checkout(run, paths) for paths in (here, there)] for name, run in found.items()}
+    assert own == {"one": [False, False], "two": [True, False]}
+    monkeypatch.delenv("DVC_EXP_NAME")
+    assert tracking.of_this_checkout(found["one"], here)

@@ -292,3 +292,16 @@ def test_the_machine_is_measured(paths, monkeypatch):
     assert found.metrics["system/system_memory_usage_megabytes"] > 0
     history = MlflowClient(Store(paths).uri).get_metric_history(found.id, "system/cpu_utilization_percentage")
     assert history[-1].step == 7
+
+
+@pytest.mark.parametrize("uri", ["sqlite:////proc/none/x.db", "sqlite:////proc/x.db", "sqlite:///{folder}/text.db"])
+def test_a_database_that_cannot_be_used_is_asked_once(paths, monkeypatch, tmp_path, uri):
+    """MLflow would ask ten times, over 100 seconds, and be asked several times."""
+    (tmp_path / "text.db").write_text("no database " * 100)
+    monkeypatch.setattr("mlflow.store.db.utils.create_sqlalchemy_engine_with_retry", None)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri.format(folder=tmp_path))
+    with tracking.run(PARAMS, "train level 1", inputs="a", paths=paths) as run:
+        run.log({"loss": 1.0})
+    assert run.id is None
+    (kept,) = waiting(paths)
+    assert '"loss"' in kept and '"FINISHED"' in kept

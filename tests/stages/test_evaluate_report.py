@@ -2,6 +2,7 @@
 
 import json
 import re
+from datetime import UTC, datetime
 from html.parser import HTMLParser
 
 import numpy as np
@@ -14,9 +15,10 @@ from pipeline import evaluation, tracking
 from pipeline.data.store.reader import ViewReader
 from pipeline.errors import UserError
 from pipeline.evaluation import choose_clips, grounding, real_split
-from pipeline.params import load_params
+from pipeline.params import fingerprint, load_params
 from pipeline.paths import Paths
 from pipeline.report.build import build
+from pipeline.runs.store import Found
 from stages import evaluate, report
 from tests.pipeline.training.tiny import ALONE
 
@@ -149,8 +151,30 @@ def test_a_page_is_made_where_the_tracker_is_away(project, monkeypatch, caplog):
         raise tracking.Away("MLflow does not answer")
 
     monkeypatch.setattr(tracking, "find_runs", away)
-    assert report._runs(load_params(project.params), project) == []
-    assert "the page shows no runs" in caplog.text
+    monkeypatch.chdir(project.root)
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    report.main([])
+    assert "the page names no runs: MLflow does not answer" in caplog.text
+
+
+def test_the_page_names_this_checkouts_reproduction_and_where_it_has_none_anyones_levels(project, monkeypatch):
+    def ended(number, root, parent=None, inputs="", params=""):
+        tags = {"hvg.root": root, "hvg.inputs": inputs, "hvg.params": params}
+        return Found(
+            id=str(number), name="x", parent=parent, status="FINISHED", start=datetime(2026, 1, number, tzinfo=UTC),
+            params={}, metrics={}, tags=tags,
+        )  # fmt: skip
+
+    monkeypatch.setattr(tracking, "_project", lambda folder: "ours")
+    params = load_params(project.params)
+    same = fingerprint(params)
+    found = [ended(1, "ours", params=same), ended(2, "ours", "1", inputs="a"), ended(3, "theirs", params=same)]
+    found += [ended(4, "theirs", "3", inputs="a"), ended(5, "theirs", "3", inputs="b")]
+    for level, inputs in ((1, "a"), (2, "b")):
+        (project.artifact(level) / "config.json").write_text(json.dumps({"config": {"classes": 4}, "inputs": inputs}))
+    ours = report._reproduction(found, params, project)
+    assert ours is found[0] and report._reproduction(found[2:], params, project) is None
+    assert [run.id for run in report._runs(found, ours, params, project)] == ["1", "2", "5"]
 
 
 def test_without_classes_rows_are_numbered(tmp_path):

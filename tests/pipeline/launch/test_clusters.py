@@ -7,10 +7,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
 
 from pipeline.commands.stages import _inputs
 from pipeline.errors import UserError
 from pipeline.launch.clusters import LocalCluster, SlurmCluster, load_cluster, read_clusters
+from pipeline.launch.launchers import refuse_two
+from pipeline.launch.records import Record, note
 
 ROOT = Path(__file__).parents[3]
 EXAMPLE = """
@@ -24,6 +27,11 @@ pods:
   image: registry/hvg
   folder: /projects/hvg
   nodes: 2
+"""
+CONTAINERS = """
+boxed:
+  launcher: slurm
+  container: image.sqsh
 """
 
 
@@ -76,6 +84,12 @@ def test_the_example_is_read():
         ("gpu: {launcher: slurm, time: 12 h}", "gpu.time: "),
         ("gpu: {launcher: slurm, sbatch: [-p x]}", "gpu.sbatch.0: "),
         ("gpu: {launcher: slurm, sbatch: [--clusters=b]}", "gpu.sbatch.0: .* without --clusters"),
+        ("gpu: {launcher: slurm, sbatch: [--array=1-2]}", "gpu.sbatch.0: .* without --array"),
+        ("gpu: {launcher: slurm, sbatch: [--test-only]}", "gpu.sbatch.0: .* --dry-run"),
+        ("gpu: {launcher: slurm, sbatch: ['--wrap=rm x']}", "gpu.sbatch.0: .* without --wrap"),
+        ("gpu: {launcher: slurm, sbatch: [--wait]}", "gpu.sbatch.0: .* without --wait"),
+        ("gpu: {launcher: slurm, poll: .inf}", "gpu"),
+        ("gpu: &a {launcher: slurm, setup: *a}", "gpu: holds a value"),
         ("pods: {launcher: kubernetes, image: x}", "pods.folder: missing"),
         ("pods: {launcher: kubernetes, image: x, folder: /w, volumes: [{claim: c}]}", "pods.volumes.0.path: missing"),
     ],
@@ -174,3 +188,58 @@ def test_only_a_job_of_this_machine_is_told_of_a_killed_dvc():
         program = f"import ctypes, signal; from pipeline.tether import die_with_parent; die_with_parent({arguments})"
         done = subprocess.run([sys.executable, "-c", f"{program}; {asked}"], cwd=ROOT, capture_output=True, check=True)
         assert int(done.stdout) == number
+
+
+def test_a_file_without_clusters_leaves_this_machine(tmp_path):
+    written(tmp_path, "# gpu: later\n")
+    assert load_cluster("local", tmp_path) == LocalCluster()
+
+
+@pytest.mark.parametrize(
+    ("stage", "arguments", "message"),
+    [
+        ("train-level@2", ["train"], "-m stages.train --level 2\n"),
+        ("dvc.yaml:generate-level@1", ["generate"], "-m stages.generate --level 1\n"),
+        ("make-shapes@shapes", ["make-shapes"], "-m stages.make_shapes --key shapes"),
+        ("train-level@2", ["train", "--level", "1"], "-m stages.train --level 1\n"),
+        ("another", ["train"], "--level: train needs one"),
+        ("train-level@$(id)", ["train"], "levels: '$(id)' is no level"),
+    ],
+)
+def test_dvc_says_which_level_or_key(project, monkeypatch, stage, arguments, message):
+    monkeypatch.setenv("DVC_STAGE", stage)
+    done = hvg_run(project, *arguments, "--dry-run")
+    assert message in done.stdout + done.stderr
+
+
+def test_a_job_of_an_experiment_works_in_its_copy(project, monkeypatch):
+    """Both clusters: pods see the copy where it lies below the project, containers the project around it."""
+    written(project, EXAMPLE + CONTAINERS)
+    copy = project / ".dvc" / "tmp" / "exps" / "standalone" / "tmpabc"
+    copy.mkdir(parents=True)
+    for name in ("dvc.yaml", "params.yaml", "models", "pipeline", "stages"):
+        (copy / name).symlink_to(project / name)
+    monkeypatch.setenv("DVC_EXP_NAME", "wider")
+    pods = YAML(typ="safe").load(hvg_run(copy, "report", "--cluster", "pods", "--dry-run").stdout)
+    (container,) = pods["spec"]["pytorchReplicaSpecs"]["Master"]["template"]["spec"]["containers"]
+    assert container["workingDir"] == "/projects/hvg/.dvc/tmp/exps/standalone/tmpabc"
+    assert {"name": "DVC_EXP_NAME", "value": "wider"} in container["env"]
+    script = hvg_run(copy, "report", "--cluster", "boxed", "--dry-run").stdout
+    assert f"--container-mounts={project}:{project}" in script and f"--container-workdir={copy}" in script
+
+
+def noted(project: Path, cluster: str, kind: str) -> Path:
+    folder = project / ".hvg" / "jobs"
+    note(folder, "report", Record(cluster=cluster, kind=kind, name="hvg-report-x", id="7", inputs="a"))
+    return folder / "report.json"
+
+
+@pytest.mark.parametrize(("cluster", "kind"), [("gone", "slurm"), ("gpu", "kubernetes"), ("local", "slurm")])
+def test_a_noted_job_of_a_cluster_that_was_renamed_is_told_of(project, monkeypatch, cluster, kind):
+    monkeypatch.chdir(project)
+    file = noted(project, cluster, kind)
+    for wanted in ("local", "gpu"):
+        with pytest.raises(UserError, match=f"job 7 of the {kind} cluster '{cluster}' is noted.*{file.name}"):
+            refuse_two(wanted, stage="report", state=Path(".hvg"))
+    file.unlink()
+    refuse_two("local", stage="report", state=Path(".hvg"))

@@ -38,20 +38,20 @@ JOBS = {
 def test_manifests_are_the_golden_ones(name):
     """After a wanted change: write what `shown` is into the file."""
     cluster, job = JOBS[name]
-    shown = Kubernetes(cluster=cluster).preview(job, f"hvg-{name}")
+    shown = Kubernetes(cluster=cluster, root=HERE).preview(job, f"hvg-{name}")
     assert shown == (HERE / "golden" / f"{name}.pytorchjob.yaml").read_text()
 
 
 @pytest.mark.parametrize("name", JOBS)
 def test_manifests_are_what_the_published_schema_allows(name):
     cluster, job = JOBS[name]
-    shown = Kubernetes(cluster=cluster).preview(job, f"hvg-{name}")
+    shown = Kubernetes(cluster=cluster, root=HERE).preview(job, f"hvg-{name}")
     jsonschema.validate(YAML(typ="safe").load(shown), SCHEMA)
 
 
 def test_the_schema_refuses_what_is_wrong():
     cluster, job = JOBS["train"]
-    manifest = Kubernetes(cluster=cluster).manifest(job, "x")
+    manifest = Kubernetes(cluster=cluster, root=HERE).manifest(job, "x")
     for path, value in (("replicas", "4"), ("restartPolicies", "Never"), ("template", {"spec": {"containers": [{}]}})):
         wrong = json.loads(json.dumps(manifest))
         wrong["spec"]["pytorchReplicaSpecs"]["Worker"][path] = value
@@ -61,7 +61,7 @@ def test_the_schema_refuses_what_is_wrong():
 
 def test_kubernetes_replaces_nothing_in_what_it_is_given():
     job = Job(module="stages.train", args=("--level", "$(id); touch x"), env={"A": "$(PATH)"})
-    shown = Kubernetes(cluster=SMALL).manifest(job, "x")
+    shown = Kubernetes(cluster=SMALL, root=HERE).manifest(job, "x")
     container = shown["spec"]["pytorchReplicaSpecs"]["Master"]["template"]["spec"]["containers"][0]
     assert container["args"][-1] == "$$(id); touch x"
     assert {"name": "A", "value": "$$(PATH)"} in container["env"]
@@ -137,7 +137,7 @@ def kubectl(tmp_path, monkeypatch):
 
 def test_a_job_by_kubectl(kubectl):
     cluster, job = JOBS["train"]
-    scheduler = Kubernetes(cluster=cluster)
+    scheduler = Kubernetes(cluster=cluster, root=HERE)
     (kubectl / "job").write_text(json.dumps({"status": {"conditions": [condition("Created")]}}))
     unscheduled = {"type": "PodScheduled", "status": "False", "message": "no room"}
     (kubectl / "pods").write_text(
@@ -164,18 +164,18 @@ def test_a_job_by_kubectl(kubectl):
 def test_a_refused_job_is_a_users_mistake(kubectl):
     (kubectl / "refused").write_text("error: namespaces not found\n")
     with pytest.raises(UserError, match="Kubernetes refuses the job: error: namespaces not found"):
-        Kubernetes(cluster=SMALL).submit(JOBS["decode"][1], "x")
+        Kubernetes(cluster=SMALL, root=HERE).submit(JOBS["decode"][1], "x")
 
 
 def test_a_cluster_out_of_reach_is_no_users_mistake(kubectl):
     (kubectl / "refused").write_text("Unable to connect to the server: dial tcp 10.0.0.1:6443: i/o timeout\n")
     with pytest.raises(OSError, match="i/o timeout"):
-        Kubernetes(cluster=SMALL).submit(JOBS["decode"][1], "x")
+        Kubernetes(cluster=SMALL, root=HERE).submit(JOBS["decode"][1], "x")
     with pytest.raises(OSError, match="i/o timeout"):
-        Kubernetes(cluster=SMALL).cancel("x", now=True)
+        Kubernetes(cluster=SMALL, root=HERE).cancel("x", now=True)
 
 
 def test_no_kubectl(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UserError, match="kubectl: not on this machine"):
-        Kubernetes(cluster=SMALL).poll("x", "x")
+        Kubernetes(cluster=SMALL, root=HERE).poll("x", "x")

@@ -69,7 +69,9 @@ class Played:
 
 
 def launcher(played: Played, folder: Path, inputs: str = "a") -> ClusterLauncher:
-    return ClusterLauncher(scheduler=played, cluster="far", stage="toy", inputs=inputs, folder=folder, grace=0.05)
+    return ClusterLauncher(
+        scheduler=played, cluster="far", kind="slurm", stage="toy", inputs=inputs, folder=folder, grace=0.05
+    )
 
 
 def run(played: Played, folder: Path, **options) -> list[str]:

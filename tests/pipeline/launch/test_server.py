@@ -62,3 +62,8 @@ def test_a_password_in_the_url_is_not_told(tmp_path, monkeypatch, caplog, health
         assert url == healthy
     assert "127.0.0.1:9/api does not answer" in caplog.text
     assert "hunter2" not in caplog.text and "somebody" not in caplog.text
+
+
+@pytest.mark.parametrize("url", ["http://localhost:port/api", "http://[::1/api", "nothing"])
+def test_what_is_no_url_does_not_answer(url):
+    assert not server.answers(url)

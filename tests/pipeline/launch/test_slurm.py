@@ -124,6 +124,15 @@ def test_a_refused_job_is_a_users_mistake(tmp_path, monkeypatch):
         slurm(tmp_path).submit(Job(module="stages.train"), "hvg-x")
 
 
+def test_an_answer_without_a_jobs_id_is_no_job(tmp_path, monkeypatch):
+    env = stand_ins(tmp_path)
+    (tmp_path / "bin" / "sbatch").write_text("#!/bin/sh\nexit 0")
+    (tmp_path / "bin" / "sbatch").chmod(0o755)
+    monkeypatch.setenv("PATH", env["PATH"])
+    with pytest.raises(UserError, match="sbatch gave no job's id but ''"):
+        slurm(tmp_path).submit(Job(module="stages.train"), "hvg-x")
+
+
 @pytest.mark.parametrize("name", ["back\\slash"])
 def test_a_folder_that_slurm_cannot_write_in_is_named(tmp_path, name):
     with pytest.raises(UserError, match="backslash"):
