@@ -15,6 +15,7 @@ from pipeline.commands.runs import runs
 from pipeline.commands.stages import repro, run
 from pipeline.errors import UserError
 from pipeline.paths import Paths
+from pipeline.stage import Terminal
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -53,7 +54,7 @@ def _terminate(number: int, _frame: FrameType | None) -> None:
 
 def main() -> None:
     """The entry point: one line and exit code 2 for what the user can mend, a traceback for bugs."""
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[Terminal()])
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup's wish
             signal.signal(number, _terminate)

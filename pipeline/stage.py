@@ -22,7 +22,7 @@ LABEL = r"\S+ rank \d+: "
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
-class _Handler(logging.Handler):
+class Terminal(logging.Handler):
     """Log lines that leave a live progress bar whole. What they quote, such as file names, controls no terminal."""
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -33,7 +33,7 @@ def set_up_logging() -> None:
     """Time and message on stderr, with the rank before them where several workers share a terminal."""
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1 and LABELLED not in os.environ
     rank = f"[{os.environ.get('RANK', '0')}] " if several else ""
-    handler = _Handler()
+    handler = Terminal()
     handler.setFormatter(logging.Formatter(f"{rank}%(asctime)s %(message)s", datefmt="%H:%M:%S"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     for ours in ("__main__", "stages", "pipeline", "models"):

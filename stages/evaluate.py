@@ -40,7 +40,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             found = evaluate(params, paths, us)
             if run:
                 run.log(found.metrics | {f"windows_{name}": value for name, value in (found.windows or {}).items()})
-                run.params({"protocol": found.protocol.as_dict()})
+                protocols = {"protocol": found.protocol, "windows_protocol": found.windows_protocol}
+                run.params({name: measured.as_dict() for name, measured in protocols.items() if measured is not None})
         if us.rank == 0:
             _write(found, paths)
 
@@ -49,10 +50,11 @@ def _write(found: Evaluation, paths: Paths) -> None:
     content = {"metrics": found.metrics, "protocol": found.protocol.as_dict()}
     if found.windows is not None and found.windows_protocol is not None:
         content |= {"windows": found.windows, "windows_protocol": found.windows_protocol.as_dict()}
-    for part in ("metrics", "windows"):
+    for part, of in (("metrics", "protocol"), ("windows", "windows_protocol")):
         for name, value in content.get(part, {}).items():
             log.info("%s %s %.4g", part, name, value)
-    log.info("measured on %s", "; ".join(f"{name}: {value}" for name, value in content["protocol"].items()))
+        if of in content:
+            log.info("%s measured on %s", part, "; ".join(f"{name}: {value}" for name, value in content[of].items()))
     for name, table in found.tables.items():
         write_atomic(paths.reports / f"{name}.csv", table.to_csv(index=False))
     write_atomic(paths.reports / "metrics.json", json.dumps(content, indent=2, allow_nan=False) + "\n")

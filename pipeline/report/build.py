@@ -47,7 +47,7 @@ def build(params: Params, paths: Paths, runs: list[facts.TrackedRun], opened_by:
         counts=plots.by_count(_table(paths.reports / "counts.csv")),
         spectra=plots.spectra(pd.read_csv(psd)),
         motion=plots.motion(_table(paths.reports / "motion.csv")),
-        curves={f"Level {level}": plots.curves(pd.read_csv(path)) for level, path in histories.items()},
+        curves={f"Level {level}": plots.curves(pd.read_csv(path), level) for level, path in histories.items()},
         decoded=facts.decoded(paths.pyramid),
         environment=facts.environment(paths.root),
         runs=runs,
@@ -60,4 +60,5 @@ def build(params: Params, paths: Paths, runs: list[facts.TrackedRun], opened_by:
 
 
 def _table(path: Path) -> pd.DataFrame:
-    return pd.read_csv(path, keep_default_na=False) if path.is_file() else pd.DataFrame()
+    # A class may be called 001 or nan.
+    return pd.read_csv(path, keep_default_na=False, dtype={"class": str}) if path.is_file() else pd.DataFrame()

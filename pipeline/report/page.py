@@ -88,7 +88,7 @@ class Page:
 def render(page: Page) -> str:
     """The page as one HTML file, whose only other files are the media beside it."""
     made = environment(TEMPLATE, (TEMPLATE / "page.js").read_text())
-    return made.get_template("page.html").render(page=page, random=_any_random(page.measured))
+    return made.get_template("page.html").render(page=page, without=_without_weights(page.measured))
 
 
 def measurements(params: Params, classes: int, evaluation: Mapping[str, Any]) -> list[Measurement]:
@@ -164,5 +164,8 @@ def _plain(value: Any) -> str:
     return f"{text[:16]}…" if re.fullmatch("[0-9a-f]{64}", text) else text
 
 
-def _any_random(measured: list[Measurement]) -> bool:
-    return any(metric.name.startswith("random_i3d") for part in measured for metric in part.metrics)
+def _without_weights(measured: list[Measurement]) -> list[str]:
+    """The parameters of the I3Ds for which random weights stood in."""
+    names = {metric.name for part in measured for metric in part.metrics}
+    of_random = {"random_i3d_frechet_logits": "evaluation.i3d_k400", "random_i3d_frechet_pooled": "evaluation.i3d_k600"}
+    return [key for name, key in of_random.items() if name in names]

@@ -67,7 +67,7 @@ def panels(columns: Iterable[str]) -> dict[str, dict[str, str]]:
     return found
 
 
-def curves(history: pd.DataFrame) -> list[Markup]:
+def curves(history: pd.DataFrame, level: int) -> list[Markup]:
     """A small plot for each panel of a level's history, whose first column is `step`."""
     plots = []
     for panel, series in panels(c for c in history.columns if c != "step").items():
@@ -84,7 +84,9 @@ def curves(history: pd.DataFrame) -> list[Markup]:
             if panel.startswith("accuracy"):
                 axes.set_ylim(-0.03, 1.03)
 
-        plots.append(_plot(panel, f"by iteration, {'; '.join(ends)}", draw, legend=len(series) > 1))
+        plots.append(
+            _plot(panel, f"by iteration, {'; '.join(ends)}", draw, legend=len(series) > 1, of=f"level {level}")
+        )
     return plots
 
 
@@ -167,9 +169,11 @@ def _limits(psd: pd.DataFrame) -> tuple[float, float]:
     return (positive.min() / 2, positive.max() * 2) if positive.size else (1e-6, 1.0)
 
 
-def _plot(title: str, says: str, draw: Callable[[Any], None], *, legend: bool) -> Markup:
-    """A plot under a title; `says` tells what it shows to those who do not see it."""
-    with mpl.rc_context({**_STYLE, "svg.hashsalt": title}):
+def _plot(title: str, says: str, draw: Callable[[Any], None], *, legend: bool, of: str = "") -> Markup:
+    """A plot under a title; `says` tells what it shows to those who do not see it, `of` another of the same title from
+    this one.
+    """
+    with mpl.rc_context({**_STYLE, "svg.hashsalt": f"{title} {of}"}):
         figure = Figure(figsize=_SIZE, layout="constrained")
         axes = figure.add_subplot()
         draw(axes)

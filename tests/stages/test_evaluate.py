@@ -18,7 +18,7 @@ import torch
 from ruamel.yaml import YAML
 from torch.multiprocessing.spawn import spawn
 
-from pipeline import evaluation
+from pipeline import evaluation, tracking
 from pipeline.clip_sets import open_set
 from pipeline.compare_sets import compare
 from pipeline.data.store.reader import ViewReader
@@ -72,6 +72,8 @@ def test_whole_videos_and_windows_are_measured_each_by_its_protocol(project):
     same = {"real_split", "size", "frame_step", "sigma", "resize", "logits_network", "pyramid", "samples"}
     assert {found["protocol"][name] for name in same} == {found["windows_protocol"][name] for name in same}
     assert all(found["windows"][name] != found["metrics"][name] for name in NAMES)
+    (logged,) = tracking.find_runs(project, "evaluate")
+    assert (logged.params["protocol.frames"], logged.params["windows_protocol.frames"]) == ("16", "12")
 
 
 def test_windows_span_six_frames_of_the_lowest_view_anywhere(project):

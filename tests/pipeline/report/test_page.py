@@ -24,12 +24,14 @@ def test_real_and_fake_share_a_panel():
 
 def test_curves_are_escaped_svg_in_the_pages_colours():
     history = pd.DataFrame({"step": [1, 2, 3], "<b>": [1.0, np.nan, 2.0], "loss_generator": [3.0, 2.0, 1.0]})
-    odd, loss = plots.curves(history)
+    odd, loss = plots.curves(history, 1)
     assert "<b>" not in odd and 'aria-label="&lt;b&gt;: by iteration, from 1 to 2"' in odd
     assert 'aria-label="loss: by iteration, generator from 3 to 1"' in loss
     assert "var(--series-1)" in loss and "#0102" not in loss and "<style" not in loss
     assert loss.count("<svg") == 1 and loss.rstrip().endswith("</svg>")
-    assert plots.curves(history) == [odd, loss]  # the same bytes again
+    assert plots.curves(history, 1) == [odd, loss]  # the same bytes again
+    ids = [set(re.findall(r' id="([^"]+)"', loss)) for loss in (loss, plots.curves(history, 2)[1])]
+    assert ids[0] and not ids[0] & ids[1]  # of the same curve at another level
 
 
 def test_spectra_a_plot_for_each_frame_even_of_black_videos():
