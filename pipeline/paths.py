@@ -100,20 +100,20 @@ def publish(finished: Path, out: Path) -> None:
     """Give a finished folder (or file) its final name, in place of what bore that name.
 
     Both lie on one file system. At no moment is `out` half written; the old one is gone only once the new one is
-    ready.
+    ready. Where `out` is a link, the link is replaced and what it leads to is left alone.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
     aside = out.with_name(f".{out.name}.{uuid.uuid4().hex}")
-    if out.exists():
+    if out.exists() or out.is_symlink():
         out.rename(aside)
     try:
         finished.rename(out)
     except OSError:
-        if aside.exists():
+        if aside.exists() or aside.is_symlink():
             aside.rename(out)
         raise
     for old in out.parent.glob(f".{out.name}.{'[0-9a-f]' * 32}"):  # also what a kill left here
-        if old.is_dir():
+        if old.is_dir() and not old.is_symlink():
             shutil.rmtree(old)
         else:
             old.unlink()

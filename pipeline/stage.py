@@ -13,6 +13,8 @@ from pipeline.progress import write_line
 from pipeline.tether import die_with_parent
 
 JOB = "HVG_JOB"  # set by the launcher in the processes of its job
+# A file in which the workers of a job on one machine find each other: no port is open to the network for that.
+MEETING = "HVG_MEETING"
 # Begins a stage's last word to its launcher, "<separator>exit <code> <message>". torchrun tells its caller no more than
 # "something failed", in 40 lines; the launcher shows what came before this line and reports what stands in it.
 LAST_WORD = "\x1e"

@@ -38,9 +38,13 @@ class Job:
     env: Mapping[str, str] = field(default_factory=dict)  # on top of the launcher's own
 
     def command(self) -> list[str]:
-        """The torchrun command line for this machine alone, in the environment of this interpreter."""
+        """The torchrun command line for this machine alone, in the environment of this interpreter.
+
+        torchrun meets itself in a file: with --standalone it would open a port to the network for that, and unpickle
+        what comes from there.
+        """
         assert self.nodes == 1
-        return [sys.executable, *TORCHRUN, "--standalone", *self.program()]
+        return [sys.executable, *TORCHRUN, "--rdzv-backend", "c10d", "--rdzv-conf", "store_type=file", *self.program()]
 
     def program(self) -> list[str]:
         """What follows torchrun's options that say where."""

@@ -7,6 +7,7 @@ import select
 import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -22,7 +23,7 @@ from pipeline.errors import UserError
 from pipeline.launch.job import DeadlineExceeded, Job, JobFailed
 from pipeline.launch.output import Output
 from pipeline.progress import COLUMNS
-from pipeline.stage import JOB
+from pipeline.stage import JOB, MEETING
 from pipeline.tether import tethered
 
 log = logging.getLogger(__name__)
@@ -54,7 +55,8 @@ class LocalLauncher:
         self.log.parent.mkdir(parents=True, exist_ok=True)
         name = uuid.uuid4().hex
         scratch = Path(tempfile.mkdtemp(prefix="torchrun-", dir=self.log.parent))  # torchrun leaves a folder in it
-        env = {**os.environ, **job.environment(), JOB: name, "PET_LOG_DIR": str(scratch)}
+        meeting = Path(tempfile.mkdtemp(prefix="hvg-"))  # this machine's disk: locks in it must work
+        env = {**os.environ, **job.environment(), JOB: name, "PET_LOG_DIR": str(scratch), **_off_the_network(meeting)}
         if sys.stdout.isatty():
             env[COLUMNS] = str(shutil.get_terminal_size().columns)
         output = Output(on_line, self.log)
@@ -82,7 +84,8 @@ class LocalLauncher:
             output.close()
             assert process.stdout is not None
             process.stdout.close()
-            shutil.rmtree(scratch, ignore_errors=True)
+            for folder in (scratch, meeting):
+                shutil.rmtree(folder, ignore_errors=True)
         if code:
             raised, message = output.last_word or (code, f"ended with exit code {code}")
             raise UserError(message) if raised == 2 else JobFailed(message, code)
@@ -117,6 +120,15 @@ class LocalLauncher:
                     time.sleep(0.05)
         finally:  # a second Ctrl-C comes here at once
             _kill_all(name)
+
+
+def _off_the_network(meeting: Path) -> dict[str, str]:
+    """What makes torchrun and the workers find each other by files, and gloo listen on the loopback interface alone."""
+    found = {"PET_RDZV_ENDPOINT": str(meeting / "torchrun"), "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
+    found[MEETING] = str(meeting / "workers")
+    if "GLOO_SOCKET_IFNAME" not in os.environ and "lo" in {name for _, name in socket.if_nameindex()}:
+        found["GLOO_SOCKET_IFNAME"] = "lo"
+    return found
 
 
 def _family(name: str) -> list[psutil.Process]:

@@ -5,11 +5,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
 
 from pipeline.errors import UserError
+from pipeline.stage import MEETING
 
 LONGEST = timedelta(days=7)  # that one worker waits for another: for its last samples, or for rank 0's tracking server
 
@@ -61,6 +63,14 @@ class Workers:
             dist.barrier()
 
 
+def _by_file(count: int) -> dict[str, Any]:
+    """How workers meet that the launcher has given a file for it; without, as torchrun says in the environment."""
+    if (meeting := os.environ.get(MEETING)) is None:
+        return {}
+    store = dist.FileStore(meeting, count)  # pyright: ignore[reportPrivateImportUsage] - documented
+    return {"store": store, "rank": int(os.environ["RANK"]), "world_size": count}
+
+
 @contextmanager
 def workers() -> Iterator[Workers]:
     """This process's place in its job: NCCL where there are GPUs, gloo elsewhere; alone, no process group at all."""
@@ -75,7 +85,9 @@ def workers() -> Iterator[Workers]:
         device = torch.device("cpu")
     if count > 1:
         on_gpu = device.type == "cuda"
-        dist.init_process_group("nccl" if on_gpu else "gloo", device_id=device if on_gpu else None, timeout=LONGEST)
+        dist.init_process_group(
+            "nccl" if on_gpu else "gloo", device_id=device if on_gpu else None, timeout=LONGEST, **_by_file(count)
+        )
     yield Workers(rank=int(os.environ.get("RANK", "0")), count=count, device=device)
     # Not after an exception: taking the group down would wait for workers that wait for this one.
     if count > 1:

@@ -18,6 +18,17 @@ def test_publish_replaces_a_folder_whole(tmp_path):
     assert not new.exists()
 
 
+@pytest.mark.parametrize("there", [True, False])
+def test_publish_replaces_a_link_and_leaves_what_it_leads_to(tmp_path, there):
+    away, new, out = tmp_path / "away", tmp_path / "new", tmp_path / "data" / "out"
+    for folder in (new, out.parent, *([away] if there else [])):
+        folder.mkdir()
+    out.symlink_to(away)
+    publish(new, out)
+    assert out.is_dir() and not out.is_symlink() and away.exists() is there
+    assert [path.name for path in out.parent.iterdir()] == ["out"]
+
+
 def test_publish_clears_what_a_kill_left(tmp_path):
     left, other = tmp_path / f".out.{'a' * 32}", tmp_path / f".others.{'a' * 32}"
     for folder in (left, other, tmp_path / "new"):

@@ -134,7 +134,7 @@ def test_what_cannot_run_is_said_before_anything_is_submitted(project, arguments
 
 def test_a_dry_run_prints_what_would_run_and_does_nothing(project):
     here = hvg_run(project, "train", "--level", "1", "--workers", "2", "--dry-run")
-    assert here.stdout.endswith("--standalone --nproc-per-node 2 -m stages.train --level 1\n")
+    assert here.stdout.endswith("--rdzv-conf store_type=file --nproc-per-node 2 -m stages.train --level 1\n")
     script = hvg_run(project, "train", "--level", "1", "--cluster", "gpu", "--dry-run")
     first, shebang, *_ = script.stdout.splitlines()
     assert shebang == "#!/bin/bash"

@@ -130,3 +130,24 @@ def test_signals_leave_nothing_behind(toy, tmp_path, number):
     parent.send_signal(number)
     assert parent.wait(60) != 0
     assert not alive(children)
+
+
+def test_no_port_is_open_to_the_network(toy, tmp_path):
+    job = toy(
+        """
+        import psutil
+        import torch
+        from pipeline.training.distributed import workers
+        with workers() as us:
+            torch.distributed.all_reduce(torch.ones(1))
+            if us.rank == 0:
+                torchrun = psutil.Process().parent()
+                family = [torchrun, *torchrun.children(recursive=True)]
+                open_ports = [port for one in family for port in one.net_connections() if port.status == "LISTEN"]
+                print("listens on", *sorted({port.laddr.ip for port in open_ports}))
+            us.wait()
+        """,
+        workers=2,
+    )
+    (told,) = [line for line in run(job, tmp_path) if line.startswith("listens on")]
+    assert set(told.split()[2:]) <= {"127.0.0.1", "::1"}
