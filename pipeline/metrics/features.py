@@ -2,11 +2,11 @@
 
 import hashlib
 import logging
+import struct
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any, Literal
 
 import numpy as np
@@ -14,7 +14,6 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Float, Shaped, UInt8
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -25,6 +24,7 @@ log = logging.getLogger(__name__)
 BATCH = 4  # clips at a time: on a CPU more are no faster
 CPU = torch.device("cpu")
 SCRIPTS = (".pt", ".pth", ".jit", ".ts", ".torchscript")  # names under which a program may come
+REAL = (torch.float16, torch.bfloat16, torch.float32, torch.float64)  # what weights may be kept in
 Precision = Literal["float32", "bfloat16"]
 
 
@@ -85,7 +85,8 @@ def load_i3d(path: Path, classes: int, key: str, device: torch.device | str = "c
 
     Nothing is unpickled but tensors. For Kinetics-400 it may be the TorchScript file of FVD instead, which is a
     program and is run, under no other name than one of SCRIPTS. Raises UserError with the parameter's `key` where the
-    file is missing, is neither, or holds another network, named by its first wrong tensor.
+    file is missing, damaged, is neither, or holds another network or values that are not finite, named by its first
+    wrong tensor.
     """
     if not path.is_file():
         raise UserError(f"{key}: {path}: no such file; give I3D weights, or null for a random I3D")
@@ -115,8 +116,14 @@ def first_wrong(network: I3D, state: object) -> str | None:
                 return f"{name} is missing"
         elif not isinstance(state[name], Tensor):
             return f"{name} is a {type(state[name]).__name__}, no tensor"
+        elif state[name].is_nested or state[name].is_meta or state[name].layout != torch.strided:
+            return f"{name} is no dense tensor"
         elif state[name].shape != tensor.shape:
             return f"{name} has shape {tuple(state[name].shape)}, not {tuple(tensor.shape)}"
+        elif tensor.is_floating_point() and state[name].dtype not in REAL:
+            return f"{name} is {state[name].dtype}, not floating point of 16 to 64 bits"
+        elif tensor.is_floating_point() and not torch.isfinite(state[name].float()).all():
+            return f"{name} holds NaN or infinity"
     return next((f"{name} is unknown" for name in state if name not in expected), None)
 
 
@@ -131,23 +138,32 @@ def _load_state(path: Path, key: str) -> Any:
         if path.suffix == ".safetensors":
             return load_file(path)
         return torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        raise UserError(f"{key}: {path}: no readable state dict: {str(error).splitlines()[0]}") from error
+    except Exception as error:  # an unpickler of damaged bytes raises anything
+        raise UserError(f"{key}: {path}: no readable state dict: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _is_torchscript(path: Path) -> bool:
     """Whether a file is an archive with a program in it; torch.load's archives have none."""
-    if not zipfile.is_zipfile(path):
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any("/code/" in name for name in archive.namelist())
+    except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError, struct.error):  # none, or a damaged one
         return False
-    with zipfile.ZipFile(path) as archive:
-        return any("/code/" in name for name in archive.namelist())
 
 
 def _load_script(path: Path, classes: int, key: str, device: torch.device | str) -> ScriptedI3D:
     if classes != ScriptedI3D.classes:
         raise UserError(f"{key}: {path}: a TorchScript file gives no pooled activations; give a state dict")
     log.warning("%s: %s is TorchScript, a program: it is run", key, path)
-    network = ScriptedI3D(torch.jit.load(path, map_location=device)).eval()
+    try:
+        script = torch.jit.load(path, map_location=device)
+    except Exception as error:  # as in `_load_state`
+        raise UserError(f"{key}: {path}: no readable TorchScript: {_first_line(error)}") from error
+    network = ScriptedI3D(script).eval()
     video = torch.zeros(1, MIN_FRAMES, 3, SIZE, SIZE, device=device)
     try:
         with torch.inference_mode():
@@ -155,10 +171,12 @@ def _load_script(path: Path, classes: int, key: str, device: torch.device | str)
     except (RuntimeError, TypeError) as error:  # TorchScript's words for another signature are many lines
         raise UserError(
             f"{key}: {path}: not FVD's TorchScript file: it cannot be called with a video, rescale, resize and "
-            f"return_features ({str(error).strip().splitlines()[0]})"
+            f"return_features ({_first_line(error)})"
         ) from error
     if logits.shape != (1, classes):
         raise UserError(f"{key}: {path}: not FVD's TorchScript file: it gives {tuple(logits.shape)}, not (1, 400)")
+    if not torch.isfinite(logits).all():
+        raise UserError(f"{key}: {path}: of a grey video it gives NaN or infinity; take the file anew")
     return network
 
 

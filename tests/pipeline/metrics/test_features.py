@@ -1,6 +1,7 @@
 """Preprocessing, and what is taken and refused as weights and as frames."""
 
 import hashlib
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from safetensors.torch import save_file
 
 from models.i3d import I3D
 from pipeline.errors import UserError
+from pipeline.metrics import features
 from pipeline.metrics.features import (
     FeatureNetwork,
     extract,
@@ -82,6 +84,26 @@ def test_another_network_is_refused_by_its_first_wrong_tensor(tmp_path, state):
         load_i3d(path, 600, "evaluation.i3d_k600")
 
 
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda x: x.where(x < 0, float("nan")), "holds NaN or infinity"),
+        (lambda x: (x + 1).double() * 1e300, "holds NaN or infinity"),  # as float32
+        (lambda x: x.to_sparse(), "is no dense tensor"),
+        (lambda x: x.to("meta"), "is no dense tensor"),
+        (lambda x: x.int(), "is torch.int32, not floating point"),
+        (lambda x: x.cfloat(), "is torch.complex64, not floating point"),
+        (lambda x: torch.quantize_per_tensor(x, 0.1, 0, torch.qint8), "is torch.qint8, not floating point"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_tensors_that_are_no_dense_finite_numbers_are_refused_by_name(tmp_path, state, change, says):
+    path = tmp_path / "i3d.pt"
+    torch.save(state | {"logits.conv3d.bias": change(state["logits.conv3d.bias"])}, path)
+    with pytest.raises(UserError, match=rf"i3d_k400.*i3d\.pt.*logits\.conv3d\.bias {says}"):
+        load_i3d(path, 400, KEY)
+
+
 class _Evil:
     def __reduce__(self):
         return (print, ("unpickled",))
@@ -98,6 +120,27 @@ def test_missing_broken_and_pickled_files_are_refused(tmp_path, capsys):
     with pytest.raises(UserError, match="no readable state dict"):
         load_i3d(broken, 400, KEY)
     assert "unpickled" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("archive", [True, False])
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol:UserWarning")
+def test_damaged_files_are_refused_whatever_is_damaged(tmp_path, monkeypatch, archive):
+    network = I3D(400)
+    monkeypatch.setattr(features, "I3D", lambda classes: network)  # made once
+    path = tmp_path / "i3d.pt"
+    torch.save({"x": torch.arange(4.0)}, path, _use_new_zipfile_serialization=archive)
+    whole, draw = path.read_bytes(), np.random.default_rng(0)
+    damaged = [b"", b"\x80", whole[: len(whole) // 2], b"PK\x05\x06" + bytes(18)]
+    for _ in range(60):
+        content = bytearray(whole)
+        for _ in range(draw.choice([1, 4, 16])):
+            content[draw.integers(len(content) if archive else 300)] = draw.integers(256)
+        damaged.append(bytes(content))
+    for content in damaged:
+        path.write_bytes(content)
+        with pytest.raises(UserError, match="i3d_k400") as refused:
+            load_i3d(path, 400, KEY)
+        assert "\n" not in str(refused.value)
 
 
 def test_features_of_clips_do_not_depend_on_the_batch():
@@ -172,9 +215,9 @@ def test_the_torchscript_file_of_fvd_sees_our_preprocessing(tmp_path, caplog):
     assert "TorchScript" in found.weights and "a program" in caplog.text
     clips = torch.full((2, 9, 3, 4, 4), 255, dtype=torch.uint8)
     clips[1] = 0
-    features = next(extract(found, clips))
-    torch.testing.assert_close(features.logits, torch.stack([torch.arange(400.0), -torch.arange(400.0)]))
-    assert features.pooled.shape == (2, 0)
+    seen = next(extract(found, clips))
+    torch.testing.assert_close(seen.logits, torch.stack([torch.arange(400.0), -torch.arange(400.0)]))
+    assert seen.pooled.shape == (2, 0)
 
 
 def test_other_torchscript_is_refused(tmp_path):
@@ -185,6 +228,30 @@ def test_other_torchscript_is_refused(tmp_path):
         load_i3d(_script(tmp_path / "seven.pt", LikeFvds(7)), 400, KEY)
     with pytest.raises(UserError, match="cannot be called"):
         load_i3d(_script(tmp_path / "relu.pt", torch.nn.ReLU()), 400, KEY)
+
+
+class _Blows(torch.nn.Module):
+    def forward(
+        self, x: torch.Tensor, rescale: bool = True, resize: bool = True, return_features: bool = False
+    ) -> torch.Tensor:
+        return torch.full([1, 400], float("inf"))
+
+
+def test_damaged_torchscript_is_refused(tmp_path):
+    path = _script(tmp_path / "i3d.pt", LikeFvds(400))
+    whole = path.read_bytes()
+    with zipfile.ZipFile(tmp_path / "empty.pt", "w") as archive:
+        archive.writestr("x/code/a.py", "no program")
+    entry = whole.rindex(b"PK\x01\x02")
+    (tmp_path / "name.pt").write_bytes(whole[: entry + 9] + b"\x08" + whole[entry + 10 : -60] + b"\xff" + whole[-59:])
+    (tmp_path / "directory.pt").write_bytes(whole[:entry] + b"XX" + whole[entry + 2 :])
+    code = whole.index(b".py") + 100  # in the first program
+    (tmp_path / "code.pt").write_bytes(whole[:code] + bytes(8) + whole[code + 8 :])
+    for name in ("empty", "name", "directory", "code"):
+        with pytest.raises(UserError, match=rf"i3d_k400.*{name}\.pt: no readable"):
+            load_i3d(tmp_path / f"{name}.pt", 400, KEY)
+    with pytest.raises(UserError, match="NaN or infinity"):
+        load_i3d(_script(tmp_path / "blows.pt", _Blows()), 400, KEY)
 
 
 class _Prints(torch.nn.Module):
@@ -213,8 +280,8 @@ def test_a_frozen_script_without_parameters_measures(tmp_path):
     torch.jit.freeze(torch.jit.script(LikeFvds(400).eval())).save(path)
     found = load_i3d(path, 400, KEY)
     assert not list(found.network.parameters()) and found.device == torch.device("cpu")
-    features = next(extract(found, torch.full((1, 9, 3, 4, 4), 255, dtype=torch.uint8)))
-    torch.testing.assert_close(features.logits, torch.arange(400.0)[None])
+    seen = next(extract(found, torch.full((1, 9, 3, 4, 4), 255, dtype=torch.uint8)))
+    torch.testing.assert_close(seen.logits, torch.arange(400.0)[None])
 
 
 def test_the_protocol_says_how_short_clips_are_played():
