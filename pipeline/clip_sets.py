@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import os
 import zipfile
 import zlib
 from abc import ABC, abstractmethod
@@ -21,6 +22,7 @@ from pipeline.data.video.frames import decode_video
 from pipeline.data.video.source import VideoError, examine
 from pipeline.errors import UserError
 from pipeline.metrics.features import wrong_frames
+from pipeline.progress import progress
 
 log = logging.getLogger(__name__)
 TIMEOUT = 600  # seconds that a video may take
@@ -154,15 +156,51 @@ def open_set(path: Path, *, split: str | None, frame_step: int, class_name: str 
     if (path / "videos.parquet").is_file():
         return _store_set(path, split, class_name)
     if path.is_dir():
-        files = sorted(file for file in path.rglob("*") if is_video(file.name))
-        if not files:
-            raise UserError(f"{path}: no video in it; give a folder of videos, a store, a .npy or a .npz file")
-        names = "".join(f"{file.relative_to(path)} {file.stat().st_size}\n" for file in files)
-        return FolderSet(
-            path=path, what=f"folder of {len(files)} videos", digest=hashlib.sha256(names.encode()).hexdigest(),
-            lengths=None, size=None, frame_step=frame_step, files=files, step=frame_step,
-        )  # fmt: skip
+        return _folder_set(path, frame_step)
     raise UserError(f"{path}: no such set; give a folder of videos, a store, a .npy or a .npz file")
+
+
+def _folder_set(path: Path, frame_step: int) -> FolderSet:
+    files, digest = [], hashlib.sha256()
+    for file in progress(_video_files(path), desc=f"digest of {path.name}", unit="files"):
+        name = file.relative_to(path).as_posix()
+        try:
+            name.encode()
+        except UnicodeEncodeError as error:
+            raise UserError(f"{path}: the file name {name!a} is not UTF-8; rename it, e.g. with `convmv`") from error
+        try:
+            with file.open("rb") as opened:
+                content = hashlib.file_digest(opened, "sha256").hexdigest()
+        except OSError as error:
+            log.warning("%s is left out: %s", file, error.strerror)
+            continue
+        digest.update(f"{name}\0{content}\n".encode())
+        files.append(file)
+    if not files:
+        raise UserError(f"{path}: no video in it; give a folder of videos, a store, a .npy or a .npz file")
+    return FolderSet(
+        path=path, what=f"folder of {len(files)} videos", digest=digest.hexdigest(), lengths=None, size=None,
+        frame_step=frame_step, files=files, step=frame_step,
+    )  # fmt: skip
+
+
+def _video_files(path: Path) -> list[Path]:
+    """The videos under a folder, sorted; links to folders are followed, each folder counts once, hidden things do not.
+
+    A link that leads nowhere is among them.
+    """
+    found, seen = [], set()
+    for folder, folders, names in os.walk(path, followlinks=True, onerror=_left_out):
+        real = os.path.realpath(folder)
+        folders[:] = sorted(name for name in folders if not name.startswith(".")) if real not in seen else []
+        if real not in seen:
+            found += [Path(folder, name) for name in names if is_video(name) and not name.startswith(".")]
+        seen.add(real)
+    return sorted(file for file in found if file.is_file() or file.is_symlink())
+
+
+def _left_out(error: OSError) -> None:
+    log.warning("%s is left out: %s", error.filename, error.strerror)
 
 
 def _array_set(path: Path) -> ArraySet:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import subprocess
 import sys
 import zipfile
@@ -106,6 +107,38 @@ def test_folders_of_videos_are_scaled_and_what_is_broken_or_short_is_left_out(tm
     assert (both["protocol"]["frames"], both["protocol"]["size"]) == (12, 64) and both["fvd"] < 1e-6
     stepped = open_set(tmp_path / "videos", split=None, frame_step=4)
     assert len(list(stepped.clips(3, 16))) == 3
+
+
+def test_a_folder_has_links_followed_and_what_is_hidden_or_away_left_out(tmp_path, caplog):
+    root = tmp_path / "set"
+    root.mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    for file in (tmp_path / "elsewhere" / "a.mp4", root / "b.mp4", root / "._b.mp4", root / ".c.mp4"):
+        write_mp4(file, videos(1, 9, 64)[0], 24)
+    (root / "class").symlink_to(tmp_path / "elsewhere")
+    (root / "again").symlink_to(root)  # would have no end
+    (root / "away.mp4").symlink_to(tmp_path / "none.mp4")
+    (root / "folder.mp4").mkdir()
+    found = open_set(root, split=None, frame_step=1)
+    assert found.what == "folder of 2 videos" and len(list(found.clips(9, 16))) == 2
+    assert "away.mp4 is left out: No such file" in caplog.text
+    (root / "away.mp4").unlink()
+    (root / os.fsdecode(b"\xff.mp4")).touch()
+    with pytest.raises(UserError, match=r"'\\udcff\.mp4' is not UTF-8"):
+        open_set(root, split=None, frame_step=1)
+
+
+def test_the_digest_of_a_folder_is_of_its_names_and_contents(tmp_path):
+    def digest(**files: bytes) -> str:
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        folder.mkdir()
+        for name, content in files.items():
+            (folder / f"{name}.mp4").write_bytes(content)
+        return open_set(folder, split=None, frame_step=1).digest
+
+    whole = digest(a=b"12", b=b"3")
+    assert digest(b=b"3", a=b"12") == whole
+    assert len({whole, digest(a=b"21", b=b"3"), digest(a=b"12", c=b"3"), digest(a=b"12")}) == 4
 
 
 @pytest.mark.parametrize(
