@@ -90,7 +90,7 @@ def _note(networks: Networks) -> str | None:
 
 
 def _measured(networks: Networks, side: ClipSet, name: str, frames: int, size: int, splits: int) -> Measured:
-    found = Measured(networks, videos=0, frames=frames, size=size, splits=splits)
+    found = Measured(networks, videos=0, frames=frames, size=size, splits=splits, motion=False)
     total = None if side.lengths is None else int((side.lengths >= frames).sum())
     with progress(total=total, desc=f"features of {name}", unit="clips") as bar:
         found.measure(networks, _batches(side, frames, size, bar))

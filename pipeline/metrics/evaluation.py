@@ -4,11 +4,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Int64, UInt8
+from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 
 from models.i3d import FEATURES
-from pipeline.metrics.features import BATCH, FeatureNetwork, preprocess
+from pipeline.metrics.features import FeatureNetwork, preprocessed
 from pipeline.metrics.frechet import Moments, frechet_distance
 from pipeline.metrics.inception_score import InceptionScore
 from pipeline.metrics.motion import Motion
@@ -65,15 +65,19 @@ class Measured(nn.Module):
         splits: int = 1,
         psd_frames: Sequence[int] = (),
         psd_sets: int = 1,
+        motion: bool = True,
     ) -> None:
-        """videos: of the set. frames, size: of a clip. splits, psd_sets: no more than videos."""
+        """videos: of the set. frames, size: of a clip. splits, psd_sets: no more than videos.
+
+        motion: whether the differences from frame to frame are measured.
+        """
         super().__init__()
         classes = networks.logits.network.classes
         self.logits_moments = Moments(classes)
         self.pooled_moments = Moments(FEATURES)
         self.inception = InceptionScore(classes, splits)
         self.spectra = Spectra(psd_frames, size, psd_sets)
-        self.motion = Motion(frames)
+        self.motion = Motion(frames if motion else 1)
         kept = min(videos, KEPT)
         self.register_buffer("logits", torch.zeros(kept, classes))
         self.register_buffer("pooled", torch.zeros(kept, FEATURES))
@@ -88,18 +92,20 @@ class Measured(nn.Module):
         for batch in batches:
             self.spectra.update(batch.clips, batch.first)
             self.motion.update(batch.clips)
-            for begin in range(0, len(batch.clips), BATCH):
-                part = slice(begin, begin + BATCH)
-                self._add(networks, batch.first + begin, batch.clips[part], batch.labels[part])
+            begin = 0
+            for some in preprocessed(batch.clips, networks.logits.device):
+                self._add(networks, batch.first + begin, some, batch.labels[begin : begin + len(some)])
+                begin += len(some)
 
-    def _add(self, networks: Networks, first: int, clips: Tensor, labels: Tensor) -> None:
-        x = preprocess(clips.to(networks.logits.device))
+    def _add(
+        self, networks: Networks, first: int, x: Float[Tensor, "B T 3 224 224"], labels: Int64[Tensor, " B"]
+    ) -> None:
         of_logits = networks.logits(x)
         of_pooled = of_logits if networks.pooled is networks.logits else networks.pooled(x)
         self.logits_moments.update(of_logits.logits)
         self.pooled_moments.update(of_pooled.pooled)
         self.inception.update(of_logits.logits, first)
-        kept = max(min(len(clips), len(self.logits) - first), 0)
+        kept = max(min(len(x), len(self.logits) - first), 0)
         self.logits[first : first + kept] = of_logits.logits[:kept]
         self.pooled[first : first + kept] = of_pooled.pooled[:kept]
         self.labels[first : first + kept] = labels[:kept]

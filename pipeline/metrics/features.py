@@ -221,10 +221,16 @@ def preprocess(clips: Shaped[Tensor, "B T 3 H W"]) -> Float[Tensor, "B t 3 224 2
     return x.unflatten(0, clips.shape[:2])[:, forth_and_back(clips.shape[1])]
 
 
+def preprocessed(clips: UInt8[Tensor, "B T 3 H W"], device: torch.device) -> Iterator[Tensor]:
+    """Some clips as `preprocess` makes them, BATCH at a time and on the device."""
+    for some in clips.split(BATCH):
+        yield preprocess(some.to(device))
+
+
 def extract(network: FeatureNetwork, clips: UInt8[Tensor, "B T 3 H W"]) -> Iterator[Features]:
     """The features of some clips, BATCH at a time and on the CPU."""
-    for some in clips.split(BATCH):
-        yield network(preprocess(some.to(network.device)))
+    for some in preprocessed(clips, network.device):
+        yield network(some)
 
 
 def with_precision(network: FeatureNetwork, precision: Precision) -> FeatureNetwork:

@@ -22,6 +22,7 @@ from pipeline.compare_sets import compare, render
 from pipeline.data.video.source import VideoError
 from pipeline.errors import UserError
 from pipeline.media.mp4 import write_mp4
+from pipeline.metrics import motion
 from pipeline.metrics.evaluation import Networks
 from tests.pipeline.metrics.test_features import LikeFvds
 from tests.pipeline.metrics.tiny import tiny_network
@@ -56,6 +57,14 @@ def test_the_same_array_is_at_no_distance_and_npz_is_read(tmp_path):
     assert protocol["logits_sha256"] == "ab" * 32 and protocol["covariance"] == "N - 1, float64"
     other = measured(a, saved(tmp_path / "c.npy", videos(6, first=40)))
     assert other["fvd"] > 1e-3
+
+
+def test_no_motion_is_measured_that_nobody_asked_for(tmp_path, monkeypatch):
+    steps = []
+    monkeypatch.setattr(motion, "frame_differences", lambda some: steps.append(some.shape[1]) or some.new_zeros(1, 0))
+    a = saved(tmp_path / "a.npy", videos(3))
+    measured(a, a)
+    assert set(steps) <= {1}
 
 
 def test_random_weights_leave_the_famous_names_empty(tmp_path):

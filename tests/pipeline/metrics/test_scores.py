@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from pipeline.metrics.grounding import grounding_psnr, psnr
 from pipeline.metrics.inception_score import InceptionScore, inception_score
@@ -96,7 +97,32 @@ def test_motion_by_hand():
     mean, deviation = motion.by_step()
     assert mean.tolist() == [50, 75]
     assert deviation.tolist() == pytest.approx([100 / math.sqrt(2), 50 / math.sqrt(2)])
+    first = Motion(2)
+    first.update(videos)  # of which only the first step counts
+    assert first.by_step()[0].tolist() == [50]
+    assert frame_differences(videos[:0]).shape == (0, 2)
     assert Motion(1).by_step()[0].shape == (0,)
+
+
+class _Largest(TorchDispatchMode):
+    """The bytes of the largest new tensor."""
+
+    bytes = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        made = func(*args, **(kwargs or {}))
+        if isinstance(made, torch.Tensor) and made._base is None:
+            self.bytes = max(self.bytes, made.nbytes)
+        return made
+
+
+def test_motion_takes_less_memory_than_its_videos_and_is_exact():
+    videos = torch.randint(0, 256, (4, 8, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    with _Largest() as largest:
+        found = frame_differences(videos)
+    assert 0 < largest.bytes < videos.nbytes / 8
+    wide = videos.double()
+    assert torch.equal(found, (wide[:, 1:] - wide[:, :-1]).abs().mean(dim=(2, 3, 4)))
 
 
 def test_the_probe_tells_what_is_separable_and_no_more():
