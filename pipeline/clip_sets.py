@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any, cast
 
 import numpy as np
@@ -51,10 +52,13 @@ class ClipSet(ABC):
     def clips(self, frames: int, size: int) -> Iterator[UInt8[np.ndarray, "T H W 3"]]:
         """The first `frames` frames of every video, size x size; videos that are shorter are left out."""
 
-    def first(self) -> tuple[int, int]:
-        """(frames, pixels) of the set's first video."""
+    def first(self, frames: int | None, size: int | None) -> tuple[int, int]:
+        """(frames, pixels) of a clip: what is given, and for the rest those of the set's first video.
+
+        Raises UserError, with what to give, where nobody said how large it is and that is more than MAX_CLIP bytes.
+        """
         assert self.lengths is not None and self.size is not None
-        return int(self.lengths[0]), self.size
+        return frames or int(self.lengths[0]), size or self.size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,21 +103,27 @@ class FolderSet(ClipSet):
             if len(sink.frames) >= frames:
                 yield np.stack(sink.frames)
 
-    def first(self) -> tuple[int, int]:
+    def first(self, frames: int | None, size: int | None) -> tuple[int, int]:
+        if frames is not None and size is not None:
+            return frames, size
         for file in self.files:
             sink = _Count()
             try:
-                source = examine(file, float("inf"))
-                size = min(source.facts.width, source.facts.height)
-                decode_video(file, sink, frame_step=self.step, size=size, crop="center", max_frames=None,
-                             engine="pyav", timeout=TIMEOUT)  # fmt: skip
+                facts = examine(file, float("inf")).facts
+                pixels = size or min(facts.width, facts.height)
+                most = MAX_CLIP // (3 * pixels**2) + 1  # and no more is decoded
+                decode_video(file, sink, frame_step=self.step, size=pixels, crop="center",
+                             max_frames=min(frames or most, most), engine="pyav", timeout=TIMEOUT)  # fmt: skip
             except (VideoError, FFmpegError):
                 continue
-            if 3 * sink.frames * size**2 > MAX_CLIP:
-                raise UserError(
-                    f"{file}: {sink.frames} frames of {size}x{size} are too much for a clip: give --frames and --size"
+            if 3 * sink.frames * pixels**2 > MAX_CLIP:
+                missing = " and ".join(
+                    name for name, given in (("--frames", frames), ("--size", size)) if given is None
                 )
-            return sink.frames, size
+                raise UserError(
+                    f"{file}: {sink.frames} frames of {pixels}x{pixels} or more are too much for a clip: give {missing}"
+                )
+            return frames or sink.frames, pixels
         raise UserError(f"{self.path}: no video in it can be decoded")
 
 
@@ -234,6 +244,8 @@ def _load(path: Path) -> np.ndarray:
     except (
         OSError,
         ValueError,
+        SyntaxError,
+        TokenError,
         EOFError,
         OverflowError,
         NotImplementedError,

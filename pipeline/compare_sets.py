@@ -22,22 +22,22 @@ def compare(
 ) -> dict[str, Any]:
     """{fvd, fid, inception_score, …, note, protocol}; what takes weights that were not given is None.
 
-    frames, size: of the clips; None: those of the first generated video. Every video gives its first `frames` frames,
-    and shorter ones are left out. Only a folder's videos are scaled. Raises UserError where the sides do not fit.
+    frames, size: of the clips; None: those of the first generated video, and where only the real side has a fixed
+    size, that. Every video gives its first `frames` frames, and shorter ones are left out. Only a folder's videos are
+    scaled. Raises UserError where the sides do not fit.
     """
-    if frames is None or size is None:
-        first = generated.first()
-        frames, size = frames or first[0], size or first[1]
-    for side, name in ((real, "REAL"), (generated, "GENERATED")):
+    frames, size = generated.first(frames, size or generated.size or real.size)
+    for side, other, name in ((real, generated, "REAL"), (generated, real, "GENERATED")):
         if side.size is not None and side.size != size:
-            raise UserError(
-                f"{name} {side.path}: {side.size} pixels, and the clips have {size}: scale one side like the other"
-            )
+            way = "scale one side like the other" if other.size == size else f"leave out --size, or give {side.size}"
+            raise UserError(f"{name} {side.path}: {side.size} pixels, and the clips have {size}: {way}")
         if side.lengths is not None and (side.lengths >= frames).sum() < 2:
             raise UserError(
                 f"{name} {side.path}: fewer than 2 videos of {frames} frames, the longest has {side.lengths.max()}; "
                 "--frames takes fewer of both sides"
             )
+    if generated.lengths is not None:
+        _check_splits(splits, int((generated.lengths >= frames).sum()))
     of_real = _measured(networks, real, "REAL", frames, size, 1)
     of_generated = _measured(networks, generated, "GENERATED", frames, size, splits)
     found = scores(networks, of_real, of_generated, labelled=True)
@@ -96,9 +96,13 @@ def _measured(networks: Networks, side: ClipSet, name: str, frames: int, size: i
         found.measure(networks, _batches(side, frames, size, bar))
     if found.count < 2:
         raise UserError(f"{name} {side.path}: fewer than 2 videos of {frames} frames can be read")
-    if found.count < splits:
-        raise UserError(f"--splits: {splits} of {found.count} videos; take fewer")
+    _check_splits(splits, found.count)
     return found
+
+
+def _check_splits(splits: int, videos: int) -> None:
+    if splits > videos:
+        raise UserError(f"--splits: {splits} of {videos} videos; take fewer")
 
 
 def _batches(side: ClipSet, frames: int, size: int, bar: Any) -> Iterator[Batch]:

@@ -52,7 +52,8 @@ def sample(out: Path, videos: int, classes: tuple[str, ...], for_metrics: bool, 
 @click.option("--splits", type=click.IntRange(min=1), default=1, show_default=True,
               help="Of GENERATED, for the inception score's deviation.")  # fmt: skip
 @click.option("--frames", type=click.IntRange(min=1), help="Of a clip. Default: those of GENERATED's first video.")
-@click.option("--size", type=click.IntRange(min=1), help="Pixels, where both are folders. Default: as --frames.")
+@click.option("--size", type=click.IntRange(min=1),
+              help="Pixels, where both are folders. Default: as --frames; a folder takes the other set's.")  # fmt: skip
 @click.option("--real-split", help="Where REAL is a store. Default: val of a pyramid, samples of samples.")
 @click.option("--real-step", type=click.IntRange(min=1), default=1, show_default=True,
               help="Native frames from one frame to the next, where REAL is a folder of videos.")  # fmt: skip

@@ -23,7 +23,7 @@ from pipeline.data.video.source import VideoError
 from pipeline.errors import UserError
 from pipeline.media.mp4 import write_mp4
 from pipeline.metrics import motion
-from pipeline.metrics.evaluation import Networks
+from pipeline.metrics.evaluation import Measured, Networks
 from tests.pipeline.metrics.test_features import LikeFvds
 from tests.pipeline.metrics.tiny import tiny_network
 from tests.stages.fake_project import make_project, moving
@@ -87,8 +87,21 @@ def test_lengths_follow_generated_and_longer_videos_give_their_first_frames(tmp_
 
 def test_sides_of_other_sizes_are_refused(tmp_path):
     small, large = saved(tmp_path / "s.npy", videos(3)), saved(tmp_path / "l.npy", videos(3, size=32))
-    with pytest.raises(UserError, match="32 pixels, and the clips have 16"):
+    with pytest.raises(UserError, match=r"REAL.*32 pixels, and the clips have 16: scale one side like the other"):
         measured(large, small)
+    with pytest.raises(UserError, match=r"REAL.*16 pixels, and the clips have 32: leave out --size, or give 16"):
+        measured(small, small, size=32)
+
+
+def test_a_folder_is_scaled_to_the_other_side_whichever_it_is(tmp_path):
+    array = saved(tmp_path / "a.npy", videos(3, 9))
+    (tmp_path / "videos").mkdir()
+    for i, video in enumerate(videos(3, 9, 64)):
+        write_mp4(tmp_path / "videos" / f"{i}.mp4", video, 24)
+    for real, generated in ((array, tmp_path / "videos"), (tmp_path / "videos", array)):
+        assert measured(real, generated)["protocol"]["size"] == 16
+        with pytest.raises(UserError, match=r"a\.npy: 16 pixels, and the clips have 32: leave out --size, or give 16"):
+            measured(real, generated, size=32)
 
 
 def test_stores_of_ours(tmp_path):
@@ -171,12 +184,21 @@ def test_arrays_that_are_no_videos_are_refused(tmp_path, array, says):
         open_set(tmp_path / "a.npy", split=None, frame_step=1)
 
 
-def test_other_things_are_refused(tmp_path):
+@pytest.mark.parametrize("damage", [(b", }", b", ~"), (b"|u1", b",u1"), (b"'shape': (", b"'shape': [")])
+def test_damaged_headers_of_arrays_are_refused(tmp_path, damage):
+    path = saved(tmp_path / "a.npy", videos(2))
+    path.write_bytes(path.read_bytes().replace(*damage))
+    with pytest.raises(UserError, match="no readable array"):
+        open_set(path, split=None, frame_step=1)
+
+
+def test_other_things_are_refused(tmp_path, monkeypatch):
     one = saved(tmp_path / "one.npy", videos(1))
     with pytest.raises(UserError, match="fewer than 2 videos"):
         measured(one, one)
     two = saved(tmp_path / "two.npy", videos(2))
-    with pytest.raises(UserError, match="--splits: 3 of 2 videos"):
+    with monkeypatch.context() as patch, pytest.raises(UserError, match="--splits: 3 of 2 videos"):
+        patch.setattr(Measured, "measure", lambda *_: pytest.fail("it is measured first"))
         measured(two, two, splits=3)
     np.savez(tmp_path / "several.npz", a=videos(2), b=videos(2))
     (tmp_path / "empty").mkdir()
@@ -255,10 +277,24 @@ def test_the_first_video_that_can_be_decoded_sets_length_and_size(tmp_path, monk
 
     with monkeypatch.context() as patch:
         patch.setattr(clip_sets, "decode_video", fails)
-        assert found.first() == (12, 64)
-    monkeypatch.setattr(clip_sets, "MAX_CLIP", 3 * 12 * 64 * 64 - 1)
-    with pytest.raises(UserError, match=r"12 frames of 64x64 .* --frames and --size"):
-        found.first()
+        assert found.first(None, None) == (12, 64)
+    decoded = []
+
+    def counts(*given, **chosen):
+        decoded.append((chosen["max_frames"], chosen["size"]))
+        return decode(*given, **chosen)
+
+    monkeypatch.setattr(clip_sets, "decode_video", counts)
+    monkeypatch.setattr(clip_sets, "MAX_CLIP", 3 * 9 * 64 * 64 - 1)
+    for frames, size, says in ((None, None, "9 frames of 64x64 .* give --frames and --size"),
+                               (10, None, "9 frames of 64x64 .* give --size$"),
+                               (None, 96, "4 frames of 96x96 .* give --frames$")):  # fmt: skip
+        with pytest.raises(UserError, match=says):
+            found.first(frames, size)
+    assert found.first(3, None) == (3, 64) and found.first(None, 32) == (12, 32)
+    most = (9, 9, 4, 3, 36)  # frames that are decoded: what is asked, and no more than are one too many
+    assert decoded == list(zip(most, (64, 64, 96, 64, 32), strict=True))
+    assert found.first(10**6, 512) == (10**6, 512) and len(decoded) == 5
 
 
 def test_the_command_works_in_any_folder(tmp_path, monkeypatch):
