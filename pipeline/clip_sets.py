@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import os
+import warnings
 import zipfile
 import zlib
 from abc import ABC, abstractmethod
@@ -14,8 +15,11 @@ from tokenize import TokenError
 from typing import Any, cast
 
 import numpy as np
+import zarr
 from av.error import FFmpegError
 from jaxtyping import UInt8
+from pyarrow import ArrowException
+from zarr.errors import ZarrUserWarning
 
 from pipeline.data.layouts.walk import is_video
 from pipeline.data.store.reader import ViewReader, open_group
@@ -285,8 +289,27 @@ def _load_npz(path: Path) -> np.ndarray:
 
 
 def _store_set(path: Path, split: str | None, class_name: str | None) -> StoreSet:
+    try:
+        return _read_store(path, split, class_name)
+    except UserError:
+        raise
+    except (ArrowException, OSError, ValueError, KeyError, TypeError, AttributeError) as error:  # by what is damaged
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise UserError(f"{path}: a damaged store ({reason}); make it anew, or copy it whole") from error
+
+
+def _levels(group: zarr.Group) -> list[int]:
+    with warnings.catch_warnings():  # the tables that lie beside the arrays are no news
+        warnings.filterwarnings("ignore", "Object at", ZarrUserWarning)
+        names = list(group.array_keys())
+    return [int(name.removeprefix("level-")) for name in names if name.startswith("level-")]
+
+
+def _read_store(path: Path, split: str | None, class_name: str | None) -> StoreSet:
     group = open_group(path)
-    level = max(int(name.removeprefix("level-")) for name in group.array_keys() if name.startswith("level-"))
+    level = max(_levels(group), default=None)
+    if level is None:
+        raise UserError(f"{path}: a store without a level; make it anew, or copy it whole")
     splits = set(ViewReader(path, level, in_memory=0).videos["split"])
     wanted = split or next((name for name in ("samples", "figures") if name in splits), "val")
     if wanted not in splits:

@@ -114,6 +114,26 @@ def test_stores_of_ours(tmp_path):
         open_set(paths.pyramid, split="samples", frame_step=1)
 
 
+@pytest.mark.filterwarnings("error")
+def test_tables_beside_a_stores_arrays_are_no_warning(tmp_path):
+    assert open_set(make_project(tmp_path).pyramid, split=None, frame_step=1).size == 16
+
+
+@pytest.mark.parametrize("content", [b"{}", b"{", b"\xff", b"[]", b'{"zarr_format": 3, "node_type": "group"}'])
+def test_damaged_stores_are_refused_in_one_line(tmp_path, content):
+    store = make_project(tmp_path).samples(2)
+    for name in ("level-2/zarr.json", "zarr.json", "videos.parquet"):
+        whole = (store / name).read_bytes()
+        (store / name).write_bytes(content)
+        with pytest.raises(UserError, match="make it anew") as refused:
+            open_set(store, split=None, frame_step=1)
+        assert str(store) in str(refused.value) and "\n" not in str(refused.value)
+        (store / name).write_bytes(whole)
+    (store / "level-2").rename(tmp_path / "away")
+    with pytest.raises(UserError, match="a store without a level"):
+        open_set(store, split=None, frame_step=1)
+
+
 def test_folders_of_videos_are_scaled_and_what_is_broken_or_short_is_left_out(tmp_path, caplog):
     folder = tmp_path / "videos" / "class"
     folder.mkdir(parents=True)
