@@ -1,5 +1,6 @@
 """`hvg metrics`: FVD, FID and IS of one set of videos beside another, wherever they come from."""
 
+import logging
 from collections.abc import Iterator
 from itertools import islice
 from typing import Any
@@ -7,13 +8,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipeline.clip_sets import ClipSet
+from pipeline.clip_sets import ClipSet, StoreSet
 from pipeline.errors import UserError
 from pipeline.evaluation import BATCH
 from pipeline.metrics.evaluation import Batch, Measured, Networks, scores
 from pipeline.metrics.protocol import protocol
 from pipeline.progress import progress
 
+log = logging.getLogger(__name__)
 NAMES = ("fvd", "fid", "inception_score")
 
 
@@ -38,6 +40,9 @@ def compare(
             )
     if generated.lengths is not None:
         _check_splits(splits, int((generated.lengths >= frames).sum()))
+    steps = real.frame_step, generated.frame_step
+    if isinstance(real, StoreSet) and isinstance(generated, StoreSet) and None not in steps and len(set(steps)) == 2:
+        log.warning("%d native frames from one frame of REAL to the next, %d of GENERATED: their speeds differ", *steps)
     of_real = _measured(networks, real, "REAL", frames, size, 1)
     of_generated = _measured(networks, generated, "GENERATED", frames, size, splits)
     found = scores(networks, of_real, of_generated, labelled=True)
@@ -60,7 +65,8 @@ def compare(
         samples=generated.digest,
     )
     whole = {name: found.pop(name, None) for name in NAMES} | found
-    return whole | {"note": _note(networks), "protocol": measured_on.as_dict() | {"generated_set": generated.what}}
+    of_set = {"generated_set": generated.what, "generated_frame_step": generated.frame_step}
+    return whole | {"note": _note(networks), "protocol": measured_on.as_dict() | of_set}
 
 
 def render(found: dict[str, Any]) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import zarr
 from click.testing import CliRunner
 from safetensors.torch import save_file
 
@@ -117,6 +118,17 @@ def test_stores_of_ours(tmp_path):
 @pytest.mark.filterwarnings("error")
 def test_tables_beside_a_stores_arrays_are_no_warning(tmp_path):
     assert open_set(make_project(tmp_path).pyramid, split=None, frame_step=1).size == 16
+
+
+def test_stores_of_other_speeds_are_told(tmp_path, caplog):
+    stores = [make_project(tmp_path / name).pyramid for name in ("a", "b")]
+    for store, step in zip(stores, (4, 2), strict=True):
+        zarr.open_group(store, mode="r+").attrs["frame_step"] = step
+    same = measured(stores[0], stores[0])["protocol"]
+    assert (same["frame_step"], same["generated_frame_step"]) == (4, 4) and "speeds" not in caplog.text
+    found = measured(stores[0], stores[1])["protocol"]
+    assert (found["frame_step"], found["generated_frame_step"]) == (4, 2)
+    assert "4 native frames from one frame of REAL to the next, 2 of GENERATED" in caplog.text
 
 
 @pytest.mark.parametrize("content", [b"{}", b"{", b"\xff", b"[]", b'{"zarr_format": 3, "node_type": "group"}'])
