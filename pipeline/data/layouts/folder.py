@@ -25,7 +25,7 @@ def index(listing: pd.DataFrame, root: Path, data: DataParams) -> Index:
     """
     paths = list(filter(is_video, listing["path"]))
     splits = split_paths(paths)
-    below = any(path.split("/")[0] in SPLITS for path in paths if "/" in path)
+    below = any(path.split("/")[0].lower() in SPLITS for path in paths if "/" in path)
     videos = [(path, split, _class(path, below)) for path, split in splits.items()]
     return make_index(videos, unlisted=[(path, BESIDE) for path in paths if path not in splits])
 
@@ -37,7 +37,7 @@ def split_paths(paths: list[str]) -> dict[str, str]:
     split val: it stays the same when videos are added. Of two videos or more, at least one is.
     """
     folders = {path: path.split("/")[0] for path in paths if "/" in path}
-    named = {path: SPLITS[name] for path, name in folders.items() if name in SPLITS}
+    named = {path: SPLITS[name.lower()] for path, name in folders.items() if name.lower() in SPLITS}
     if set(named.values()) - {"train"}:
         return named
     whole = list(named) or paths

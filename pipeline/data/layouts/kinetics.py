@@ -1,5 +1,6 @@
 """Kinetics: a table a split, and clips named after their video and their times (Carreira et al., 2018)."""
 
+import logging
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,6 +12,9 @@ from pipeline.data.layouts.walk import is_video
 from pipeline.errors import UserError
 from pipeline.params import DataParams
 
+log = logging.getLogger(__name__)
+
+_COLUMN = {**SPLITS, "training": "train"}  # what the column `split` says
 COLUMNS = {"youtube_id", "time_start", "time_end"}
 DEPTH = 2  # folders above a table: the published archives keep them in annotations/, or k600/annotations/
 
@@ -118,7 +122,7 @@ def _normal(label: str) -> str:
 def _annotations(tables: list[str], root: Path) -> dict[str, dict[str, str]]:
     """Class by name and split."""
     rows: dict[str, dict[str, str]] = {}
-    found = False
+    found, torn = False, set[str]()
     for name in tables:
         table = read_csv(root / name, COLUMNS)
         if table is None:
@@ -133,11 +137,15 @@ def _annotations(tables: list[str], root: Path) -> dict[str, dict[str, str]]:
         labels = table["label"] if "label" in table else [""] * len(table)
         splits = [split.lower() for split in table["split"]] if "split" in table else [named] * len(table)
         for label, youtube_id, start, end, split in zip(labels, table["youtube_id"], starts, ends, splits, strict=True):
-            split = SPLITS.get(split, split) or named
-            rows.setdefault(f"{youtube_id}_{start:06d}_{end:06d}", {}).setdefault(split, label)
+            split = _COLUMN.get(split, split) or named
+            clip = f"{youtube_id}_{start:06d}_{end:06d}"
+            if rows.setdefault(clip, {}).setdefault(split, label) != label:
+                torn.add(clip)
     if not found:
         raise UserError(
             f"{root}: data.layout is kinetics, but no CSV with the columns {', '.join(sorted(COLUMNS))} lies here; "
             "data.layout=folder needs none"
         )
+    if torn:
+        log.warning("%d clips have two labels in the tables, and the first counts: %s …", len(torn), min(torn))
     return rows

@@ -1,6 +1,7 @@
 """The listing: which files a data set has. The decode stage depends on it instead of on terabytes of video."""
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -43,7 +44,11 @@ def prepare_listing(params: Params, paths: Paths) -> bool:
 
 
 def read_listing(path: Path) -> pd.DataFrame:
-    """The table that `prepare_listing` wrote. Raises UserError where there is none."""
+    """The table that `prepare_listing` wrote. Raises UserError where there is none, or another text."""
     if not path.is_file():
         raise UserError(f"data.listing: {path} does not exist; `hvg index` writes it")
-    return pd.read_csv(path, dtype={"path": str, "size": "int64", "mtime": "int64"}, keep_default_na=False)
+    types: Any = {"path": str, "size": "int64", "mtime": "int64"}
+    try:
+        return pd.read_csv(path, dtype=types, usecols=list(types), keep_default_na=False)
+    except ValueError as error:  # pandas' own errors are ValueErrors
+        raise UserError(f"data.listing: {path} is no listing ({error}); `hvg index` writes it anew") from error

@@ -3,6 +3,7 @@
 import logging
 import os
 import posixpath
+import stat
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -18,6 +19,7 @@ VIDEO_SUFFIXES = frozenset(
     for name in (
         *("mp4", "m4v", "mov", "mkv", "webm", "avi", "mpg", "mpeg", "mpe", "vob"),
         *("flv", "ogv", "3gp", "3g2", "wmv", "asf", "ts", "m2ts", "mts", "mxf"),
+        *("m2v", "f4v", "divx", "dv", "ivf", "h264", "hevc"),
     )
 )
 
@@ -32,7 +34,8 @@ def list_files(root: Path, reads: Callable[[str], bool], leave_out: Iterable[Pat
 
     Columns: path (posix, relative to the root), size (bytes), mtime (ns). Hidden files and folders are left out (and
     so are the `._*` files that macOS leaves on foreign disks), and `leave_out`: files and folders that lie there, but
-    are no part of the data. Links to folders are followed unless they lead back to a folder above themselves.
+    are no part of the data. Links to folders are followed unless they lead back to a folder above themselves. Left out
+    with a warning is what cannot be looked at, such as a link that leads nowhere.
 
     Raises UserError where there is no such folder, no video in it, or a name that is not UTF-8.
     """
@@ -43,8 +46,14 @@ def list_files(root: Path, reads: Callable[[str], bool], leave_out: Iterable[Pat
     left = frozenset(path.relative_to(top).as_posix() for path in others if path.is_relative_to(top))
     rows = []
     for path, entry in progress(_walk(root, "", frozenset(), left), desc="list", unit="files"):
-        if is_video(path) or reads(path):
+        if not (is_video(path) or reads(path)):
+            continue
+        try:
             status = entry.stat()
+        except OSError as error:  # a link that leads nowhere, a file that is deleted meanwhile
+            log.warning("%a is left out: %s", path, error.strerror)
+            continue
+        if stat.S_ISREG(status.st_mode):
             rows.append((path, status.st_size, status.st_mtime_ns))
     rows.sort()
     if not any(is_video(path) for path, _, _ in rows):
@@ -72,9 +81,14 @@ def _walk(
         path = f"{inside}{entry.name}"
         if entry.name.startswith(".") or path in left:
             continue
-        if entry.is_dir():
+        try:
+            folder_too = entry.is_dir()
+        except OSError as error:  # a link in a circle, or into what may not be entered
+            log.warning("%a is left out: %s", path, error.strerror)
+            continue
+        if folder_too:
             yield from _walk(Path(entry.path), f"{path}/", above | {real}, left)
-        elif entry.is_file():
+        else:
             yield path, entry
 
 

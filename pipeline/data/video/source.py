@@ -176,6 +176,7 @@ def _times(container: InputContainer, stream: VideoStream, deadline: float) -> t
 
 
 def _seconds(container: InputContainer, stream: VideoStream) -> float | None:
-    if stream.duration is not None and stream.time_base is not None:
+    """As the headers say; None where they do not, or say 0."""
+    if stream.duration is not None and stream.duration > 0 and stream.time_base is not None:
         return float(stream.duration * stream.time_base)
-    return None if container.duration is None else container.duration / av.time_base
+    return container.duration / av.time_base if container.duration is not None and container.duration > 0 else None

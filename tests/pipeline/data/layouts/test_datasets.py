@@ -89,6 +89,12 @@ def test_a_tenth_of_train_is_val_where_nothing_else_is_held_out():
     assert counts(held_out.videos, "split") == {"train": 400, "test": 1}
 
 
+def test_split_folders_may_be_capitalized():
+    found = index_videos(of("folder"), listing("Train/a/x.mp4", "VAL/a/y.mp4", "Test/b/z.mp4"), Path())
+    assert found.videos["split"].tolist() == ["test", "train", "val"]
+    assert found.classes == ("a", "b")
+
+
 @clips
 def test_real_kinetics():
     root, data = CLIPS / "kinetics", of("kinetics")

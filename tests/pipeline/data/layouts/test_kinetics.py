@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from pipeline.data.layouts.datasets import index_videos, reads
-from pipeline.data.layouts.index import Index, label_names
+from pipeline.data.layouts.index import Index, label_names, read_csv
 from pipeline.data.layouts.kinetics import clip_name
 from pipeline.data.layouts.walk import list_files
 from pipeline.errors import UserError
@@ -38,6 +38,25 @@ def table(root: Path, name: str, *rows: str) -> None:
 )
 def test_names_are_read_from_the_right(stem, name):
     assert clip_name(stem) == name
+
+
+def test_rows_that_are_too_long_are_told_and_commas_at_ends_are_not(tmp_path):
+    file = tmp_path / "train.csv"
+    file.write_text("label,youtube_id,time_start,time_end\nyoga,a,0,10,\nyoga,b,0,10,\n")
+    read = read_csv(file, {"youtube_id"})
+    assert read is not None and read["youtube_id"].tolist() == ["a", "b"] and len(read.columns) == 4
+    file.write_text("label,youtube_id,time_start,time_end\nyoga,a,0,10,\nyoga,b,0,10,more\n")
+    with pytest.raises(UserError, match=r"row 2 has more fields than the 4 columns: 'more'"):
+        read_csv(file, {"youtube_id"})
+
+
+def test_a_clip_of_two_labels_is_told(tmp_path, caplog):
+    table(tmp_path, "train.csv", "yoga,a,0,10,train,0", "zumba,a,0,10,training,0", "yoga,b,0,10,validation,0")
+    for name in ("a_000000_000010.mp4", "b_000000_000010.mp4"):
+        (tmp_path / name).touch()
+    found = found_in(tmp_path)
+    assert found.videos[["class", "split"]].to_numpy().tolist() == [["yoga", "train"], ["yoga", "val"]]
+    assert "1 clips have two labels in the tables, and the first counts: a_000000_000010" in caplog.text
 
 
 def test_id_and_times_are_the_key(tmp_path):

@@ -43,12 +43,36 @@ def test_videos_anywhere_and_what_is_asked_for(tmp_path):
     assert listing["mtime"].tolist() == [5, 5, 5, 5]
 
 
-def test_links_are_followed_but_not_in_circles(tmp_path):
+def test_links_are_followed_but_not_in_circles(tmp_path, caplog):
     touch(tmp_path, "root/a/x.mp4", "elsewhere/y.mp4")
     (tmp_path / "root/a/back").symlink_to(tmp_path / "root")
     (tmp_path / "root/disk").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "root/gone.mp4").symlink_to(tmp_path / "nowhere")
     assert list_files(tmp_path / "root", no_tables)["path"].tolist() == ["a/x.mp4", "disk/y.mp4"]
+    assert [record.getMessage() for record in caplog.records] == ["'gone.mp4' is left out: No such file or directory"]
+
+
+def test_what_cannot_be_looked_at_costs_itself_alone(tmp_path, caplog, monkeypatch):
+    touch(tmp_path, "a.mp4", "b.mp4")
+    (tmp_path / "circle.mp4").symlink_to("circle.mp4")
+    scandir = os.scandir
+
+    def deleting(folder):
+        entries = list(scandir(folder))
+        (tmp_path / "b.mp4").unlink(missing_ok=True)  # between the listing and the look
+        return entries
+
+    monkeypatch.setattr(os, "scandir", deleting)
+    assert list_files(tmp_path, no_tables)["path"].tolist() == ["a.mp4"]
+    told = [record.getMessage().partition(" is left out: ") for record in caplog.records]
+    assert {name for name, *_ in told} == {"'b.mp4'", "'circle.mp4'"} and all(reason for *_, reason in told)
+
+
+@pytest.mark.parametrize("text", ["", "<<<<<<< HEAD\npath,size,mtime\n", "path,size\na.mp4,1\n"])
+def test_a_listing_that_is_none_is_told(tmp_path, text):
+    (tmp_path / "listing.csv").write_text(text)
+    with pytest.raises(UserError, match=r"listing\.csv is no listing .*; `hvg index` writes it anew"):
+        read_listing(tmp_path / "listing.csv")
 
 
 def test_mistakes_name_the_parameter(tmp_path):
