@@ -10,11 +10,13 @@ from typing import Any
 
 import torch
 
+from pipeline.evaluation import BATCH
 from pipeline.machine import cores, cpu_name
-from pipeline.metrics.features import BATCH, Features, extract, preprocess, random_i3d, with_precision
+from pipeline.metrics.evaluation import Batch, Measured, Networks
+from pipeline.metrics.features import FeatureNetwork, preprocessed, random_i3d, with_precision
 from pipeline.progress import progress
 
-BARE, OURS, ROUNDED = "network alone, preprocessed clips", "extract", "extract, bfloat16"
+BARE, OURS, ROUNDED = "network alone, preprocessed clips", "measured as by evaluate", "the same in bfloat16"
 
 
 def bench_features(*, clips: int, frames: int, size: int, rounds: int) -> dict[str, Any]:
@@ -28,14 +30,14 @@ def bench_features(*, clips: int, frames: int, size: int, rounds: int) -> dict[s
     rounded = with_precision(exact, "bfloat16")
     draw = torch.Generator().manual_seed(0)
     videos = torch.randint(0, 256, (clips, frames, 3, size, size), dtype=torch.uint8, generator=draw)
-    ready = [preprocess(part.to(device)) for part in videos.split(BATCH)]
-    ways: dict[str, Callable[[], list[Features]]] = {
+    ready = list(preprocessed(videos, device))
+    ways: dict[str, Callable[[], Any]] = {
         BARE: lambda: [exact(part) for part in ready],
-        OURS: lambda: list(extract(exact, videos)),
-        ROUNDED: lambda: list(extract(rounded, videos)),
+        OURS: lambda: _measured(exact, videos),
+        ROUNDED: lambda: _measured(rounded, videos),
     }
     seconds: dict[str, list[float]] = {name: [] for name in ways}
-    found: dict[str, list[Features]] = {}
+    found: dict[str, Any] = {}
     with progress(total=(rounds + 1) * len(ways), desc="bench features", unit="runs") as bar:
         for turn in range(rounds + 1):
             for name, way in ways.items():
@@ -53,8 +55,7 @@ def bench_features(*, clips: int, frames: int, size: int, rounds: int) -> dict[s
             for name, taken in seconds.items()
         },
         "bfloat16_error": {
-            name: _error([getattr(f, name) for f in found[OURS]], [getattr(f, name) for f in found[ROUNDED]])
-            for name in ("pooled", "logits")
+            name: _error(getattr(found[OURS], name), getattr(found[ROUNDED], name)) for name in ("pooled", "logits")
         },
         "machine": f"{torch.cuda.get_device_name() if device.type == 'cuda' else cpu_name()}, "
         f"{cores()} cores, {torch.get_num_threads()} threads, torch {torch.__version__}",
@@ -70,6 +71,17 @@ def render(found: dict[str, Any]) -> str:
     return "\n".join([*lines, "", f"bfloat16 is off by {errors} (random weights)", found["machine"]])
 
 
-def _error(exact: list[torch.Tensor], rounded: list[torch.Tensor]) -> float:
-    a, b = torch.cat(exact), torch.cat(rounded)
-    return ((a - b).norm() / a.norm()).item()
+def _measured(network: FeatureNetwork, videos: torch.Tensor) -> Measured:
+    """All that an evaluation measures of a set: features, their moments, the spectra of two frames, and motion."""
+    networks, (count, frames), size = Networks(network, network), videos.shape[:2], videos.shape[-1]
+    measured = Measured(networks, videos=count, frames=frames, size=size, psd_frames=(1, frames))
+    labels = torch.full((count,), -1)
+    batches = range(0, count, BATCH)
+    measured.measure(
+        networks, (Batch(first=i, clips=videos[i : i + BATCH], labels=labels[i : i + BATCH]) for i in batches)
+    )
+    return measured
+
+
+def _error(exact: torch.Tensor, rounded: torch.Tensor) -> float:
+    return ((exact - rounded).norm() / exact.norm()).item()
