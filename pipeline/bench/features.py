@@ -10,10 +10,9 @@ from typing import Any
 
 import torch
 
-from pipeline.evaluation import BATCH
 from pipeline.machine import cores, cpu_name
 from pipeline.metrics.evaluation import Batch, Measured, Networks
-from pipeline.metrics.features import FeatureNetwork, preprocessed, random_i3d, with_precision
+from pipeline.metrics.features import BATCH, FeatureNetwork, preprocessed, random_i3d, with_precision
 from pipeline.progress import progress
 
 BARE, OURS, ROUNDED = "network alone, preprocessed clips", "measured as by evaluate", "the same in bfloat16"
