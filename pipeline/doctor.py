@@ -5,7 +5,6 @@ import importlib.util
 import os
 import shutil
 import sqlite3
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,14 +58,12 @@ def _torch() -> Check:
 def _ffmpeg() -> Check:
     if importlib.util.find_spec("imageio_ffmpeg") is None:
         return Check("ffmpeg", False, "not installed; `make .venv/.done` installs imageio-ffmpeg, which carries it")
-    import imageio_ffmpeg
+    from pipeline.data.video import ffmpeg
 
     try:
-        binary = imageio_ffmpeg.get_ffmpeg_exe()
-        said = subprocess.run([binary, "-version"], capture_output=True, text=True, check=True, timeout=30).stdout
-    except (OSError, RuntimeError, subprocess.SubprocessError) as error:
-        return Check("ffmpeg", False, f"{error}; point IMAGEIO_FFMPEG_EXE at an ffmpeg that runs")
-    return Check("ffmpeg", True, f"{' '.join(said.split()[:3])} at {binary}")
+        return Check("ffmpeg", True, ffmpeg.version())
+    except UserError as error:
+        return Check("ffmpeg", False, str(error))
 
 
 def _package(name: str) -> Check:

@@ -288,6 +288,10 @@ def _impossible(params: Params) -> Iterator[tuple[str, str]]:
         yield "decode.min_frames", f"more than decode.max_frames, {params.decode.max_frames}: no video would be left"
     if params.decode.store is not None and "://" not in params.decode.store:
         yield "decode.store", f"must be a URL such as s3://bucket/folder, or null, not {params.decode.store!r}"
+    if (params.decode.store or "").startswith("memory:"):
+        yield "decode.store", "must outlive the processes that write it: no memory"
+    if re.match(r"(file|local)://(?!/)", params.decode.store or ""):
+        yield "decode.store", f"must be an absolute path, file:///…, not {params.decode.store!r}"
     if Path(params.data.listing).is_absolute() or ".." in Path(params.data.listing).parts:
         yield "data.listing", "must lie in the project"
     for key, shapes in params.shapes.items():

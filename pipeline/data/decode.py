@@ -53,18 +53,31 @@ def decode(params: Params, paths: Paths, workers: int, us: Nodes = ALONE) -> Non
     _check_files(index, listing, root)
 
     work = paths.work("decode", _inputs(params, index, listing), paths.pyramid)
-    settings = Settings.of(params, root, work, len(index.videos))
-    shards = _shards(index, settings)
     with alone(work, us.rank):
         if us.rank == 0:
-            settings.writer()  # makes the arrays, which the others open
+            _begin(params, root, work, len(index.videos))
         us.wait()
+        settings = Settings.of(params, root, work, len(index.videos))
+        shards = _shards(index, settings)
         decode_shards(shards[us.rank :: us.count], settings, workers)
         if us.count > 1:
             log.info("node %d of %d has decoded its part", us.rank, us.count)
         us.wait()
         if us.rank == 0:
             _finish(params, paths, index, classes, settings, shards)
+
+
+def _begin(params: Params, root: Path, work: Path, videos: int) -> None:
+    """Make the arrays, which other nodes and the workers open. Raises UserError where they cannot be made."""
+    if params.decode.engine == "ffmpeg":
+        ffmpeg.version()
+    try:
+        Settings.of(params, root, work, videos).writer()
+    except OSError as error:
+        if params.decode.store is None:
+            raise
+        reason = " ".join(str(error).split())
+        raise UserError(f"decode.store: {params.decode.store} cannot be written: {reason}") from error
 
 
 def _finish(
@@ -134,7 +147,10 @@ def _check_files(index: Index, listing: pd.DataFrame, root: Path) -> None:
 
 
 def _size(path: Path) -> int | None:
-    return path.stat().st_size if path.is_file() else None
+    try:
+        return path.stat().st_size if path.is_file() else None
+    except OSError:  # a folder that may not be entered any more
+        return None
 
 
 def _shards(index: Index, settings: Settings) -> list[Shard]:

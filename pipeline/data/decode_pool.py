@@ -202,9 +202,11 @@ class _Worker:
         if self._video is not None:
             return self._without(f"the decoder crashed (exit code {self._process.exitcode})")
         if self.shard.attempts + 1 == ATTEMPTS:
+            code = self._process.exitcode
+            hint = "; is there memory for one more of them?" if code == -signal.SIGKILL else ""
             raise RuntimeError(
-                f"a decode worker died {ATTEMPTS} times (exit code {self._process.exitcode}) at the shard of "
-                f"{self.shard.paths[0]}, but not while it decoded; is there memory for one more of them?"
+                f"a decode worker died {ATTEMPTS} times (exit code {code}) at the shard of {self.shard.paths[0]}, but "
+                f"not while it decoded{hint}"
             )
         return replace(self.shard, attempts=self.shard.attempts + 1)
 

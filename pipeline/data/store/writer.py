@@ -68,12 +68,15 @@ class StoreWriter:
         self.path, self.videos, self.shard_videos, self.url = path, videos, shard_videos, url
         self._notes = path.with_name(f"{path.name}.shards")
         path.mkdir(parents=True, exist_ok=True)
-        # What fsspec takes for a disk of this machine makes folders only when told to.
-        local = url is not None and url.startswith(("file://", "local://"))
-        self._options = {"auto_mkdir": True} if local else None
-        self._remote, self._base = _remote(url, self._options or {}) if url else (None, "")
+        self._options = _options(url)
+        self._remote, self._base = _remote(url) if url else (None, "")
         self._arrays: dict[int, zarr.Array[Any]] = {}
         self.grids: dict[int, Grid] = {}
+        with _reached(url):
+            self._open(views, codec)
+
+    def _open(self, views: Mapping[int, tuple[int, int]], codec: Codec) -> None:
+        """The group and its arrays, made or found."""
         if not self._begun():
             shutil.rmtree(self._notes, ignore_errors=True)  # of a store that has been published
         with contextlib.suppress(ContainsGroupError):  # a restart, or another process of this job
@@ -154,12 +157,12 @@ class StoreWriter:
             yield writer
             files = writer.finish()
             number = first_row // self.shard_videos
-            self._remove(number)
             note = {"longest": writer.longest, "files": {}}
             for file in files:
                 key = f"level-{file.level}/c/{number}/{file.number}/0/0/0"
                 self._put(file.path, key)
                 note["files"][key] = {"sha256": file.sha256, "bytes": file.bytes}
+            self._remove_others(number, note["files"])
             write_atomic(self._note(first_row), json.dumps(note))
         finally:
             shutil.rmtree(folder, ignore_errors=True)
@@ -234,13 +237,22 @@ class StoreWriter:
     def _note(self, first_row: int) -> Path:
         return self._notes / f"{first_row:08d}.json"
 
-    def _remove(self, number: int) -> None:
-        """What an earlier, unfinished attempt at a shard left could reach further in time than this one."""
+    def _remove_others(self, number: int, files: Mapping[str, Any]) -> None:
+        """What an earlier attempt at a shard left where it reached further in time than this one.
+
+        Only now, and nothing else: of a store that was published at a URL and is made again nothing is ever missing.
+        """
         for level in self.grids:
+            place = f"level-{level}/c/{number}"
             if self._remote is None:
-                shutil.rmtree(self.path / f"level-{level}" / "c" / str(number), ignore_errors=True)
-            elif self._remote.exists(old := f"{self._base}/level-{level}/c/{number}"):
-                self._remote.rm(old, recursive=True)
+                found = [file.relative_to(self.path).as_posix() for file in self.path.glob(f"{place}/*/0/0/0")]
+                for key in set(found) - set(files):
+                    (self.path / key).unlink()
+                continue
+            with _reached(self.url):
+                found = [f"{place}{file.rpartition(place)[2]}" for file in self._remote.find(f"{self._base}/{place}")]
+                for key in sorted(set(found) - set(files)):
+                    self._remote.rm_file(f"{self._base}/{key}")
 
     def _put(self, file: Path, key: str) -> None:
         """A finished file gets its name: by a rename, or as a whole object."""
@@ -248,17 +260,36 @@ class StoreWriter:
             (self.path / key).parent.mkdir(parents=True, exist_ok=True)
             file.replace(self.path / key)
         else:
-            self._remote.makedirs(f"{self._base}/{key}".rpartition("/")[0], exist_ok=True)
-            self._remote.put_file(str(file), f"{self._base}/{key}")
+            with _reached(self.url):
+                self._remote.makedirs(f"{self._base}/{key}".rpartition("/")[0], exist_ok=True)
+                self._remote.put_file(str(file), f"{self._base}/{key}")
             file.unlink()
 
 
-def _remote(url: str, options: Mapping[str, Any]) -> tuple[Any, str]:
+def _options(url: str | None) -> dict[str, Any] | None:
+    # What fsspec takes for a disk of this machine makes folders only when told to.
+    return {"auto_mkdir": True} if url is not None and url.startswith(("file://", "local://")) else None
+
+
+def _remote(url: str) -> tuple[Any, str]:
     """The file system of a URL and the folder in it."""
     try:
-        return fsspec.core.url_to_fs(url, **options)
+        return fsspec.core.url_to_fs(url, **(_options(url) or {}))
     except (ImportError, ValueError) as error:  # fsspec names the package that is not installed
         raise UserError(f"decode.store: {url} cannot be opened: {error}") from error
+
+
+@contextlib.contextmanager
+def _reached(url: str | None) -> Iterator[None]:
+    """OSError for what goes wrong at a URL: every store's library has errors of its own, few of them OSErrors."""
+    try:
+        yield
+    except (OSError, UserError):
+        raise
+    except Exception as error:
+        if url is None:
+            raise
+        raise OSError(f"{type(error).__name__}: {error}") from error
 
 
 def frame_bounds(frames: int, factors: Sequence[int]) -> dict[int, int]:

@@ -13,6 +13,17 @@ import numpy as np
 from jaxtyping import UInt8
 
 from pipeline.data.video.source import FORMATS, MAX_PIXELS, Source, TooLate, VideoError
+from pipeline.errors import UserError
+
+
+def version() -> str:
+    """Which ffmpeg the engine runs, and where it lies. Raises UserError where it does not run."""
+    try:
+        binary = imageio_ffmpeg.get_ffmpeg_exe()
+        said = subprocess.run([binary, "-version"], capture_output=True, text=True, check=True, timeout=30).stdout
+    except (OSError, RuntimeError, subprocess.SubprocessError) as error:
+        raise UserError(f"ffmpeg does not run: {error}; point IMAGEIO_FFMPEG_EXE at one that does") from error
+    return f"{' '.join(said.split()[:3])} at {binary}"
 
 
 def frames_at_ticks(

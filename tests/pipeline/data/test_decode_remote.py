@@ -9,10 +9,13 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from pipeline.data.decode import decode
 from pipeline.data.store.reader import ViewReader
+from pipeline.data.store.writer import StoreWriter
+from pipeline.errors import UserError
 from pipeline.paths import Paths
 from tests.pipeline.data.test_decode import params, tree
 from tests.pipeline.data.test_decode_restart import begin, notes, stage
@@ -80,3 +83,63 @@ def test_a_killed_decode_to_a_url_goes_on(tmp_path):
     assert tree(folder) == tree(expected)
     pointers = [json.loads((project.pyramid / "store.json").read_text()) for project in (paths, whole)]
     assert pointers[0]["files"] == pointers[1]["files"]
+
+
+def written(folder: Path, url: str, value: int) -> StoreWriter:
+    writer = StoreWriter(folder / "store", views={1: (4, 8)}, videos=2, shard_videos=1, url=url)
+    for row in range(2):
+        writer.write(row, {1: np.full((1, 4, 8, 8, 3), value, np.uint8)})
+    table = pd.DataFrame({"row": [0, 1], "split": "train", "n_frames": 4, "label": -1})
+    writer.finish(table, kind="pyramid", classes=())
+    return writer
+
+
+class _Refused(Exception):
+    """As cloud libraries have them: no OSError."""
+
+
+def refuse(*_) -> None:
+    raise _Refused("no credentials")
+
+
+def test_a_store_that_is_made_again_never_lacks_anything(tmp_path, monkeypatch):
+    url = f"file://{tmp_path}/there"
+    first = written(tmp_path / "a", url, 7)
+    again = StoreWriter(tmp_path / "b" / "store", views={1: (4, 8)}, videos=2, shard_videos=1, url=url)
+    monkeypatch.setattr(type(again._remote), "put_file", refuse)
+    with pytest.raises(OSError, match="_Refused: no credentials"):
+        again.write(0, {1: np.full((1, 4, 8, 8, 3), 7, np.uint8)})
+    reader = ViewReader(first.path, 1, in_memory=0)
+    assert [int(reader.read(video, 0, 4).mean()) for video in range(2)] == [7, 7]
+
+
+def test_what_an_earlier_attempt_left_behind_the_end_is_removed(tmp_path):
+    url = f"file://{tmp_path}/there"
+    long = {1: np.zeros((1, 600, 8, 8, 3), np.uint8)}
+    for place, given in (("here", None), ("a", url)):
+        writer = StoreWriter(tmp_path / place, views={1: (600, 8)}, videos=1, shard_videos=1, url=given)
+        writer.write(0, long)
+        writer.forget(0)
+        writer.write(0, {1: long[1][:, :3]})
+        files = [file for file in (tmp_path / ("there" if given else place)).glob("level-1/c/**/*") if file.is_file()]
+        assert [file.parts[-4:] for file in files] == [("0", "0", "0", "0")]
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"store": "file:///proc/none/store"}, r"decode\.store: file:///proc/none/store cannot be written"),
+        ({"engine": "ffmpeg"}, "ffmpeg does not run: .*IMAGEIO_FFMPEG_EXE"),
+    ],
+)
+def test_what_cannot_work_is_said_before_the_work(tmp_path, monkeypatch, changed, message):
+    paths = begin(tmp_path / "project", 2, **changed)
+    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", "/nonexistent/ffmpeg")
+    with pytest.raises(UserError, match=message):
+        decode(params(max_failed=0.5, **changed), paths, 1)
+
+
+@pytest.mark.parametrize("store", ["memory://x", "file://relative/x", "bucket/x"])
+def test_a_store_that_would_keep_nothing_is_refused(store):
+    with pytest.raises(UserError, match=r"decode\.store: must"):
+        params(store=store)
