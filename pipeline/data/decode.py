@@ -71,13 +71,7 @@ def _begin(params: Params, root: Path, work: Path, videos: int) -> None:
     """Make the arrays, which other nodes and the workers open. Raises UserError where they cannot be made."""
     if params.decode.engine == "ffmpeg":
         ffmpeg.version()
-    try:
-        Settings.of(params, root, work, videos).writer()
-    except OSError as error:
-        if params.decode.store is None:
-            raise
-        reason = " ".join(str(error).split())
-        raise UserError(f"decode.store: {params.decode.store} cannot be written: {reason}") from error
+    Settings.of(params, root, work, videos).writer()
 
 
 def _finish(
@@ -101,7 +95,8 @@ def _finish(
 
     decoded = table.loc[table["status"] == KEPT, TABLE].reset_index(drop=True)
     decoded = decoded.astype({"width": "int64", "height": "int64"})  # floats where a failed video had none
-    writer.finish(decoded, kind="pyramid", classes=classes, frame_step=params.decode.frame_step)
+    with settings.reaching():
+        writer.finish(decoded, kind="pyramid", classes=classes, frame_step=params.decode.frame_step)
     _write_tables(writer.path, **left_out, missing=index.missing, unlisted=index.unlisted)
     summary = summarise(table, index, params, finished_size(writer.path))
     write_atomic(writer.path / "summary.html", render(summary))

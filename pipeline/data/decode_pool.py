@@ -6,8 +6,8 @@ import multiprocessing
 import signal
 import time
 from collections import deque
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -83,15 +83,27 @@ class Settings:
         )
 
     def writer(self) -> StoreWriter:
-        """The store in the making."""
-        return StoreWriter(
-            self.work / "pyramid",
-            views=self.views,
-            videos=self.videos,
-            shard_videos=self.shard_videos,
-            codec=self.codec,
-            url=self.url,
-        )
+        """The store in the making. Raises UserError where the one at a URL cannot be made or found."""
+        with self.reaching():
+            return StoreWriter(
+                self.work / "pyramid",
+                views=self.views,
+                videos=self.videos,
+                shard_videos=self.shard_videos,
+                codec=self.codec,
+                url=self.url,
+            )
+
+    @contextmanager
+    def reaching(self) -> Iterator[None]:
+        """UserError for what goes wrong at the store's URL; a disk of ours keeps its OSError."""
+        try:
+            yield
+        except OSError as error:
+            if self.url is None:
+                raise
+            reason = " ".join(str(error).split())
+            raise UserError(f"decode.store: {self.url.rpartition('/')[0]} cannot be written: {reason}") from error
 
 
 @dataclass(frozen=True)
@@ -235,16 +247,20 @@ def _work(channel: Connection, settings: Settings) -> None:
     die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends its workers
     torch.set_num_threads(1)
-    writer = settings.writer()
+    writer = None
     with suppress(EOFError, ConnectionError):  # the parent is gone, or has no more to do
         while True:
             shard = channel.recv()
             try:
+                writer = writer or settings.writer()
                 _decode_shard(shard, channel, writer, settings)
             except _ParentGone:
                 return
             except OSError as error:  # of writing: a video's own are VideoErrors. A full disk must not cost videos.
                 channel.send(Unwritable(str(error.strerror or error)))
+                return
+            except UserError as error:
+                channel.send(Unwritable(str(error.__cause__ or error)))
                 return
 
 

@@ -203,6 +203,24 @@ class StoreWriter:
                 left.unlink()
         notes = [json.loads(self._note(first).read_text()) for first in shards]
         files = {key: facts for note in notes for key, facts in note["files"].items()}
+        with _reached(self.url):
+            self._finish_arrays(index, notes)
+        index.to_parquet(self.path / "videos.parquet", index=False)
+        attributes = {"kind": kind, "classes": list(classes), **attributes}
+        content = hashlib.sha256("".join(f"{key} {facts['sha256']}\n" for key, facts in sorted(files.items())).encode())
+        content.update(index.to_csv(index=False).encode())
+        content.update(json.dumps(attributes, sort_keys=True).encode())
+        digest = content.hexdigest()
+        with _reached(self.url):
+            group = zarr.open_group(self._group, mode="r+", storage_options=self._options)
+            group.attrs.put({**attributes, "digest": digest})
+        if self.url is not None:
+            manifest = {"url": self.url, "digest": digest, "files": dict(sorted(files.items()))}
+            write_atomic(self.path / "store.json", json.dumps(manifest, indent=1))
+        return digest
+
+    def _finish_arrays(self, index: pd.DataFrame, notes: Sequence[Mapping[str, Any]]) -> None:
+        """Cut off the frames that no video has, and write the numbers of every row."""
         for level, array in self._arrays.items():
             frames = max(1, max(note["longest"][str(level)] for note in notes))
             # Nothing lies behind it: without deletion zarr does not walk through a grid of thousands of absent shards.
@@ -220,19 +238,6 @@ class StoreWriter:
                 overwrite=True,
                 storage_options=self._options,
             )
-        index.to_parquet(self.path / "videos.parquet", index=False)
-        attributes = {"kind": kind, "classes": list(classes), **attributes}
-        content = hashlib.sha256("".join(f"{key} {facts['sha256']}\n" for key, facts in sorted(files.items())).encode())
-        content.update(index.to_csv(index=False).encode())
-        content.update(json.dumps(attributes, sort_keys=True).encode())
-        digest = content.hexdigest()
-        zarr.open_group(self._group, mode="r+", storage_options=self._options).attrs.put(
-            {**attributes, "digest": digest}
-        )
-        if self.url is not None:
-            manifest = {"url": self.url, "digest": digest, "files": dict(sorted(files.items()))}
-            write_atomic(self.path / "store.json", json.dumps(manifest, indent=1))
-        return digest
 
     def _note(self, first_row: int) -> Path:
         return self._notes / f"{first_row:08d}.json"

@@ -6,13 +6,14 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from typing import IO
 
 import ffmpeg
 import imageio_ffmpeg
 import numpy as np
 from jaxtyping import UInt8
 
-from pipeline.data.video.source import FORMATS, MAX_PIXELS, Source, TooLate, VideoError
+from pipeline.data.video.source import FORMATS, MAX_PIXELS, Source, TooLate, Unreachable, VideoError
 from pipeline.errors import UserError
 
 
@@ -31,7 +32,8 @@ def frames_at_ticks(
 ) -> Iterator[UInt8[np.ndarray, "{size} {size} 3"]]:
     """The frames shown at ticks 0, frame_step, …, at most `frames` of them; see `video.decode_video`.
 
-    deadline: in time.monotonic()'s seconds. Raises VideoError where ffmpeg yields none, TooLate where it is past.
+    deadline: in time.monotonic()'s seconds. Raises VideoError where ffmpeg yields none, TooLate where it is past and
+    Unreachable where ffmpeg does not start.
     """
     stream = ffmpeg.input(
         f"file:{source.path.absolute()}",
@@ -62,7 +64,7 @@ def frames_at_ticks(
     expired = threading.Event()
     with (
         tempfile.TemporaryFile() as complaints,
-        subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=complaints) as process,
+        _started(command, complaints) as process,
     ):
 
         def expire() -> None:
@@ -90,3 +92,10 @@ def frames_at_ticks(
             raise VideoError(f"truncated or damaged: no frame decodes ({said[:200]})")
         if process.returncode < 0:
             raise VideoError(f"ffmpeg crashed (exit code {process.returncode})")
+
+
+def _started(command: list[str], complaints: IO[bytes]) -> "subprocess.Popen[bytes]":
+    try:
+        return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=complaints)
+    except OSError as error:  # no memory for one more process, or the binary has gone: the file is not to blame
+        raise Unreachable(f"ffmpeg does not start: {str(error.strerror).lower()}") from error

@@ -1,4 +1,5 @@
 import errno
+import multiprocessing
 import os
 import signal
 import time
@@ -14,10 +15,12 @@ import zarr
 from ruamel.yaml import YAML
 
 from pipeline.data import decode_pool
-from pipeline.data.decode import decode
-from pipeline.data.decode_pool import Settings, Shard, decode_shards, facts_file
+from pipeline.data.decode import _size, decode
+from pipeline.data.decode_pool import STOPPED, Settings, Shard, decode_one, decode_shards, facts_file
 from pipeline.data.layouts.listing import prepare_listing
+from pipeline.data.pyramid import Pyramid
 from pipeline.data.shapes_files import encode
+from pipeline.data.store.writer import StoreWriter
 from pipeline.errors import UserError
 from pipeline.params import Params, parse_params
 from pipeline.paths import Paths
@@ -149,6 +152,22 @@ def test_changed_files_need_a_new_listing(project):
         decode(params(), project, 1)
 
 
+def test_a_file_that_cannot_be_looked_at_has_no_size(tmp_path):
+    (tmp_path / "a").write_bytes(b"12")
+    names = ("a", "none", "n" * 300)  # of the last the system says another thing than that it is not there
+    assert [_size(tmp_path / name) for name in names] == [2, None, None]
+
+
+def test_an_ffmpeg_that_goes_away_is_not_the_disks_fault(tmp_path, monkeypatch):
+    """No OSError, which would be the store's."""
+    film(tmp_path / "a.mp4", 8)
+    settings = Settings.of(params(engine="ffmpeg"), tmp_path, tmp_path, 1)
+    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(tmp_path / "gone"))
+    with settings.writer().shard(0) as files:
+        facts = decode_one("a.mp4", None, Pyramid(files, 0, settings.factors), settings)
+    assert (facts["status"], facts["reason"]) == (STOPPED, "ffmpeg does not start: no such file or directory")
+
+
 class Sabotage(type(Path())):
     """A root that kills or hangs the worker which opens a certain video under it, or fills its disk."""
 
@@ -187,3 +206,20 @@ def test_a_full_disk_costs_no_video(tmp_path):
     with pytest.raises(UserError, match="cannot be written: No space left on device; mend it"):
         decode_shards([Shard(0, ("full.mp4", "b.mp4")), Shard(2, ("c.mp4", "d.mp4"))], settings, 2)
     assert not settings.writer().done(0)
+
+
+class Dying(Settings):
+    """Workers that die while they decode nothing, each of the signal that the root is named after."""
+
+    def writer(self) -> StoreWriter:
+        if multiprocessing.parent_process() is not None:
+            os.kill(os.getpid(), signal.Signals[self.root.name])
+        return super().writer()
+
+
+@pytest.mark.parametrize(("name", "hint"), [("SIGKILL", True), ("SIGSEGV", False)])
+def test_memory_is_suspected_only_where_the_system_kills(tmp_path, name, hint):
+    settings = Dying.of(params(), tmp_path / name, tmp_path, 1)
+    with pytest.raises(RuntimeError, match=r"died 3 times .* not while it decoded") as died:
+        decode_shards([Shard(0, ("a.mp4",))], settings, 1)
+    assert ("memory" in str(died.value)) == hint

@@ -2,22 +2,26 @@
 
 import hashlib
 import json
+import multiprocessing
 import os
 import shutil
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import zarr
 
 from pipeline.data.decode import decode
+from pipeline.data.decode_pool import Settings, Shard, decode_shards
 from pipeline.data.store.reader import ViewReader
 from pipeline.data.store.writer import StoreWriter
 from pipeline.errors import UserError
 from pipeline.paths import Paths
-from tests.pipeline.data.test_decode import params, tree
+from tests.pipeline.data.test_decode import film, params, tree
 from tests.pipeline.data.test_decode_restart import begin, notes, stage
 
 
@@ -98,8 +102,50 @@ class _Refused(Exception):
     """As cloud libraries have them: no OSError."""
 
 
-def refuse(*_) -> None:
+def refuse(*_: Any, **__: Any) -> None:
     raise _Refused("no credentials")
+
+
+class PutRefused(Settings):
+    """A store whose library gives its own errors to a worker that writes a file there."""
+
+    def writer(self) -> StoreWriter:
+        writer = super().writer()
+        if multiprocessing.parent_process() is not None:  # fsspec shares a file system between all of a process
+            there: Any = writer._remote
+            there.put_file = refuse
+        return writer
+
+
+class OpenRefused(Settings):
+    """A store that the workers do not reach, though their parent did."""
+
+    def writer(self) -> StoreWriter:
+        if multiprocessing.parent_process() is None:
+            return super().writer()
+        with self.reaching():
+            raise OSError("no route")
+
+
+@pytest.mark.parametrize(("kind", "said"), [(PutRefused, "_Refused: no credentials"), (OpenRefused, "no route")])
+def test_what_a_store_says_to_a_worker_costs_no_video(tmp_path, kind, said):
+    film(tmp_path / "v" / "a.mp4", 8)
+    settings = kind.of(params(store=f"file://{tmp_path}/there"), tmp_path / "v", tmp_path, 1)
+    with pytest.raises(UserError, match=f"there/.* cannot be written: {said}; mend it"):
+        decode_shards([Shard(0, ("a.mp4",))], settings, 1)
+    assert not settings.writer().done(0)
+
+
+def test_a_store_that_goes_away_before_the_end(tmp_path, monkeypatch):
+    paths, there, url = remote(tmp_path, "file")
+    with monkeypatch.context() as patch:
+        patch.setattr(zarr, "open_group", refuse)
+        with pytest.raises(UserError, match=rf"decode\.store: {url} cannot be written: _Refused: no credentials"):
+            decode(params(max_failed=0.5, store=url), paths, 1)
+    assert not paths.pyramid.exists()
+    decode(params(max_failed=0.5, store=url), paths, 1)
+    assert paths.pyramid.is_dir()
+    assert len(list(there.iterdir())) == 1
 
 
 def test_a_store_that_is_made_again_never_lacks_anything(tmp_path, monkeypatch):
