@@ -1,17 +1,16 @@
 """What a data set holds, whatever its layout."""
 
+import csv
 import re
-import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from pipeline.errors import UserError
 
 SPLITS = {word: word for word in ("train", "val", "test")} | dict.fromkeys(("valid", "validate", "validation"), "val")
-_TOO_MUCH = "\0"  # no column is called so
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,28 +69,25 @@ def split_of(name: str) -> str | None:
 def read_csv(file: Path, needed: set[str]) -> pd.DataFrame | None:
     """A CSV as text; None, after a look at its head alone, where it has not the columns `needed`.
 
-    As text: an id may read NA or look like a number. Raises UserError where it cannot be read.
+    As text: an id may read NA or look like a number. Raises UserError where it cannot be read, or where a row has more
+    fields than there are columns; empty ones at its end do not count.
     """
     try:
         columns = list(pd.read_csv(file, nrows=0, encoding_errors="replace").columns)
         if not needed.issubset(columns):
             return None
-        return _read_whole(file, columns)
-    except (OSError, ValueError) as error:  # pandas' own errors and wrong encodings are ValueErrors
+        return pd.DataFrame(_rows(file, len(columns)), columns=columns, dtype=str)
+    except (OSError, ValueError, csv.Error) as error:  # pandas' own errors and wrong encodings are ValueErrors
         raise UserError(f"{file}: no readable CSV: {error}; mend it or move it out of data.root") from error
 
 
-def _read_whole(file: Path, columns: list[str]) -> pd.DataFrame:
-    """All rows. Left to itself pandas takes the first column for names of rows where these are a field too long."""
-    text: Any = {"dtype": str, "keep_default_na": False, "index_col": False}
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", pd.errors.ParserWarning)
-        try:
-            return pd.read_csv(file, **text)
-        except pd.errors.ParserWarning:
-            table = pd.read_csv(file, header=0, names=[*columns, _TOO_MUCH], **text)
-    too_much = table.pop(_TOO_MUCH).fillna("")
-    if too_much.any():  # a comma at a line's end is nothing
-        first = int((too_much != "").argmax())
-        raise ValueError(f"row {first + 1} has more fields than the {len(columns)} columns: {too_much[first]!r}")
-    return table
+def _rows(file: Path, columns: int) -> Iterator[list[str]]:
+    """All rows below the head, short ones filled up. pandas would shift the columns where rows are a field too long."""
+    with file.open(newline="", encoding="utf-8-sig") as text:
+        lines = csv.reader(text, strict=True)
+        rows = (row for row in lines if len(row) > 1 or "".join(row).strip())  # lines of nothing are no rows
+        next(rows)
+        for row in rows:
+            if any(row[columns:]):
+                raise ValueError(f"line {lines.line_num} has {len(row)} fields, but there are {columns} columns")
+            yield row[:columns] + [""] * (columns - len(row))

@@ -40,14 +40,30 @@ def test_names_are_read_from_the_right(stem, name):
     assert clip_name(stem) == name
 
 
-def test_rows_that_are_too_long_are_told_and_commas_at_ends_are_not(tmp_path):
+@pytest.mark.parametrize("ends", [(",", ","), ("", ","), (",", ""), (",,", ",")])
+def test_commas_at_the_ends_of_rows_shift_no_column(tmp_path, ends):
     file = tmp_path / "train.csv"
-    file.write_text("label,youtube_id,time_start,time_end\nyoga,a,0,10,\nyoga,b,0,10,\n")
+    file.write_text("label,youtube_id,time_start,time_end\nyoga,a,0,10{}\n\nNA,b,0{}\n".format(*ends))
     read = read_csv(file, {"youtube_id"})
-    assert read is not None and read["youtube_id"].tolist() == ["a", "b"] and len(read.columns) == 4
-    file.write_text("label,youtube_id,time_start,time_end\nyoga,a,0,10,\nyoga,b,0,10,more\n")
-    with pytest.raises(UserError, match=r"row 2 has more fields than the 4 columns: 'more'"):
-        read_csv(file, {"youtube_id"})
+    assert read is not None and list(read.columns) == ["label", "youtube_id", "time_start", "time_end"]
+    assert read.to_numpy().tolist() == [["yoga", "a", "0", "10"], ["NA", "b", "0", ""]]
+
+
+@pytest.mark.parametrize(
+    ("rows", "told"),
+    [
+        ("yoga,a,0,10,more\n", "line 2 has 5 fields"),
+        ("yoga,a,0,10,,more\n", "line 2 has 6 fields"),
+        ("yoga,a,0,10,\n\nyoga,b,0,10,more\n", "line 4 has 5 fields"),
+        ("yoga,a,0,10\nyoga,b,0,10,more\n", "line 3 has 5 fields"),
+        ('yoga,a,0,10\nyoga,b,0,"10\nyoga,c,0,10\n', "unexpected end of data"),
+    ],
+)
+def test_rows_that_are_no_rows_are_told(tmp_path, rows, told):
+    (tmp_path / "train.csv").write_text("label,youtube_id,time_start,time_end\n" + rows)
+    with pytest.raises(UserError, match=rf"train\.csv: no readable CSV: .*{told}") as error:
+        read_csv(tmp_path / "train.csv", {"youtube_id"})
+    assert "\n" not in str(error.value)
 
 
 def test_a_clip_of_two_labels_is_told(tmp_path, caplog):
