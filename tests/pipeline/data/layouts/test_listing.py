@@ -52,9 +52,33 @@ def test_links_are_followed_but_not_in_circles(tmp_path, caplog):
     assert [record.getMessage() for record in caplog.records] == ["'gone.mp4' is left out: No such file or directory"]
 
 
+class Refused:
+    """An entry that is a link into a folder one may not enter; root may enter all."""
+
+    name, path = "link.mp4", "link.mp4"
+
+    def is_dir(self):
+        raise PermissionError(13, "Permission denied")
+
+
+def test_a_link_into_what_may_not_be_entered_is_left_out(tmp_path, caplog, monkeypatch):
+    touch(tmp_path, "a.mp4")
+    scandir = os.scandir
+    monkeypatch.setattr(os, "scandir", lambda folder: [*scandir(folder), Refused()])
+    assert list_files(tmp_path, no_tables)["path"].tolist() == ["a.mp4"]
+    assert "'link.mp4' is left out: Permission denied" in caplog.text
+
+
+@pytest.mark.parametrize("suffix", ["m2v", "f4v", "divx", "dv", "ivf", "h264", "HEVC"])
+def test_every_format_that_is_opened_is_listed(tmp_path, suffix):
+    touch(tmp_path, f"a.{suffix}", "b.mp4")
+    assert list_files(tmp_path, no_tables)["path"].tolist() == [f"a.{suffix}", "b.mp4"]
+
+
 def test_what_cannot_be_looked_at_costs_itself_alone(tmp_path, caplog, monkeypatch):
     touch(tmp_path, "a.mp4", "b.mp4")
     (tmp_path / "circle.mp4").symlink_to("circle.mp4")
+    (tmp_path / "self").symlink_to("self")
     scandir = os.scandir
 
     def deleting(folder):
@@ -65,14 +89,25 @@ def test_what_cannot_be_looked_at_costs_itself_alone(tmp_path, caplog, monkeypat
     monkeypatch.setattr(os, "scandir", deleting)
     assert list_files(tmp_path, no_tables)["path"].tolist() == ["a.mp4"]
     told = [record.getMessage().partition(" is left out: ") for record in caplog.records]
-    assert {name for name, *_ in told} == {"'b.mp4'", "'circle.mp4'"} and all(reason for *_, reason in told)
+    assert {name for name, *_ in told} == {"'b.mp4'", "'circle.mp4'", "'self'"} and all(reason for *_, reason in told)
 
 
-@pytest.mark.parametrize("text", ["", "<<<<<<< HEAD\npath,size,mtime\n", "path,size\na.mp4,1\n"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "<<<<<<< HEAD\npath,size,mtime\n",
+        "path,size,mtime\n<<<<<<< HEAD\na.mp4,1,1\n=======\na.mp4,1,2\n>>>>>>> theirs\n",
+        "path,size\na.mp4,1\n",
+        'path,size,mtime\n"a.mp4,1,1\n',
+        "path,size,mtime\na.mp4,large,1\n",
+    ],
+)
 def test_a_listing_that_is_none_is_told(tmp_path, text):
     (tmp_path / "listing.csv").write_text(text)
-    with pytest.raises(UserError, match=r"listing\.csv is no listing .*; `hvg index` writes it anew"):
+    with pytest.raises(UserError, match=r"listing\.csv is no listing .*; `hvg index` writes it anew") as error:
         read_listing(tmp_path / "listing.csv")
+    assert "\n" not in str(error.value)
 
 
 def test_mistakes_name_the_parameter(tmp_path):
