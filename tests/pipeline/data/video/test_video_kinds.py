@@ -2,14 +2,16 @@
 
 import csv
 import subprocess
+import time
 from pathlib import Path
 
 import imageio_ffmpeg
 import numpy as np
 import pytest
 
+from pipeline.data.layouts.walk import list_files
 from pipeline.data.video import pyav
-from pipeline.data.video.source import VideoError
+from pipeline.data.video.source import VideoError, examine
 from tests.pipeline.data.video.test_video import CLIPS, ENGINES, clips, decode
 
 RED, GREEN, BLUE, YELLOW = (192, 32, 32), (32, 160, 32), (32, 48, 192), (176, 176, 48)
@@ -82,6 +84,34 @@ def test_colours(tmp_path, name, chain, options):
     assert len(frames) >= (6 if "interlaced" in name else 11)
     for frame in (frames[0], frames[-1]):
         assert np.abs(corners(frame) - UPRIGHT).max() < 8
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "codec"),
+    [
+        ("a.m2v", ["-c:v", "mpeg2video", "-r", "25"], "mpeg2video"),
+        ("a.f4v", [*H264, "-f", "mp4"], "h264"),
+        ("a.divx", ["-c:v", "mpeg4", "-f", "avi"], "mpeg4"),
+        ("a.dv", ["-c:v", "dvvideo", "-s", "720x576", "-r", "25"], "dvvideo"),
+        ("a.ivf", VP9, "vp9"),
+        ("a.hevc", ["-c:v", "libx265", "-x265-params", "log-level=none"], "hevc"),
+    ],
+)
+def test_rare_suffixes_are_listed_and_opened(tmp_path, name, options, codec):
+    path = quadrants(tmp_path / name, yuv("yuv420p"), options)
+    assert list_files(tmp_path, lambda path: False)["path"].tolist() == [name]
+    frames, facts = decode(path, size=32, crop="none")
+    assert facts.codec == codec and len(frames) >= 11
+
+
+def test_a_duration_of_0_is_none(tmp_path):
+    path = quadrants(tmp_path / "a.mp4", yuv("yuv420p"), H264)
+    assert examine(path, time.monotonic() + 60).facts.seconds == 1
+    content = bytearray(path.read_bytes())
+    at = content.index(b"mdhd") + 20  # behind version, flags, two dates and the time scale
+    content[at : at + 4] = bytes(4)
+    path.write_bytes(content)
+    assert examine(path, time.monotonic() + 60).facts.seconds is None
 
 
 @pytest.mark.parametrize("size", [(33, 47), (1, 1), (341, 256)])
