@@ -245,7 +245,7 @@ class StoreWriter:
     def _remove_others(self, number: int, files: Mapping[str, Any]) -> None:
         """What an earlier attempt at a shard left where it reached further in time than this one.
 
-        Only now, and nothing else: of a store that was published at a URL and is made again nothing is ever missing.
+        Only now, and nothing else: a store that was published at a URL may be made again, to the same files.
         """
         for level in self.grids:
             place = f"level-{level}/c/{number}"
