@@ -4,6 +4,8 @@ PYTHON ?= $(firstword $(foreach name,python3 python3.14 python3.13 python3.12 py
 LINKS = $(if $(PIP_FIND_LINKS),--find-links $(PIP_FIND_LINKS))
 
 .PHONY: repro test slow check
+# Where it is set (containers like to), every process compiles again all that it imports: 3 s of CPU for torch alone.
+unexport PYTHONDONTWRITEBYTECODE
 
 repro: $(VENV)/.done  ## run everything that params.yaml asks for
 	$(VENV)/bin/hvg repro
