@@ -14,6 +14,7 @@ from pipeline.commands.project import describe, doctor, index, recipe
 from pipeline.commands.runs import runs
 from pipeline.commands.stages import repro, run
 from pipeline.errors import UserError
+from pipeline.machine import bound_spinning
 from pipeline.paths import Paths
 from pipeline.stage import Terminal
 
@@ -54,6 +55,7 @@ def _terminate(number: int, _frame: FrameType | None) -> None:
 
 def main() -> None:
     """The entry point: one line and exit code 2 for what the user can mend, a traceback for bugs."""
+    bound_spinning()
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[Terminal()])
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup's wish

@@ -4,6 +4,10 @@ import signal
 
 from jaxtyping import install_import_hook
 
+from pipeline.machine import bound_spinning
+
+bound_spinning()
+
 # A shell's background jobs ignore Ctrl-C, and so would all that the tests start in order to interrupt it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
