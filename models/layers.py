@@ -7,6 +7,7 @@ the same under torch.compile and recomputation, and while generating.
 Under autocast convolutions and linear maps are bfloat16; sigma and the moments of batch norms are not.
 """
 
+import math
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -36,10 +37,16 @@ class SpectralNorm(nn.Module):
     def __init__(self, *shape: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(shape))
-        nn.init.orthogonal_(self.weight)  # App. A: orthogonal initialisation for all the weights
-        rows, columns = self.weight.flatten(1).shape
-        self.register_buffer("u", F.normalize(torch.randn(rows), dim=0))
-        self.register_buffer("v", torch.zeros(columns))
+        self.register_buffer("u", torch.empty(shape[0]))
+        self.register_buffer("v", torch.empty(math.prod(shape[1:])))
+        if not self.weight.is_meta:  # there only shapes count, and a second a network goes into initialising nothing
+            self.initialize()
+
+    @torch.no_grad()
+    def initialize(self) -> None:
+        """App. A: orthogonal initialisation for all the weights."""
+        nn.init.orthogonal_(self.weight)
+        self.u.copy_(F.normalize(torch.randn_like(self.u), dim=0))
         self.iterate()
 
     def normalized(self) -> Tensor:

@@ -25,14 +25,15 @@ from pipeline.paths import Paths
 GIB = 2**30
 
 
-def describe(params: Params) -> dict[str, Any]:
+def describe(params: Params, *, full_length: bool = False) -> dict[str, Any]:
     """Count every level of a recipe. Where data.classes is null, levels count as unconditional: the data decides.
 
     Of a clip as in training, float32: `forward_tflop` of the generator and `forward_tflop_discriminators` of all
     discriminators (two operations a multiply-add), `iteration_tflop` of one whole iteration, `saved_activation_gib`
     that a generator update keeps for its backward pass through both (with training.recompute the units' inputs alone;
     one unit's activations at a time come back on top). `training_memory_gib` adds 16 bytes a parameter
-    (weights, gradients and Adam's two moments). `full_length` has the same at the view's full length.
+    (weights, gradients and Adam's two moments). With `full_length`, a key of that name has the same at the view's full
+    length; it takes as long again.
     """
     levels = {}
     for level in range(1, params.n_levels + 1):
@@ -43,7 +44,6 @@ def describe(params: Params) -> dict[str, Any]:
         networks[0].recompute = params.levels[str(level)].training.recompute
         counts = _parameters(*networks)
         clip = _clip(*networks, window, params.levels[str(level)].training.discriminator_steps)
-        full = _clip(*networks, params.view(max(level - 1, 1)).frames, 0)
         total = counts["generator_parameters"] + sum(counts["discriminator_parameters"].values())
         levels[str(level)] = {
             "output": f"{config.view.frames}/{config.view.size}x{config.view.size}",
@@ -51,8 +51,10 @@ def describe(params: Params) -> dict[str, Any]:
             **counts,
             **clip,
             "training_memory_gib": total * 16 / GIB + clip["saved_activation_gib"],
-            "full_length": {name: value for name, value in full.items() if name != "iteration_tflop"},
         }
+        if full_length:
+            full = _clip(*networks, params.view(max(level - 1, 1)).frames, 0)
+            levels[str(level)]["full_length"] = {k: value for k, value in full.items() if k != "iteration_tflop"}
     return {"levels": levels, "classes": params.data.classes}
 
 
@@ -192,17 +194,21 @@ def _pass(generator: Generator, discriminators: Discriminators, window: int, bat
         saved[storage._cdata] = (storage.nbytes(), tensor)
         return tensor
 
-    with torch.device("meta"), torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        config = generator.config
-        labels = torch.zeros(batch, dtype=torch.long) if config.classes else None
-        condition, frames = None, window
-        if config.condition is not None:
-            condition = torch.zeros(batch, window, 3, config.condition.size, config.condition.size)
-            frames = window * config.time_factor
-        seen = torch.zeros(batch, min(config.discriminators.frames, frames), dtype=torch.long)
-        with FlopCounterMode(display=False) as flop:
-            video = generator(torch.zeros(batch, config.generator.noise), labels, condition)
-            of_generator = flop.get_total_flops()
-            discriminators(video, condition, labels, seen, None)
-            of_both = flop.get_total_flops()
+    config = generator.config
+    labels = torch.empty(batch, dtype=torch.long, device="meta") if config.classes else None
+    condition, frames = None, window
+    if config.condition is not None:
+        condition = torch.empty(batch, window, 3, config.condition.size, config.condition.size, device="meta")
+        frames = window * config.time_factor
+    seen = torch.empty(batch, min(config.discriminators.frames, frames), dtype=torch.long, device="meta")
+    noise = torch.empty(batch, config.generator.noise, device="meta")
+    saving, counting = (
+        torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor),
+        FlopCounterMode(display=False),
+    )
+    with saving, counting as flop:
+        video = generator(noise, labels, condition)
+        of_generator = flop.get_total_flops()
+        discriminators(video, condition, labels, seen, None)
+        of_both = flop.get_total_flops()
     return of_generator, of_both, sum(nbytes for nbytes, _ in saved.values())

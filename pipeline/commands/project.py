@@ -68,11 +68,13 @@ def _index() -> None:
 def describe(file: Path, as_json: bool) -> None:
     """The levels of a parameter file: shapes, parameters of every network, cost of a forward pass, memory; and how
     large the decoded data is, or will be by a sample of the videos."""
-    from pipeline import describe as description
     from pipeline.params import load_params
 
     params = load_params(file)
-    found = description.describe(params) | {"data": description.describe_data(params, PATHS)}
+    click.echo(f"counting the networks of {file} …", err=True)
+    from pipeline import describe as description
+
+    found = description.describe(params, full_length=as_json) | {"data": description.describe_data(params, PATHS)}
     click.echo(json.dumps(found, indent=2) if as_json else description.render(found))
 
 

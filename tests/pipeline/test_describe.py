@@ -20,7 +20,8 @@ FULL_LENGTH = {("kinetics-48x128", "2"): (5.42, 10.8), ("bdd-48x256", "3"): (9.0
 
 @pytest.fixture(scope="module")
 def described():
-    return {name: describe(load_params(Path(f"recipes/{name}.yaml"))) for name in {name for name, _ in COUNTS}}
+    names = {name for name, _ in COUNTS}
+    return {name: describe(load_params(Path(f"recipes/{name}.yaml")), full_length=True) for name in names}
 
 
 @pytest.mark.parametrize("place", COUNTS, ids="-".join)
