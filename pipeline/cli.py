@@ -57,6 +57,7 @@ def main() -> None:
     """The entry point: one line and exit code 2 for what the user can mend, a traceback for bugs."""
     bound_spinning()
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[Terminal()])
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a script's background ignores it: to stop all the same
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup's wish
             signal.signal(number, _terminate)

@@ -1,8 +1,9 @@
 """A process that ends when its parent does, even when the parent was killed. Linux; elsewhere nothing happens.
 
-As a program it tethers itself and becomes the command that follows: `python pipeline/tether.py PARENT COMMAND …`.
-That is how a child is tethered without code between fork and exec, which threads make unsafe. It imports the standard
-library only: started by its path, before anything of the project.
+As a program it tethers itself and becomes the command that follows: `python pipeline/tether.py PARENT COMMAND …`. The
+command hears Ctrl-C, also where a script's background has it ignored. That is how a child is tethered without code
+between fork and exec, which threads make unsafe. It imports the standard library only: started by its path, before
+anything of the project.
 """
 
 import ctypes
@@ -34,4 +35,5 @@ def tethered(command: list[str]) -> list[str]:
 
 if __name__ == "__main__":
     die_with_parent(int(sys.argv[1]))
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     os.execvp(sys.argv[2], sys.argv[2:])  # noqa: S606 - becoming the command is the purpose

@@ -1,7 +1,6 @@
 """The launcher of this machine: one job in its own process group, of which nothing is left behind."""
 
 import contextlib
-import logging
 import os
 import select
 import shlex
@@ -17,18 +16,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
-
 from pipeline.errors import UserError
 from pipeline.launch.job import DeadlineExceeded, Job, JobFailed
 from pipeline.launch.output import Output
-from pipeline.progress import COLUMNS
+from pipeline.launch.stopping import JOB_SECONDS, kill_members, members
+from pipeline.progress import COLUMNS, write_line
 from pipeline.stage import JOB, MEETING
 from pipeline.tether import tethered
-
-log = logging.getLogger(__name__)
-
-GRACE = 30.0  # seconds between TERM and KILL: time for a checkpoint
 
 
 @dataclass(frozen=True)
@@ -36,7 +30,7 @@ class LocalLauncher:
     """Runs jobs on this machine; what they print stays in `log`."""
 
     log: Path
-    grace: float = GRACE
+    grace: float = JOB_SECONDS  # between TERM and KILL: time for a checkpoint
 
     def preview(self, job: Job) -> str:
         """What `run` would start, as a line of shell."""
@@ -79,7 +73,7 @@ class LocalLauncher:
             self._stop(process, name, output)
             raise
         finally:
-            _kill_all(name)  # also what a stage that ended well forgot
+            kill_members(name)  # also what a stage that ended well forgot
             process.wait()
             output.close()
             assert process.stdout is not None
@@ -113,13 +107,15 @@ class LocalLauncher:
             os.killpg(process.pid, signal.SIGTERM)
         end = time.monotonic() + self.grace
         try:
-            while time.monotonic() < end and (process.poll() is None or _family(name)):
+            while time.monotonic() < end and (process.poll() is None or members(name)):
                 with contextlib.suppress(TimeoutError):  # keep reading: a full pipe would block a checkpoint's message
                     self._stream(process, output, time.monotonic() + 0.2)
                 if process.poll() is not None:
                     time.sleep(0.05)
         finally:  # a second Ctrl-C comes here at once
-            _kill_all(name)
+            if members(name):
+                write_line("the job did not end by itself and is killed: what it has not saved is lost")
+                kill_members(name)
 
 
 def _off_the_network(meeting: Path) -> dict[str, str]:
@@ -129,24 +125,3 @@ def _off_the_network(meeting: Path) -> dict[str, str]:
     if "GLOO_SOCKET_IFNAME" not in os.environ and "lo" in {name for _, name in socket.if_nameindex()}:
         found["GLOO_SOCKET_IFNAME"] = "lo"
     return found
-
-
-def _family(name: str) -> list[psutil.Process]:
-    """Every living process of a job, wherever it hangs: they all inherit the job's name."""
-    found = []
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error, OSError):
-            if process.environ().get(JOB) == name and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-    return found
-
-
-def _kill_all(name: str) -> None:
-    for _ in range(10):  # a process may have been on its way while the others were killed
-        family = _family(name)
-        for process in family:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
-        if not psutil.wait_procs(family, timeout=5)[1] and not _family(name):
-            return
-    log.warning("processes of a job do not end: %s", [process.pid for process in _family(name)])

@@ -6,6 +6,8 @@ import os
 import threading
 from collections.abc import Iterator
 
+from pipeline.launch.stopping import LEAVE_SECONDS
+
 FLUSH = 10.0  # seconds that Prefect's server may take for what it has not been told yet
 
 
@@ -28,12 +30,12 @@ def only_prefect_is_told() -> Iterator[None]:
 
 
 def leave_soon(error: BaseException) -> None:
-    """After Ctrl-C, TERM (which Prefect makes a signal of its own) or an exit, end this process in ten seconds.
+    """After Ctrl-C, TERM (which Prefect makes a signal of its own) or an exit, end this process in a few seconds.
 
     What it ran is stopped, and Prefect tries for minutes to tell a server that is gone as well. Servers that this
     process has started end with it.
     """
     code = 130 if isinstance(error, KeyboardInterrupt) else 143
-    timer = threading.Timer(FLUSH, os._exit, (code,))
+    timer = threading.Timer(LEAVE_SECONDS, os._exit, (code,))
     timer.daemon = True
     timer.start()

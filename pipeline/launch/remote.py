@@ -11,10 +11,10 @@ from typing import NoReturn
 
 from pipeline.errors import UserError
 from pipeline.launch.job import DeadlineExceeded, Job, JobCancelled, JobFailed
-from pipeline.launch.local import GRACE
 from pipeline.launch.output import Output
 from pipeline.launch.records import Record, forget, note, still_there
 from pipeline.launch.scheduler import Scheduler, State
+from pipeline.launch.stopping import GRACE_SECONDS
 from pipeline.progress import write_line
 
 REMOVAL = 120.0  # seconds that a cluster may take to remove a job that it was told to kill
@@ -38,7 +38,7 @@ class ClusterLauncher:
     stage: str  # train-level-2: the record's name
     inputs: str  # hash of what the job runs, apart from where
     folder: Path  # of records and scripts
-    grace: float = GRACE + 15  # seconds from TERM to removal; the stage itself takes GRACE at most
+    grace: float = GRACE_SECONDS + 15  # from TERM to removal; the stage itself takes fewer
     log: str = "none"  # where the last job's output lies
 
     def preview(self, job: Job) -> str:

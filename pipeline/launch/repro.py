@@ -1,9 +1,7 @@
 """`dvc repro`, of all stages with a Prefect server for its time, or of one stage by a flow."""
 
-import contextlib
 import os
 import re
-import signal
 import subprocess
 import sys
 import threading
@@ -12,23 +10,23 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.launch.job import JobFailed
-from pipeline.launch.local import GRACE
 from pipeline.launch.remote import REMOVAL
 from pipeline.launch.server import API_URL, prefect_server
+from pipeline.launch.stopping import GRACE_SECONDS, JOB_SECONDS, LEAVE_SECONDS, end_dvc
 from pipeline.tether import tethered
 
 _DVC = [sys.executable, "-m", "dvc"]
-_PATIENCE = GRACE + 15 + REMOVAL + 15  # seconds from Ctrl-C to TERM: a cluster's job gets TERM and is then removed
 
 
 def run_dvc_repro(state: Path, targets: Sequence[str]) -> int:
     """Run `dvc repro` and return its exit code.
 
-    It has a process group of its own and is stopped as if by Ctrl-C, whatever ends this call: DVC waits for its
-    command, the command stops its job, and the server ends last. Only with --interactive is it in front of the terminal
-    with this process, to read what is typed.
+    It has a process group of its own and is stopped as if by Ctrl-C, whatever ends this call: its command stops its
+    job, then DVC ends, and the server last. Only with --interactive is it in front of the terminal with this process,
+    to read what is typed.
     """
-    asks = any(re.fullmatch("-[a-zA-Z]*i[a-zA-Z]*|--int[a-z]*", target) for target in targets)  # also -fi
+    asks = _given(targets, "-[a-zA-Z]*i[a-zA-Z]*|--int[a-z]*")  # also -fi
+    goes_on = _given(targets, "-[a-zA-Z]*k[a-zA-Z]*|--k[a-z-]*|--ig[a-z-]*")  # --keep-going, --ignore-errors
     with prefect_server(state) as url:
         process = subprocess.Popen(
             tethered([*_DVC, "repro", *targets]),
@@ -38,9 +36,20 @@ def run_dvc_repro(state: Path, targets: Sequence[str]) -> int:
         )
         try:
             return process.wait()
-        except BaseException:
-            _stop(process)
+        except BaseException as error:
+            end_dvc(process, _patience(), goes_on=goes_on, told=asks and isinstance(error, KeyboardInterrupt))
             raise
+
+
+def _given(targets: Sequence[str], option: str) -> bool:
+    return any(re.fullmatch(option, target) for target in targets)
+
+
+def _patience() -> float:
+    """Seconds that a command has to end its job: one on a cluster gets TERM and is then removed."""
+    if os.environ.get("HVG_CLUSTER", "local") == "local":
+        return JOB_SECONDS + LEAVE_SECONDS
+    return GRACE_SECONDS + 15 + REMOVAL + 15
 
 
 class Repros:
@@ -83,7 +92,7 @@ class Repros:
                                 sys.stdout.flush()
                                 on_line(text)
                     except BaseException:  # leaving `with process` would wait for a dvc that was told nothing
-                        _stop(process)
+                        end_dvc(process, _patience())
                         raise
             finally:
                 with self._lock:
@@ -95,7 +104,7 @@ class Repros:
         """As Ctrl-C does: each dvc waits for its command, which stops its job."""
         with self._lock:
             self._stopped = True
-            stopping = [threading.Thread(target=_stop, args=(process,)) for process in self._processes]
+            stopping = [threading.Thread(target=end_dvc, args=(process, _patience())) for process in self._processes]
         for thread in stopping:
             thread.start()
         for thread in stopping:
@@ -106,17 +115,3 @@ def _environment() -> dict[str, str]:
     """DVC runs commands in the user's shell, which may be no sh, and in copies that hold no .venv."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
     return {"SHELL": "/bin/sh", "PATH": path, "DVC_NO_ANALYTICS": "true"}
-
-
-def _stop(process: subprocess.Popen[Any]) -> None:
-    """End a dvc, with the group that it leads: as by Ctrl-C, and by force where it does not end.
-
-    A Ctrl-C meanwhile goes on to the next signal at once.
-    """
-    for number, seconds in ((signal.SIGINT, _PATIENCE), (signal.SIGTERM, 5), (signal.SIGKILL, 5)):
-        with contextlib.suppress(ProcessLookupError):
-            leads = os.getpgid(process.pid) == process.pid
-            (os.killpg if leads else os.kill)(process.pid, number)
-        with contextlib.suppress(subprocess.TimeoutExpired, KeyboardInterrupt):
-            process.wait(seconds)
-            return

@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 
 OnLog = Callable[[dict[str, float], int], Any]  # numbers, and their iteration
 OnPicture = Callable[[Path], Any]  # a file
+SAVE_SECONDS = 300.0  # of training that a crash, or an iteration too long to wait for, may cost
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,11 +54,11 @@ def train(
     measure: the metric of `params.early_stopping`.
 
     On a CPU the same bytes come out whether or not it was interrupted, and whether or not pictures are made or a metric
-    is measured. On SIGTERM it writes a checkpoint after the iteration at hand and exits with 143. Raises UserError when
-    training has diverged.
+    is measured. On SIGTERM or SIGINT it writes a checkpoint after the iteration at hand and exits with 143. Raises
+    UserError when training has diverged.
     """
     training = _Training(networks, batches, params, workers, folder, on_log, on_picture, measure)
-    with held() as terminated:
+    with held(training.kept) as terminated:
         training.run(terminated)
     return training.result()
 
@@ -92,6 +93,8 @@ class _Training:
             self.parts["early_stopping"] = self.stopper
         restored = checkpoint.load(folder, self.parts, workers)
         self.step, extra = restored if restored else (0, {"history": [], "sums": {}})
+        self.begun = self.saved = self.step  # iterations; between two of them `begun` is `step`
+        self.saved_at = time.monotonic()
         self.history: History = extra["history"]
         self.means = Means(extra["sums"])
         self.pictures = Pictures(batches, params.batch, workers, folder / "pictures") if params.samples_every else None
@@ -124,9 +127,23 @@ class _Training:
             if self.workers.any(terminated()):
                 self._stop()
             measured = self.stopper is not None and self._due(self.stopper.every)  # which takes long, and may end it
-            if self.step % params.checkpoint_every == 0 or self.step == params.iterations or measured:
+            late = self.workers.any(time.monotonic() > self.saved_at + SAVE_SECONDS)
+            if self.step % params.checkpoint_every == 0 or self.step == params.iterations or measured or late:
                 self._save()
         bar.close()
+
+    def kept(self) -> str:
+        """What is saved and what is not."""
+        if self.workers.rank:
+            return f"level {self.level}: worker 0 says what is saved"
+        saved = (
+            f"iteration {self.saved} is saved, the same command goes on from it" if self.saved else "nothing is saved"
+        )
+        lost = range(self.saved + 1, self.begun + 1)
+        if not lost:
+            return f"level {self.level}: {saved}"
+        which = f"iterations {lost[0]} to {lost[-1]} are" if len(lost) > 1 else f"iteration {lost[0]} is"
+        return f"level {self.level}: {saved}; {which} lost"
 
     def result(self) -> Trained:
         """What is published: the generator as it is now, or the best one."""
@@ -138,6 +155,7 @@ class _Training:
         return Trained(generator=self.shown, iteration=best.iteration, history=self.history)
 
     def _iterate(self, plan: Iterator[Clips]) -> None:
+        self.begun = self.step + 1
         for _ in range(self.params.discriminator_steps):
             self.means.add(self.networks.discriminator_update(real=next(plan), fake=next(plan)))
         self.means.add(self.networks.generator_update(fake=next(plan)))
@@ -194,12 +212,10 @@ class _Training:
         kept = {"history": self.history, "sums": self.means.shared(self.workers)}
         if self.workers.rank == 0:
             checkpoint.save(self.folder, self.step, self.parts, kept)
+        self.saved, self.saved_at = self.step, time.monotonic()
 
     def _stop(self) -> NoReturn:
         self._save()
-        log.warning(
-            "level %d: terminated; iteration %d is saved, the same command goes on from it", self.level, self.step
-        )
         raise SystemExit(EXIT)
 
 

@@ -1,5 +1,6 @@
-"""SIGTERM: a training process ends at once, or after the iteration at hand, and in any case in time."""
+"""TERM and Ctrl-C: a training process ends at once, or after the iteration at hand, and in any case in time."""
 
+import logging
 import os
 import signal
 import threading
@@ -8,17 +9,29 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+log = logging.getLogger(__name__)
+
 EXIT = 128 + signal.SIGTERM
-LIMIT = 27.0  # seconds from TERM to the end, whatever goes on: torchrun and our launcher send KILL after 30
+LIMIT_SECONDS = 20.0  # from the signal to the end, whatever goes on: our launcher sends KILL after 22
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)  # Ctrl-C is torchrun's, or that of a run by hand
+
+
+def _nothing_yet() -> str:
+    return "before training; what was saved earlier is as it was"
+
+
+_kept: Callable[[], str] = _nothing_yet
 
 
 @contextmanager
-def termination(limit: float = LIMIT) -> Iterator[None]:
-    """On SIGTERM the block ends with SystemExit(143) wherever it is, and `limit` seconds later the process does.
+def termination(limit: float = LIMIT_SECONDS) -> Iterator[None]:
+    """On a signal the block ends with SystemExit(143) wherever it is, and `limit` seconds later the process does.
 
-    Python runs a handler between two of its own instructions: a process inside a library, waiting for a worker that is
-    gone, for a compiler or for a file system, would not hear TERM. A thread does, and it ends the process.
+    Either way a line says what is saved and what is not, as `held` was told. Python runs a handler between two of its
+    own instructions: a process inside a library, waiting for a worker that is gone, for a compiler or for a file
+    system, would not hear a signal. A thread does, and it ends the process.
     """
+    global _kept
 
     def leave(*_: Any) -> None:
         raise SystemExit(EXIT)
@@ -26,40 +39,51 @@ def termination(limit: float = LIMIT) -> Iterator[None]:
     heard, wake = os.pipe()
     os.set_blocking(wake, False)
     threading.Thread(target=_end_in_time, args=(heard, limit), daemon=True).start()
-    before = signal.signal(signal.SIGTERM, leave)
+    before = {number: signal.signal(number, leave) for number in _SIGNALS}
     wake_before = signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
     try:
         yield
+    except SystemExit:
+        log.warning("stopped: %s", _kept())
+        raise
     finally:
+        _kept = _nothing_yet
         signal.set_wakeup_fd(wake_before)
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
         os.close(wake)
 
 
 def _end_in_time(heard: int, limit: float) -> None:
-    """Read the signals that come until there can be no more; `limit` seconds after TERM nothing is left."""
+    """Read the signals that come until there can be no more; `limit` seconds after the first nothing is left."""
     while signals := os.read(heard, 64):
-        if signal.SIGTERM in signals:
+        if any(number in signals for number in _SIGNALS):
             time.sleep(limit)
             # No logging: whatever holds the process up may hold its lock.
-            os.write(2, f"not ended {limit:g} seconds after TERM: stopped\n".encode())
+            os.write(2, f"stopped, not ended {limit:g} seconds after the signal: {_kept()}\n".encode())
             os._exit(EXIT)
     os.close(heard)
 
 
 @contextmanager
-def held() -> Iterator[Callable[[], bool]]:
-    """SIGTERM does not end the block, which asks whether it came. If it came, SystemExit(143) follows the block."""
+def held(kept: Callable[[], str] | None = None) -> Iterator[Callable[[], bool]]:
+    """A signal does not end the block, which asks whether one came. If so, SystemExit(143) follows the block.
+
+    kept: says from now on what is saved and what is not, from any thread, without a lock.
+    """
+    global _kept
     came = False
 
     def note(*_: Any) -> None:
         nonlocal came
         came = True
 
-    before = signal.signal(signal.SIGTERM, note)
+    _kept = kept or _kept
+    before = {number: signal.signal(number, note) for number in _SIGNALS}
     try:
         yield lambda: came
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
     if came:
         raise SystemExit(EXIT)

@@ -1,6 +1,5 @@
 """How the `dvc repro` of a stage is stopped."""
 
-import signal
 import subprocess
 import sys
 
@@ -8,9 +7,9 @@ import psutil
 import pytest
 
 from pipeline.launch import repro
-from pipeline.launch.local import GRACE
 from pipeline.launch.remote import REMOVAL
 from pipeline.launch.repro import Repros
+from pipeline.launch.stopping import GRACE_SECONDS, end_dvc
 from tests.pipeline.launch.test_dag import project
 
 # Ends by Ctrl-C alone, and says so.
@@ -51,27 +50,33 @@ def test_an_interruption_stops_the_stage_as_ctrl_c_does(tmp_path, monkeypatch):
     assert running._processes == set()  # `stop` would signal a number that another process may bear by then
 
 
-class Waited(subprocess.Popen):
-    """Notes how long it is waited for, and is interrupted by Ctrl-C the first time."""
-
-    seconds: tuple[float, ...] = ()
-
-    def wait(self, timeout=None):
-        assert timeout is not None
-        self.seconds += (timeout,)
-        if len(self.seconds) == 1:
-            raise KeyboardInterrupt
-        return super().wait(timeout)
+# Begins with its command, which ends by TERM alone, and goes on with another when that one is gone, as `dvc repro -k`.
+GOES_ON = """if True:
+    import signal, subprocess, sys
+    from pathlib import Path
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    deaf = "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN); print(flush=True); time.sleep(600)"
+    subprocess.run([sys.executable, "-c", deaf])
+    Path("next").touch()
+"""
 
 
 @pytest.mark.timeout(60)
-def test_a_stage_has_the_time_that_a_cluster_needs_and_a_second_ctrl_c_takes_it():
-    deaf = "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN); print(flush=True); time.sleep(600)"
-    process = Waited([sys.executable, "-c", deaf], stdout=subprocess.PIPE, process_group=0)
-    assert process.stdout is not None
-    with process.stdout as ready:
+def test_no_stage_begins_after_the_one_that_is_stopped_and_what_is_deaf_ends_in_time(tmp_path):
+    dvc = subprocess.Popen(
+        [sys.executable, "-c", GOES_ON], cwd=tmp_path, stdout=subprocess.PIPE, process_group=0, text=True
+    )
+    assert dvc.stdout is not None
+    with dvc.stdout as ready:
         ready.readline()
-        repro._stop(process)
-    assert process.returncode == -signal.SIGTERM
-    assert process.seconds[0] > GRACE + 15 + REMOVAL  # TERM, then the removal of a job that does not end
-    assert process.seconds[1] <= 5
+        (command,) = psutil.Process(dvc.pid).children()
+        end_dvc(dvc, 0.5, goes_on=True)
+    assert not command.is_running()
+    assert not (tmp_path / "next").exists()
+
+
+def test_a_stage_has_the_time_that_a_cluster_needs(monkeypatch):
+    monkeypatch.delenv("HVG_CLUSTER", raising=False)
+    assert repro._patience() < GRACE_SECONDS
+    monkeypatch.setenv("HVG_CLUSTER", "gpu")
+    assert repro._patience() > GRACE_SECONDS + 15 + REMOVAL  # TERM, then the removal of a job that does not end

@@ -205,7 +205,7 @@ def test_a_job_goes_on_whatever_becomes_of_it(slurm, start, tmp_path):
     (job,) = slurm.jobs()
     slurm.ask("scontrol", "update", f"jobid={job}", f"timelimit={minutes_run(slurm, job) + 2}")
     hvg.until("the time limit is near")
-    hvg.until(r"terminated; iteration \d+ is saved")
+    hvg.until(r"stopped: level \d+: iteration \d+ is saved")
     hvg.until(rf"job {job}: PENDING")
     slurm.ask("scontrol", "update", f"jobid={job}", "timelimit=30")
     hvg.until(going_on, 2)
@@ -234,7 +234,7 @@ def test_a_job_goes_on_whatever_becomes_of_it(slurm, start, tmp_path):
     progress(again)
     assert slurm.jobs() == [job]
     assert again.interrupt() == 130
-    assert re.search(r"terminated; iteration \d+ is saved", again.said())
+    assert re.search(r"stopped: level \d+: iteration \d+ is saved", again.said())
     assert "Traceback" not in again.said()
     assert nothing_left(slurm)
     assert "RUNNING" not in statuses(paths)

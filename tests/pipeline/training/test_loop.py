@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from pipeline.errors import UserError
-from pipeline.training import checkpoint
+from pipeline.training import checkpoint, loop, termination
 from pipeline.training.loop import train
 from tests.pipeline.training.tiny import ALONE, TRAINING, batches, networks, same
 
@@ -57,6 +57,32 @@ def test_term_writes_a_checkpoint_and_exits(tmp_path):
     assert ended.value.code == 143
     assert [file.name for file in checkpoint.files(tmp_path)] == ["checkpoint-00000003.pt"]  # where it logged first
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_what_is_saved_and_what_is_not_is_known_at_any_time(tmp_path):
+    said = []
+    params = replace(TRAINING, iterations=6, log_every=1, checkpoint_every=4)
+    train(networks(1), batches(1), params, ALONE, tmp_path, lambda *_: said.append(termination._kept()))
+    said.append(termination._kept())
+    lost = ["iteration 1 is", "iterations 1 to 2 are", "iterations 1 to 3 are", "iterations 1 to 4 are"]
+    assert said[:4] == [f"level 1: nothing is saved; {which} lost" for which in lost]
+    goes_on = "is saved, the same command goes on from it"
+    assert said[4] == f"level 1: iteration 4 {goes_on}; iteration 5 is lost"
+    assert said[6] == f"level 1: iteration 6 {goes_on}"
+
+
+def test_no_more_than_minutes_of_training_are_unsaved(tmp_path, monkeypatch):
+    params = replace(TRAINING, iterations=4, log_every=1, checkpoint_every=100)
+    for seconds, saved in ((3600.0, []), (0.0, ["checkpoint-00000001.pt", "checkpoint-00000002.pt"])):
+        monkeypatch.setattr(loop, "SAVE_SECONDS", seconds)
+        folder, files = tmp_path / str(seconds), []
+
+        def look(_numbers, step, folder=folder, files=files):
+            if step == 3:
+                files += sorted(file.name for file in checkpoint.files(folder))
+
+        train(networks(1), batches(1), params, ALONE, folder, look)
+        assert files == saved
 
 
 def test_term_that_ends_ffmpeg_as_well_costs_a_picture_and_no_checkpoint(tmp_path, monkeypatch):

@@ -14,16 +14,17 @@ from pipeline.training.termination import held, termination
 def ready():
     print("ready", flush=True)
 """
+IN_TIME = "stopped, not ended 0.5 seconds after the signal: "
 
 
-def ended(program: str) -> tuple[int, str, str]:
-    """The exit code and output of a program that gets TERM once it says that it is ready."""
+def ended(program: str, number: signal.Signals = signal.SIGTERM) -> tuple[int, str, str]:
+    """The exit code and output of a program that gets a signal once it says that it is ready."""
     with subprocess.Popen(
         [sys.executable, "-c", HEAD + program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
-        process.terminate()
+        process.send_signal(number)
         out, err = process.communicate(timeout=60)
     return process.returncode, out, err
 
@@ -37,7 +38,8 @@ with termination():
     finally:
         print("tidied up")
 """)
-    assert (code, out, err) == (143, "tidied up\n", "")
+    assert (code, out) == (143, "tidied up\n")
+    assert err == "stopped: before training; what was saved earlier is as it was\n"
 
 
 def test_term_ends_a_process_inside_a_library_that_waits():
@@ -50,7 +52,7 @@ with termination(limit=0.5):
     threading.Timer(1, ready).start()  # from inside the wait
     store.wait(["what another worker never sets"], timedelta(seconds=50))
 """)
-    assert (code, err.splitlines()[-1]) == (143, "not ended 0.5 seconds after TERM: stopped")
+    assert (code, err.splitlines()[-1]) == (143, IN_TIME + "before training; what was saved earlier is as it was")
 
 
 def test_term_ends_a_process_whose_threads_do_not():
@@ -61,11 +63,24 @@ with termination(limit=0.5):
     ready()
     time.sleep(50)
 """)
-    assert (code, err.splitlines()[-1]) == (143, "not ended 0.5 seconds after TERM: stopped")
+    assert (code, err.splitlines()[-1]) == (143, IN_TIME + "before training; what was saved earlier is as it was")
 
 
-def test_term_waits_for_the_end_of_a_held_block_and_is_not_lost():
-    code, out, _ = ended("""
+def test_what_an_iteration_that_takes_too_long_costs_is_said():
+    code, _, err = ended("""
+with termination(limit=0.5):
+    with held(lambda: "iteration 50 is saved; iterations 51 to 57 are lost"):
+        ready()
+        while True:  # a signal that is noted wakes no one
+            time.sleep(50)
+""")
+    assert (code, err) == (143, IN_TIME + "iteration 50 is saved; iterations 51 to 57 are lost\n")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_waits_for_the_end_of_a_held_block_and_is_not_lost(number):
+    code, out, _ = ended(
+        """
 with termination():
     with held() as terminated:
         ready()
@@ -73,7 +88,9 @@ with termination():
             time.sleep(0.01)
         print("finished")
     print("not here")
-""")
+""",
+        number,
+    )
     assert (code, out) == (143, "finished\n")
 
 
