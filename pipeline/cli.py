@@ -13,7 +13,7 @@ from pipeline.commands.metrics import convert_i3d, metrics, sample
 from pipeline.commands.project import describe, doctor, index, recipe
 from pipeline.commands.runs import runs
 from pipeline.commands.stages import repro, run
-from pipeline.errors import UserError
+from pipeline.errors import Failed, UserError
 from pipeline.machine import bound_spinning
 from pipeline.paths import Paths
 from pipeline.stage import Terminal
@@ -71,6 +71,8 @@ def main() -> None:
     except click.UsageError as error:
         path = error.ctx.command_path if error.ctx else "hvg"
         code = _say(f"{error.format_message()} (`{path} --help` explains)", 2)
+    except Failed as error:
+        code = _say(str(error), 1)
     except click.ClickException as error:
         code = _say(error.format_message(), 1)
     except (click.Abort, KeyboardInterrupt):

@@ -6,3 +6,7 @@ class UserError(ValueError):
 
     Commands and stages print it without a traceback and exit with code 2. Anything else is a bug and keeps its own.
     """
+
+
+class Failed(RuntimeError):
+    """What ended badly and is nobody's mistake: one line, and exit code 1."""

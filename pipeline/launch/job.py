@@ -5,13 +5,14 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from pipeline.errors import Failed
 from pipeline.machine import cores
 
 TORCHRUN = ("-m", "torch.distributed.run")
 _HANDED_ON = ("DVC_EXP_NAME",)  # to machines that inherit nothing from this one
 
 
-class JobFailed(RuntimeError):
+class JobFailed(Failed):
     """A job that ended with another code than 0 and no UserError: `code` is its exit code."""
 
     def __init__(self, message: str, code: int = 1) -> None:

@@ -4,7 +4,6 @@ import contextlib
 import http.client
 import logging
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -13,16 +12,22 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import psutil
 from filelock import FileLock
 
-from pipeline.errors import UserError
+from pipeline.errors import Failed
+from pipeline.launch.stopping import SERVER_SECONDS, end_group
+from pipeline.progress import write_line
 from pipeline.tether import tethered
 from pipeline.urls import without_secrets
 
 log = logging.getLogger(__name__)
 
 API_URL = "PREFECT_API_URL"
-START = 120.0  # seconds that a server may take: a new database on a busy disk
+IDLE_SECONDS = 60.0  # after which a server that uses no processor and does not answer is given up
+WORK_SECONDS = 0.1  # of processor time, which are work
+SAY_SECONDS = 10.0  # after which a person is told what is waited for
+LAST_LINES = 3  # of its log, of one that ended
 
 
 def answers(url: str, timeout: float = 5) -> bool:
@@ -49,7 +54,8 @@ def prefect_server(state: Path) -> Iterator[str]:
     The own server listens on a free port of the loopback interface; its database and settings lie in `state`/prefect
     and outlive it, so that its pages show earlier runs as well. Its processes end with this one, however that ends.
 
-    Raises UserError with the place of its log where the server does not start.
+    However long it takes to start, it is waited for while it works. Raises Failed, with the end of its log, where it
+    ends, and where it stands still.
     """
     given = os.environ.get(API_URL)
     if given and answers(given):
@@ -64,25 +70,63 @@ def prefect_server(state: Path) -> Iterator[str]:
     try:
         yield url
     finally:
-        _stop(process)
+        end_group(process, SERVER_SECONDS)
 
 
 def _start(home: Path, log_file: Path) -> tuple[subprocess.Popen[bytes], str]:
-    end = time.monotonic() + START
+    """A server that answers, and its URL. It may take any time as long as it works."""
+    said = False
+    began = time.monotonic()
     while True:
+        before = log_file.stat().st_size if log_file.exists() else 0
         process, url = _begin(home, log_file)
         try:
-            while process.poll() is None and time.monotonic() < end:
+            for idle in _seconds_of_idleness(process):
                 if answers(url, 1) and process.poll() is None:
                     return process, url
+                if idle > IDLE_SECONDS:
+                    raise Failed(
+                        f"Prefect's server has done nothing for {idle:.0f} s and does not answer; {_way_out(log_file)}"
+                    )
+                if not said and time.monotonic() - began > SAY_SECONDS:
+                    said = True
+                    write_line(f"waiting for Prefect's server to start; its log: {log_file}")
                 time.sleep(0.1)
         except BaseException:
-            _stop(process)
+            end_group(process, SERVER_SECONDS)
             raise
         # Between finding a free port and listening on it another process may have taken it.
-        if process.poll() is None or time.monotonic() > end or not _taken(url):
-            _stop(process)
-            raise UserError(f"Prefect's server did not start: see {log_file}, or give one by {API_URL}")
+        if not _taken(url):
+            with log_file.open("rb") as lines:
+                lines.seek(before)
+                last = lines.read().decode(errors="replace").strip().splitlines()[-LAST_LINES:]
+            raise Failed(
+                f"Prefect's server ended with exit code {process.returncode}: {' / '.join(last)}; {_way_out(log_file)}"
+            )
+
+
+def _way_out(log_file: Path) -> str:
+    return f"see {log_file}, or give a server by {API_URL}"
+
+
+def _seconds_of_idleness(process: subprocess.Popen[bytes]) -> Iterator[float]:
+    """As long as a process lives: for how long it and its children have used no processor."""
+    used, since = -1.0, 0.0
+    while process.poll() is None:
+        now = _processor_seconds(process.pid)
+        if now > used + WORK_SECONDS:
+            used, since = now, time.monotonic()
+        yield time.monotonic() - since
+
+
+def _processor_seconds(pid: int) -> float:
+    used = 0.0
+    with contextlib.suppress(psutil.Error):
+        server = psutil.Process(pid)
+        for process in (server, *server.children(recursive=True)):
+            with contextlib.suppress(psutil.Error):
+                used += sum(process.cpu_times()[:4])  # with those of children that are over
+    return used
 
 
 def _begin(home: Path, log_file: Path) -> tuple[subprocess.Popen[bytes], str]:
@@ -108,14 +152,3 @@ def _taken(url: str) -> bool:
     parts = urlsplit(url)
     with socket.socket() as probe:
         return probe.connect_ex((str(parts.hostname), parts.port or 80)) == 0
-
-
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    for number, seconds in ((signal.SIGTERM, 10), (signal.SIGKILL, 10)):
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, number)
-        try:
-            process.wait(seconds)
-            return
-        except subprocess.TimeoutExpired:
-            continue
