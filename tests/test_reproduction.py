@@ -1,4 +1,8 @@
-"""Whole reproductions of the mini recipes on real clips: every stage, as a user runs it, in a checkout of its own."""
+"""Whole reproductions in checkouts of their own, smaller than the recipes: networks, iterations and numbers of videos.
+
+The default recipe runs as a user runs it, on its own shapes. The mini recipes run their stages in this process, and
+only hold what real clips are needed for.
+"""
 
 import csv
 import hashlib
@@ -18,16 +22,18 @@ import pandas as pd
 import pytest
 import torch
 import zarr
+from ruamel.yaml import YAML
+
+from stages import decode, evaluate, generate, report, train
 
 ROOT = Path(__file__).parents[1]
 CLIPS = ROOT.parent / "shared" / "clips"
 BIN = Path(sys.executable).parent
+ITERATIONS, VIDEOS, FIGURES = 12, 12, 4
+SHAPES = ("shapes.shapes.train=24", "shapes.shapes.val=8", "shapes.shapes.frames=36")
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.timeout(1200),
-    pytest.mark.skipif(not CLIPS.is_dir(), reason=f"the real clips are not here: {CLIPS}"),
-]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+on_real_clips = pytest.mark.skipif(not CLIPS.is_dir(), reason=f"the real clips are not here: {CLIPS}")
 
 
 class Checkout:
@@ -72,21 +78,58 @@ class Checkout:
     def path(self, name: str) -> Path:
         return self.folder / name
 
+    def recipe(self, name: str, *settings: str) -> int:
+        """Make a recipe the active one, with less work in every level. Returns how many levels it has."""
+        levels = YAML(typ="safe").load(ROOT / "recipes" / f"{name}.yaml")["levels"]
+        small = ["evaluation.videos=6", "evaluation.psd_sets=2", *settings]
+        for level in levels:
+            training = {"batch": 4, "iterations": ITERATIONS, "checkpoint_every": 4, "log_every": 4}
+            generation = {"videos": VIDEOS, "figures": FIGURES, "batch": 4, "recalibration": 3}
+            sizes = {"generator.channels": 4, "discriminators.channels": 4}
+            sizes |= {f"training.{key}": value for key, value in training.items()}
+            sizes |= {f"generation.{key}": value for key, value in generation.items()}
+            small += [f"levels.{level}.{key}={value}" for key, value in sizes.items()]
+        self.hvg("recipe", name, *(word for setting in small for word in ("--set", setting)))
+        return len(levels)
+
+
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory):
+    """The default recipe, by `hvg repro`."""
+    checkout = Checkout(tmp_path_factory.mktemp("shapes"))
+    checkout.recipe("shapes", *SHAPES, "levels.1.training.samples_every=6")
+    checkout.hvg("repro")
+    return checkout
+
+
+def in_this_process(checkout: Checkout, levels: int) -> None:
+    """Every stage of the graph, one after the other, without DVC and Prefect."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(checkout.folder)
+        for name in ("MLFLOW_TRACKING_URI", "WORLD_SIZE"):
+            patch.delenv(name, raising=False)
+        decode.main(["--workers", "2"])
+        for level in range(1, levels + 1):
+            train.main(["--level", str(level)])
+            generate.main(["--level", str(level)])
+        evaluate.main([])
+        report.main([])
+
+
+def of_real_clips(folder: Path, name: str, root: Path) -> Checkout:
+    checkout = Checkout(folder)
+    in_this_process(checkout, checkout.recipe(name, f"data.root={root}"))
+    return checkout
+
 
 @pytest.fixture(scope="module")
 def kinetics(tmp_path_factory):
-    checkout = Checkout(tmp_path_factory.mktemp("kinetics"))
-    checkout.hvg("recipe", "kinetics-mini", "--set", f"data.root={CLIPS / 'kinetics'}")
-    checkout.hvg("repro")
-    return checkout
+    return of_real_clips(tmp_path_factory.mktemp("kinetics"), "kinetics-mini", CLIPS / "kinetics")
 
 
 @pytest.fixture(scope="module")
 def bdd(tmp_path_factory):
-    checkout = Checkout(tmp_path_factory.mktemp("bdd"))
-    checkout.hvg("recipe", "bdd-mini", "--set", f"data.root={CLIPS / 'bdd100k'}")
-    checkout.hvg("repro")
-    return checkout
+    return of_real_clips(tmp_path_factory.mktemp("bdd"), "bdd-mini", CLIPS / "bdd100k")
 
 
 def the_page_is_whole(checkout, levels):
@@ -114,10 +157,21 @@ def the_views_are_identical(checkout, levels):
             assert np.array_equal(small.permute(0, 2, 3, 1).numpy(), low)
 
 
+def test_the_default_recipe_ends_with_a_page(shapes):
+    the_page_is_whole(shapes, 2)
+    assert len(pd.read_parquet(shapes.path("data/pyramid/videos.parquet"))) == 32
+
+
+def test_the_views_of_the_default_recipe_are_identical(shapes):
+    the_views_are_identical(shapes, 2)
+
+
+@on_real_clips
 def test_kinetics_mini_ends_with_a_page(kinetics):
     the_page_is_whole(kinetics, 2)
 
 
+@on_real_clips
 def test_kinetics_mini_loses_nothing_but_the_missing_clips(kinetics):
     videos = pd.read_parquet(kinetics.path("data/pyramid/videos.parquet"))
     files = [f for split in ("train", "val") for f in (CLIPS / "kinetics" / split).rglob("*") if f.is_file()]
@@ -129,22 +183,24 @@ def test_kinetics_mini_loses_nothing_but_the_missing_clips(kinetics):
     assert kinetics.path("data/pyramid/failed.csv").read_text().count("\n") == 1  # its head alone
 
 
+@on_real_clips
 def test_kinetics_mini_views_are_identical(kinetics):
     the_views_are_identical(kinetics, 2)
 
 
-def test_samples_have_the_schema_of_a_view(kinetics):
-    for level, shape in ((1, (60, 8, 16, 16, 3)), (2, (60, 16, 32, 32, 3))):
-        group = zarr.open_group(kinetics.path(f"data/samples/level-{level}"), mode="r")
+def test_samples_have_the_schema_of_a_view(shapes):
+    count = VIDEOS + FIGURES
+    for level, shape in ((1, (count, 8, 16, 16, 3)), (2, (count, 16, 32, 32, 3))):
+        group = zarr.open_group(shapes.path(f"data/samples/level-{level}"), mode="r")
         assert np.asarray(group[f"level-{level}"]).shape == shape
-        table = pd.read_parquet(kinetics.path(f"data/samples/level-{level}/videos.parquet"))
+        table = pd.read_parquet(shapes.path(f"data/samples/level-{level}/videos.parquet"))
         assert table["label"].tolist() == np.asarray(group["labels"]).tolist()
         classes = list(cast("list[str]", group.attrs["classes"]))
         assert [classes[label] for label in table["label"]] == table["class"].tolist()
 
 
-def test_one_parent_run_and_a_child_a_level(kinetics):
-    runs = json.loads(kinetics.hvg("runs", "--json"))
+def test_one_parent_run_and_a_child_a_level(shapes):
+    runs = json.loads(shapes.hvg("runs", "--json"))
     parents = [run for run in runs if run["parent"] is None]
     assert len(parents) == 1
     assert sorted(run["name"] for run in runs if run["parent"] == parents[0]["id"]) == [
@@ -153,49 +209,51 @@ def test_one_parent_run_and_a_child_a_level(kinetics):
         "train level 2",
     ]
     assert {run["status"] for run in runs} == {"FINISHED"}
-    assert "random_i3d_frechet_logits" in kinetics.hvg("runs")
+    assert "random_i3d_frechet_logits" in shapes.hvg("runs")
 
 
-def test_nothing_to_do_is_said_and_level_2_alone_runs_again(kinetics):
-    assert "up to date" in kinetics.run(str(BIN / "dvc"), "repro")
-    kinetics.hvg("recipe", "--set", "levels.2.training.lr_generator=0.0004")
-    status = kinetics.run(str(BIN / "dvc"), "status")
+def test_nothing_to_do_is_said_and_level_2_alone_runs_again(shapes):
+    assert "up to date" in shapes.run(str(BIN / "dvc"), "repro")
+    shapes.hvg("recipe", "--set", "levels.2.training.lr_generator=0.0004")
+    status = shapes.run(str(BIN / "dvc"), "status")
     assert "train-level@2" in status
     assert "train-level@1" not in status
     assert "decode" not in status
-    kinetics.hvg("recipe", "--set", "levels.2.training.lr_generator=0.0005")
+    shapes.hvg("recipe", "--set", "levels.2.training.lr_generator=0.0005")
 
 
 def sha256(file: Path) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
-def test_killed_training_resumes_to_the_same_bytes(kinetics):
-    generator = kinetics.path("artifacts/level-1/generator.safetensors")
+def test_killed_training_resumes_to_the_same_bytes(shapes):
+    generator = shapes.path("artifacts/level-1/generator.safetensors")
     undisturbed = sha256(generator)
     shutil.rmtree(generator.parent)
-    for work in kinetics.folder.glob(".hvg/work/train-level-1-*"):
+    for work in shapes.folder.glob(".hvg/work/train-level-1-*"):
         shutil.rmtree(work)
     command = [sys.executable, "-m", "stages.train", "--level", "1"]
     with subprocess.Popen(
-        command, cwd=kinetics.folder, env=kinetics.environment, stderr=subprocess.DEVNULL, start_new_session=True
+        command, cwd=shapes.folder, env=shapes.environment, stderr=subprocess.DEVNULL, start_new_session=True
     ) as process:
-        while not list(kinetics.folder.glob(".hvg/work/train-level-1-*/checkpoint-*.pt")):
+        while not list(shapes.folder.glob(".hvg/work/train-level-1-*/checkpoint-*.pt")):
             assert process.poll() is None, "training ended before it was killed"
             time.sleep(0.05)
         os.killpg(process.pid, signal.SIGKILL)
     assert not generator.exists()
-    log = kinetics.run(*command)
+    log = shapes.run(*command)
     resumed = re.search(r"going on from iteration (\d+)", log)
     assert resumed
-    assert int(resumed[1]) < 100
+    assert 0 < int(resumed[1]) < ITERATIONS
     assert sha256(generator) == undisturbed
 
 
+@on_real_clips
 def test_bdd_mini_ends_with_a_page(bdd):
     the_page_is_whole(bdd, 3)
 
 
+@on_real_clips
 def test_bdd_mini_is_unconditional_and_whole(bdd):
     videos = pd.read_parquet(bdd.path("data/pyramid/videos.parquet"))
     assert len(videos) == 6
@@ -204,5 +262,6 @@ def test_bdd_mini_is_unconditional_and_whole(bdd):
     assert config["config"]["classes"] == 0
 
 
+@on_real_clips
 def test_bdd_mini_views_are_identical(bdd):
     the_views_are_identical(bdd, 3)
