@@ -264,7 +264,26 @@ def repro(targets: tuple[str, ...]) -> None:
     from pipeline.launch.repro import run_dvc_repro
 
     _check_inputs()
-    sys.exit(run_dvc_repro(PATHS.state, targets))
+    click.echo("brings every stage that is out of date up to date; Ctrl-C stops it, the same command goes on", err=True)
+    with _estimate(told=not targets):
+        code = run_dvc_repro(PATHS.state, targets)
+    sys.exit(code)
+
+
+@contextlib.contextmanager
+def _estimate(told: bool) -> Iterator[None]:
+    """A line on how long everything takes here, from a process beside this one: counting needs torch."""
+    from pipeline.tether import tethered
+
+    if not told:
+        yield
+        return
+    command = tethered([sys.executable, "-m", "pipeline.duration"])
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, process_group=0) as counting:  # not the terminal's Ctrl-C
+        try:
+            yield
+        finally:
+            counting.terminate()
 
 
 def _check_inputs() -> None:

@@ -1,0 +1,69 @@
+"""How long the levels of params.yaml take to train here: their arithmetic over this machine's rate.
+
+`python -m pipeline.duration` prints it as one line; `hvg repro` does so while Prefect's server starts.
+"""
+
+import sys
+import time
+
+import torch
+
+from pipeline.describe import describe
+from pipeline.params import Params, load_params
+from pipeline.paths import Paths
+
+SIZE = 1024  # of the matrices whose product is the rate
+ROUNDS = 5
+# Of the rate of a matrix product that an iteration reaches, `shapes` on two cores: level 1 0.53, level 2 0.39.
+EFFICIENCY = 0.45
+
+
+def flop_per_second() -> float:
+    """Of this machine's processor: the fastest of a few float32 matrix products with all threads."""
+    a, b = torch.ones(2, SIZE, SIZE)
+    seconds = []
+    for _ in range(ROUNDS):
+        began = time.perf_counter()
+        torch.mm(a, b)
+        seconds.append(time.perf_counter() - began)
+    return 2 * SIZE**3 / min(seconds)
+
+
+def seconds_by_level(params: Params, rate: float) -> dict[str, float]:
+    """Of training each level, all its iterations, and of generating its videos, on a processor of `rate` FLOP/s."""
+    seconds = {}
+    for level, counts in describe(params)["levels"].items():
+        chosen = params.levels[level]
+        t, g = chosen.training, chosen.generation
+        training = t.iterations * t.batch * counts["iteration_tflop"]
+        sets = 2  # one a sigma, each with statistics of its own
+        generation = (g.videos + g.figures + sets * g.recalibration * t.batch) * counts["forward_tflop"]
+        seconds[level] = (training + generation) * 1e12 / (rate * EFFICIENCY)
+    return seconds
+
+
+def rounded(seconds: float) -> str:
+    """For a person: minutes below two hours, then hours, then days."""
+    if seconds < 90:
+        return "a minute"
+    for unit, length, most in (("minutes", 60, 120), ("hours", 3600, 48)):
+        if seconds < most * length:
+            return f"{round(seconds / length)} {unit}"
+    return f"{round(seconds / 86400)} days"
+
+
+def line(params: Params) -> str:
+    """What to expect, in one line."""
+    if torch.cuda.is_available():
+        return "how long training takes on this GPU its progress bars tell"
+    rate = flop_per_second()
+    seconds = seconds_by_level(params, rate)
+    levels = ", ".join(f"level {level} {rounded(s)}" for level, s in seconds.items())
+    return (
+        f"about {rounded(sum(seconds.values()))} where all of it runs ({levels}), on this processor at "
+        f"{rate / 1e9:.0f} GFLOP/s; what is up to date is not run again"
+    )
+
+
+if __name__ == "__main__":
+    sys.stderr.write(f"{line(load_params(Paths().params))}\n")
