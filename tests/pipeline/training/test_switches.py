@@ -3,8 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,27 +14,12 @@ from models.generator import Generator
 from models.layers import ConditionalBatchNorm, Conv
 from models.unroll import recalibrate
 from pipeline.errors import UserError
-from pipeline.training.batches import Clips
 from pipeline.training.distributed import Workers
 from pipeline.training.step import Networks
 from tests.models.level_configs import FIRST, SECOND
-from tests.pipeline.training.tiny import ALONE, TRAINING, batches, dummy
+from tests.pipeline.training.tiny import ALONE, TRAINING, batches, dummy, in_dtype, precision
 
 CONFIGS = {1: FIRST, 2: SECOND}
-
-
-@contextmanager
-def precision(dtype):
-    torch.set_default_dtype(dtype)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(torch.float32)
-
-
-def in_dtype(clips: Clips, dtype) -> Clips:
-    present = {f.name: getattr(clips, f.name) for f in fields(clips) if getattr(clips, f.name) is not None}
-    return replace(clips, **{name: t.to(dtype) for name, t in present.items() if t.is_floating_point()})
 
 
 def updated(level, dtype=torch.float64, iterations=2, **switches):

@@ -1,5 +1,8 @@
 """A tiny hierarchy in memory: views of random videos behind the reader's interface, and batches on them."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -85,6 +88,21 @@ TRAINING = TrainingParams(
     samples_every=None,
     early_stopping=None,
 )
+
+
+@contextmanager
+def precision(dtype: torch.dtype) -> Iterator[None]:
+    """What networks that are made meanwhile are of."""
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def in_dtype(clips: Clips, dtype: torch.dtype) -> Clips:
+    present = {f.name: getattr(clips, f.name) for f in fields(clips) if getattr(clips, f.name) is not None}
+    return replace(clips, **{name: t.to(dtype) for name, t in present.items() if t.is_floating_point()})
 
 
 def dummy(clips: Clips, sigma: float = 1.0) -> Inputs:
