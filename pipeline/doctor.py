@@ -13,7 +13,7 @@ from pipeline.errors import UserError
 from pipeline.launch.server import API_URL, answers
 from pipeline.params import Params, load_params
 from pipeline.paths import Paths
-from pipeline.tracking import store_uri
+from pipeline.runs.store import Store
 from pipeline.urls import without_secrets
 
 FREE = 5.0  # GB below which a run is likely to end early
@@ -87,7 +87,7 @@ def _server() -> Check:
 
 
 def _store(paths: Paths) -> Check:
-    uri = store_uri(paths)
+    uri = Store(paths).shown
     if not uri.startswith("sqlite:///"):
         return Check("mlflow store", True, f"{without_secrets(uri, uri)}, as MLFLOW_TRACKING_URI says", necessary=False)
     file = Path(uri.removeprefix("sqlite:///"))

@@ -14,11 +14,11 @@ import json
 import logging
 from collections.abc import Sequence
 
-from pipeline import tracking
 from pipeline.data.store.reader import ViewReader
 from pipeline.evaluation import Evaluation, evaluate
 from pipeline.params import fingerprint, load_params
 from pipeline.paths import Paths, write_atomic
+from pipeline.runs import tracking
 from pipeline.stage import run_stage
 from pipeline.training.distributed import workers
 

@@ -10,15 +10,15 @@ import logging
 import os
 from collections.abc import Sequence
 
-from pipeline import tracking
 from pipeline.errors import UserError
 from pipeline.params import Params, fingerprint, load_params
 from pipeline.paths import Paths
 from pipeline.report.build import build
 from pipeline.report.facts import TrackedRun, opened_by, run_link
 from pipeline.report.showcase import MEDIA
+from pipeline.runs.store import Away, Found, Store
+from pipeline.runs.tracking import of_this_checkout
 from pipeline.stage import run_stage
-from pipeline.tracking import Found
 
 log = logging.getLogger(__name__)
 
@@ -30,22 +30,26 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError("--workers: report runs in one process; leave it out")
     paths = Paths()
     params = load_params(paths.params)
+    store = Store(paths)
     try:
-        found = tracking.find_runs(paths)
-    except tracking.Away as away:
+        found = store.runs()
+    except Away as away:
         log.warning("the page names no runs: %s", away)
         found = []
     ours = _reproduction(found, params, paths)
-    page = build(params, paths, _runs(found, ours, params, paths), opened_by(tracking.store_uri(paths), paths.root))
+    page = build(params, paths, _runs(found, ours, params, paths), opened_by(store.shown, paths.root))
     if ours is not None:
-        tracking.keep(ours.id, page.parent / MEDIA / "grid-samples.mp4", paths)
+        try:
+            store.keep(ours.id, page.parent / MEDIA / "grid-samples.mp4")
+        except Away as away:
+            log.warning("the reproduction's run has no samples: %s", away)
     log.info("the page: %s", page)
 
 
 def _reproduction(found: Sequence[Found], params: Params, paths: Paths) -> Found | None:
     """This checkout's newest with these parameters."""
     same = fingerprint(params)
-    own = [run for run in found if run.parent is None and tracking.of_this_checkout(run, paths)]
+    own = [run for run in found if run.parent is None and of_this_checkout(run, paths)]
     return next((run for run in reversed(own) if run.tags.get("hvg.params") == same), None)
 
 
@@ -55,7 +59,7 @@ def _runs(found: Sequence[Found], ours: Found | None, params: Params, paths: Pat
     A level's run is the newest one made from what the level's artifact was made from: this checkout's, or where it has
     none (the artifact may come from DVC's remote) any.
     """
-    own = [run for run in found if tracking.of_this_checkout(run, paths)]
+    own = [run for run in found if of_this_checkout(run, paths)]
     chosen = [] if ours is None else [ours]
     for level in range(1, params.n_levels + 1):
         inputs = json.loads((paths.artifact(level) / "config.json").read_text()).get("inputs")
@@ -68,7 +72,7 @@ def _runs(found: Sequence[Found], ours: Found | None, params: Params, paths: Pat
             status=run.status.lower(),
             started=f"{run.start:%Y-%m-%d %H:%M} UTC",
             id=run.id,
-            link=run_link(tracking.store_uri(paths), run.id),
+            link=run_link(Store(paths).shown, run.id),
         )
         for run in chosen
     ]

@@ -14,10 +14,10 @@ import functools
 import shutil
 from collections.abc import Sequence
 
-from pipeline import tracking
 from pipeline.data.store.reader import ViewReader
 from pipeline.params import fingerprint, load_params
 from pipeline.paths import Paths, alone, publish
+from pipeline.runs import tracking
 from pipeline.stage import run_stage
 from pipeline.training import artifact
 from pipeline.training.batches import Batches
@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         inputs = fingerprint(made_from)
         work = paths.work(f"train-level-{level}", inputs, paths.artifact(level))
         name = f"train level {level}"
-        tracked = tracking.run(params, name, inputs=inputs, machine=True) if us.rank == 0 else None
+        tracked = tracking.run(params, name, inputs=inputs, work=work, machine=True) if us.rank == 0 else None
         with alone(work, us.rank), tracked or contextlib.nullcontext() as run:
             if us.rank == 0:
                 record(work, made_from)

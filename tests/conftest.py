@@ -2,6 +2,7 @@
 
 import signal
 
+import pytest
 from jaxtyping import install_import_hook
 
 from pipeline.machine import bound_spinning
@@ -23,3 +24,12 @@ install_import_hook(
     ],
     "beartype.beartype",
 )
+
+
+@pytest.fixture(scope="session")
+def mlflow_port(tmp_path_factory):
+    """The port of a real tracking server, which all tests share: it takes a quarter of a minute to start."""
+    from tests.pipeline.runs.mlflow_server import mlflow_server
+
+    with mlflow_server(tmp_path_factory.mktemp("mlflow")) as port:
+        yield port

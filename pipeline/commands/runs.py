@@ -1,10 +1,12 @@
 """hvg runs: what was run."""
 
 import json
+import math
 import os
 import shutil
 import sys
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +16,7 @@ from pipeline.paths import Paths
 
 if TYPE_CHECKING:
     from pipeline.report.compare import Side
-    from pipeline.tracking import Found
+    from pipeline.runs.store import Found
 
 PATHS = Paths()
 STATUSES = ("running", "finished", "failed", "killed")
@@ -58,7 +60,7 @@ def runs(ctx: click.Context, as_json: bool, last: int | None, **chosen: Any) -> 
     if as_json:
         given = last is not None or any(value is not None for value in chosen.values())
         shown = choose(found, last=last, **chosen) if given else found
-        click.echo(json.dumps([run.plain() for run in shown], indent=2))
+        click.echo(json.dumps([_plain(run) for run in shown], indent=2))
         return
     if not found:
         click.echo("no runs yet; `hvg repro` makes some")
@@ -73,14 +75,14 @@ def runs(ctx: click.Context, as_json: bool, last: int | None, **chosen: Any) -> 
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def _show(run_id: str, as_json: bool) -> None:
     """One reproduction in full, by the beginning of its id or that of a run within it."""
-    from pipeline import tracking
+    from pipeline.runs.store import Store
     from pipeline.runs.table import in_full, one, reproduction_of
 
     found = _found()
     parent, children = reproduction_of(one(found, run_id), found)
-    together = [(run, tracking.files(run.id, PATHS)) for run in (parent, *children)]
+    together = [(run, list(Store(PATHS).files(run.id))) for run in (parent, *children)]
     if as_json:
-        click.echo(json.dumps([{**run.plain(), "files": files} for run, files in together], indent=2))
+        click.echo(json.dumps([{**_plain(run), "files": files} for run, files in together], indent=2))
     else:
         click.echo(in_full(together))
 
@@ -106,20 +108,28 @@ def compare(left: str, right: str, out: Path) -> None:
 
 
 def _found() -> "list[Found]":
-    from pipeline.tracking import find_runs, send_waiting
+    from pipeline.runs.store import Store
+    from pipeline.runs.tracking import send_waiting
 
-    send_waiting(PATHS)
-    return find_runs(PATHS)
+    store = Store(PATHS)
+    send_waiting(store)
+    return store.runs()
+
+
+def _plain(run: "Found") -> dict[str, Any]:
+    """For JSON, which knows no NaN: what is no finite number is None."""
+    metrics = {name: value if math.isfinite(value) else None for name, value in run.metrics.items()}
+    return {**asdict(run), "start": run.start.isoformat(), "metrics": metrics}
 
 
 def _side(parent: "Found", children: "list[Found]", into: Path) -> "Side":
     """A reproduction with local copies of what it shows: of each run the last file of a kind."""
-    from pipeline import tracking
     from pipeline.report.compare import Side
+    from pipeline.runs.store import Store
 
-    kept = {}
+    store, kept = Store(PATHS), {}
     for run in (parent, *children):
-        last = {Path(file).suffix: file for file in tracking.files(run.id, PATHS)}
+        last = {Path(file).suffix: file for file in store.files(run.id)}
         shown = [file for suffix, file in last.items() if suffix in (".mp4", ".png")]
-        kept[run.id] = tracking.fetch(run.id, shown, into / run.id, PATHS)
+        kept[run.id] = [store.fetch(run.id, file, into / run.id) for file in shown]
     return Side(parent=parent, children=children, files=kept)

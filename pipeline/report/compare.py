@@ -14,7 +14,7 @@ from pipeline.report.page import TEMPLATE, explained
 from pipeline.report.showcase import MEDIA, Clip
 
 if TYPE_CHECKING:
-    from pipeline.tracking import Found
+    from pipeline.runs.store import Found
 
 KINDS = (".mp4", ".png")  # of the files that are shown
 NAMES = ("A", "B")

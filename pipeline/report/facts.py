@@ -2,7 +2,6 @@
 
 import os
 import platform
-import subprocess
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from pipeline import checkout
 from pipeline.params import Params
 from pipeline.paths import origin
 
@@ -111,16 +111,5 @@ def environment(root: Path) -> dict[str, str]:
 
 def revision(root: Path) -> str:
     """The checkout's commit, and whether tracked files differ from it."""
-    try:
-        commit = _git(root, "rev-parse", "HEAD")
-        changed = _git(root, "status", "--porcelain", "--untracked-files=no")
-    except FileNotFoundError:
-        return "unknown: no git on this machine"
-    except subprocess.CalledProcessError:
-        return "unknown: no git checkout"
-    return f"{commit} with uncommitted changes" if changed else commit
-
-
-def _git(root: Path, *arguments: str) -> str:
-    command = ["git", "-C", str(root), *arguments]
-    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout.strip()
+    commit, edited = checkout.revision(root)
+    return f"{commit}{' with uncommitted changes' if edited else ''}" if commit else "unknown: no git checkout"

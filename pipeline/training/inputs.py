@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.params import Params
+from pipeline.params import Params, flat
 from pipeline.paths import write_atomic
 from pipeline.training import checkpoint
 from pipeline.training.batches import Batches
@@ -64,18 +64,10 @@ def record(folder: Path, inputs: Mapping[str, Any]) -> None:
 
 
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
-    old, new = dict(_flat(before)), dict(_flat(now))
+    old, new = flat(before), flat(now)
     keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]
     for key in keys[:_NAMED]:
         digests = any(isinstance(values.get(key), str) and len(values[key]) == 64 for values in (old, new))
         yield key if digests else f"{key} ({json.dumps(old.get(key))}, now {json.dumps(new.get(key))})"
     if len(keys) > _NAMED:
         yield f"{len(keys) - _NAMED} more"
-
-
-def _flat(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{above}{key}.")
-        else:
-            yield f"{above}{key}", value

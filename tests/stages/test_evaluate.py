@@ -18,7 +18,7 @@ import torch
 from ruamel.yaml import YAML
 from torch.multiprocessing.spawn import spawn
 
-from pipeline import evaluation, tracking
+from pipeline import evaluation
 from pipeline.clip_sets import open_set
 from pipeline.compare_sets import compare
 from pipeline.data.store.reader import ViewReader
@@ -26,6 +26,7 @@ from pipeline.evaluation import choose_clips, window_frames
 from pipeline.metrics.evaluation import Networks
 from pipeline.params import load_params
 from pipeline.paths import Paths
+from pipeline.runs.store import Store
 from pipeline.training.distributed import workers
 from stages import evaluate
 from tests.pipeline.metrics.tiny import tiny_network
@@ -72,7 +73,7 @@ def test_whole_videos_and_windows_are_measured_each_by_its_protocol(project):
     same = {"real_split", "size", "frame_step", "sigma", "resize", "logits_network", "pyramid", "samples"}
     assert {found["protocol"][name] for name in same} == {found["windows_protocol"][name] for name in same}
     assert all(found["windows"][name] != found["metrics"][name] for name in NAMES)
-    (logged,) = tracking.find_runs(project, "evaluate")
+    (logged,) = Store(project).runs("evaluate")
     assert (logged.params["protocol.frames"], logged.params["windows_protocol.frames"]) == ("16", "12")
 
 

@@ -11,14 +11,15 @@ import pytest
 from fake_project import make_project
 from PIL import Image, ImageSequence
 
-from pipeline import evaluation, tracking
+from pipeline import evaluation
 from pipeline.data.store.reader import ViewReader
 from pipeline.errors import UserError
 from pipeline.evaluation import choose_clips, grounding, real_split
 from pipeline.params import fingerprint, load_params
 from pipeline.paths import Paths
 from pipeline.report.build import build
-from pipeline.runs.store import Found
+from pipeline.runs import tracking
+from pipeline.runs.store import Away, Found, Store
 from stages import evaluate, report
 from tests.pipeline.training.tiny import ALONE
 
@@ -75,7 +76,7 @@ def test_random_weights_never_bear_famous_names(project):
         "grounding_psnr_level_2",
     }
     assert all(np.isfinite(value) for value in content["metrics"].values())
-    logged = tracking.find_runs(project, "evaluate")
+    logged = Store(project).runs("evaluate")
     assert [set(run.metrics) for run in logged] == [set(content["metrics"])]
     assert not re.search(r'"(fvd|fid|inception_score|is)"', (project.reports / "metrics.json").read_text())
 
@@ -134,7 +135,7 @@ def test_levels_of_a_row_last_equally_long(project):
 
 def test_runs_and_parameters_are_on_the_page(project):
     text = (project.reports / "index.html").read_text()
-    assert all(run.id in text for run in tracking.find_runs(project, "evaluate"))
+    assert all(run.id in text for run in Store(project).runs("evaluate"))
     assert "mlflow ui --backend-store-uri sqlite:///mlflow.db" in text and str(project.root) not in text
     assert "# a comment with &lt;b&gt;tags&lt;/b&gt;" in text
 
@@ -148,9 +149,9 @@ def test_the_gif_shows_every_level_as_long_as_the_videos(project):
 
 def test_a_page_is_made_where_the_tracker_is_away(project, monkeypatch, caplog):
     def away(*_):
-        raise tracking.Away("MLflow does not answer")
+        raise Away("MLflow does not answer")
 
-    monkeypatch.setattr(tracking, "find_runs", away)
+    monkeypatch.setattr(Store, "runs", away)
     monkeypatch.chdir(project.root)
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     report.main([])
@@ -165,7 +166,7 @@ def test_the_page_names_this_checkouts_reproduction_and_where_it_has_none_anyone
             params={}, metrics={}, tags=tags,
         )  # fmt: skip
 
-    monkeypatch.setattr(tracking, "_project", lambda folder: "ours")
+    monkeypatch.setattr(tracking, "name_of", lambda root: "ours")
     params = load_params(project.params)
     same = fingerprint(params)
     found = [ended(1, "ours", params=same), ended(2, "ours", "1", inputs="a"), ended(3, "theirs", params=same)]

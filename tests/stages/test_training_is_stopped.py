@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from pipeline import tracking
 from pipeline.paths import Paths
+from pipeline.runs.store import Store
 from tests.stages.fake_project import make_project
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -144,7 +144,7 @@ def test_term_ends_a_run_with_a_checkpoint_and_one_that_recalibrates_at_once(tmp
         assert re.search(f"stopped: level 1: iteration {saved} is saved, the same command goes on from it\n", log), log
         assert "lost" not in log
         assert "Traceback" not in log and "not ended" not in log  # in time, by itself
-        (found,) = tracking.find_runs(paths, "train level 1")
+        (found,) = Store(paths).runs("train level 1")
         assert found.status == "KILLED"
     assert list(tmp_path.glob(f".hvg/work/train-level-1-*/checkpoint-{ITERATIONS:08d}.pt"))
 
@@ -174,5 +174,5 @@ def test_a_run_is_stopped_early_and_its_best_generator_published(tmp_path):
     log = finish(tmp_path, "train", 1)
     assert "is the best, at " in log
     assert "random_i3d_frechet_windows" in (paths.artifact(1) / "history.csv").read_text()
-    (found,) = tracking.find_runs(paths, "train level 1")
+    (found,) = Store(paths).runs("train level 1")
     assert {"random_i3d_frechet_windows", "hinge_spatial", "frames_per_second"} <= found.metrics.keys()

@@ -11,7 +11,6 @@ import psutil
 import pytest
 from mlflow.tracking import MlflowClient
 
-from pipeline import tracking
 from pipeline.paths import Paths
 from pipeline.runs.store import Store
 
@@ -24,7 +23,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 STAGE = """
 import json, os, time
 from pathlib import Path
-from pipeline import tracking
+from pipeline.runs import tracking
 from pipeline.params import fingerprint, load_params
 from pipeline.paths import Paths, alone
 
@@ -113,7 +112,7 @@ def test_two_at_once_share_neither_folders_nor_ports(checkout):
     assert [Path(one["copy"]).parent for one in where.values()] == [checkout / ".dvc" / "tmp" / "exps"] * 2
     assert [Path(one["work"]).parent for one in where.values()] == [checkout / ".hvg" / "work"] * 2
 
-    runs = tracking.find_runs(Paths(checkout))
+    runs = Store(Paths(checkout)).runs()
     children = {run.tags["hvg.experiment"]: run for run in runs if run.parent}
     parents = {run.tags["hvg.experiment"]: run for run in runs if not run.parent}
     assert {name: run.metrics["loss"] for name, run in children.items()} == {"one": 1.0, "two": 2.0}
@@ -131,6 +130,6 @@ def test_one_without_a_queue_runs_in_the_checkout(checkout):
     assert told["copy"] == str(checkout)
     assert (checkout / told["work"]).parent == checkout / ".hvg" / "work"
     assert experiments(checkout) == {"three": told}
-    runs = tracking.find_runs(Paths(checkout))
+    runs = Store(Paths(checkout)).runs()
     assert [(run.tags["hvg.experiment"], run.status) for run in runs] == [("three", "FINISHED")] * 2
     assert {run.metrics["loss"] for run in runs if run.parent} == {3.0}

@@ -15,10 +15,10 @@ import torch
 from ruamel.yaml import YAML
 from safetensors.torch import load_file
 
-from pipeline import tracking
 from pipeline.data.decode import decode
 from pipeline.launch.server import prefect_server
 from pipeline.paths import Paths
+from pipeline.runs.store import Store
 from tests.pipeline.data.test_decode import params as decode_params
 from tests.pipeline.data.test_decode import tree
 from tests.pipeline.data.test_decode_restart import begin
@@ -128,7 +128,7 @@ def nothing_left(slurm: TwoNodes) -> bool:
 
 
 def statuses(paths: Paths) -> set[str]:
-    return {found.status for found in tracking.find_runs(paths)}
+    return {found.status for found in Store(paths).runs()}
 
 
 def test_two_nodes_train_what_one_process_trains(slurm, start, tmp_path):

@@ -9,7 +9,7 @@ import numpy as np
 from pipeline.media.grid import write_png
 from pipeline.media.mp4 import write_mp4
 from pipeline.report.compare import Side
-from pipeline.tracking import Found
+from pipeline.runs.store import Found
 
 EVIL = "<script>alert(1)</script>"
 

@@ -1,39 +1,48 @@
 """Tracking with a real MLflow store in a temporary folder."""
 
 import os
+import shutil
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from mlflow.tracking import MlflowClient
 
-from pipeline import tracking
 from pipeline.params import load_params
 from pipeline.paths import Paths
+from pipeline.runs import tracking
+from pipeline.runs.store import Store
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PARAMS = load_params(ROOT / "recipes" / "shapes.yaml")
 
 
 @pytest.fixture(scope="module")
-def paths(tmp_path_factory):
+def paths(tmp_path_factory, database):
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        yield Paths(tmp_path_factory.mktemp("project"))
+        root = tmp_path_factory.mktemp("project")
+        shutil.copy(database, root)
+        yield Paths(root)
+
+
+@pytest.fixture
+def shared(tmp_path, monkeypatch, database):
+    """A store that checkouts share."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{shutil.copy(database, tmp_path / 'server.db')}")
 
 
 def test_nothing_where_nothing_ran(tmp_path, monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    assert tracking.find_runs(Paths(tmp_path)) == []
+    assert Store(Paths(tmp_path)).runs() == []
     assert not (tmp_path / "mlflow.db").exists()
 
 
 def curve(run_id, paths):
     """What MLflow itself says of the metric "loss": the last value of every step."""
-    history = MlflowClient(tracking.store_uri(paths)).get_metric_history(run_id, "loss")
+    history = MlflowClient(Store(paths).uri).get_metric_history(run_id, "loss")
     return sorted({metric.step: metric.value for metric in sorted(history, key=lambda m: m.timestamp)}.items())
 
 
@@ -46,7 +55,7 @@ def test_a_reproduction_has_children_with_curves_and_files(paths, tmp_path):
         run.keep(tmp_path / "picture.png", "pictures")
     with tracking.run(PARAMS, "evaluate", inputs="b", paths=paths) as other:
         other.log({"random_i3d_fvd": 3.5})
-    parent, first, second = tracking.find_runs(paths)
+    parent, first, second = Store(paths).runs()
     assert (parent.name, parent.parent, parent.status) == ("reproduction", None, "FINISHED")
     assert parent.params["levels.2.training.batch"] == str(PARAMS.levels["2"].training.batch)
     assert (first.name, first.parent, first.id) == ("train level 1", parent.id, run.id)
@@ -55,7 +64,7 @@ def test_a_reproduction_has_children_with_curves_and_files(paths, tmp_path):
     assert second.parent == parent.id and second.metrics == {"random_i3d_fvd": 3.5}
     assert curve(run.id, paths) == [(0, 0.0), (1, 0.5), (2, 1.0)]
     (tmp_path / "sample.txt").write_text("x")
-    tracking.keep(parent.id, tmp_path / "sample.txt", paths)
+    Store(paths).keep(parent.id, tmp_path / "sample.txt")
     assert list((paths.state / "mlartifacts").rglob("sample.txt"))
     assert list((paths.state / "mlartifacts").glob(f"{run.id}/**/pictures/picture.png"))
     assert (paths.root / "mlflow.db").is_file()
@@ -66,12 +75,11 @@ def test_how_a_run_ends_is_told(paths):
         with pytest.raises(error), tracking.run(PARAMS, name, inputs="c", paths=paths) as run:
             run.log({"loss": 1.0})
             raise error
-        (found,) = tracking.find_runs(paths, name)
+        (found,) = Store(paths).runs(name)
         assert (found.id, found.status, found.metrics) == (run.id, status, {"loss": 1.0})
 
 
-def test_a_project_is_the_same_under_another_path_and_another_one_is_not(tmp_path, monkeypatch):
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/server.db")
+def test_a_project_is_the_same_under_another_path_and_another_one_is_not(tmp_path, shared):
     here, there = tmp_path / "here", tmp_path / "elsewhere" / "mounted"
     experiment = here / ".dvc" / "tmp" / "exps" / "standalone" / "tmpabc"
     experiment.mkdir(parents=True)
@@ -82,24 +90,17 @@ def test_a_project_is_the_same_under_another_path_and_another_one_is_not(tmp_pat
     for name, root in (("two", there), ("three", there / experiment.relative_to(here)), ("four", tmp_path / "other")):
         with tracking.run(PARAMS, name, paths=Paths(root)):
             pass
-    found = tracking.find_runs(Paths(there))
+    found = Store(Paths(there)).runs()
     first, second = [run.id for run in found if run.name == "reproduction"]
     children = {run.name: run.parent for run in found if run.parent}
     assert children == {"one": first, "two": first, "three": first, "four": second}
-
-
-def test_stages_that_begin_together_agree_on_the_project(tmp_path):
-    with ThreadPoolExecutor(8) as pool:
-        names = set(pool.map(tracking._project, [tmp_path / ".hvg" / "tracking"] * 8))
-    assert len(names) == 1 and len(names.pop()) == 32
-    assert {file.name for file in (tmp_path / ".hvg" / "tracking").iterdir()} == {"id"}
 
 
 def test_a_killed_run_is_continued_and_a_finished_one_is_not(paths):
     program = f"""if True:
         import os, signal
         from pathlib import Path
-        from pipeline import tracking
+        from pipeline.runs import tracking
         from pipeline.params import load_params
         from pipeline.paths import Paths
         params = load_params(Path({str(ROOT / "recipes" / "shapes.yaml")!r}))
@@ -109,7 +110,7 @@ def test_a_killed_run_is_continued_and_a_finished_one_is_not(paths):
             os.kill(os.getpid(), signal.SIGKILL)
     """
     assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=False, env=dict(os.environ)).returncode == -9
-    (killed,) = tracking.find_runs(paths, "train level 2")
+    (killed,) = Store(paths).runs("train level 2")
     assert killed.status == "RUNNING"
     changed = replace(PARAMS, seed=1)  # another reproduction, but the same inputs of this level
     with tracking.run(changed, "train level 2", inputs="d", paths=paths) as run:
@@ -126,7 +127,7 @@ def test_a_reproduction_ends_with_the_last_of_its_runs_as_badly_as_the_worst(pat
     params = replace(PARAMS, seed=2)  # a reproduction of its own
 
     def status() -> str:
-        found = {run.id: run for run in tracking.find_runs(paths)}
+        found = {run.id: run for run in Store(paths).runs()}
         return next(found[run.parent].status for run in found.values() if run.name == "side one" and run.parent)
 
     with tracking.run(params, "side one", inputs="1", paths=paths) as first:
@@ -140,15 +141,14 @@ def test_a_reproduction_ends_with_the_last_of_its_runs_as_badly_as_the_worst(pat
     assert status() == "FINISHED"
 
 
-def test_runs_of_another_checkout_are_not_ones_own(tmp_path, monkeypatch):
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/server.db")
+def test_runs_of_another_checkout_are_not_ones_own(tmp_path, monkeypatch, shared):
     here, there = Paths(tmp_path / "here"), Paths(tmp_path / "there")
     with tracking.run(PARAMS, "one", paths=here):
         pass
     monkeypatch.setenv("DVC_EXP_NAME", "wider")
     with tracking.run(PARAMS, "two", paths=here):
         pass
-    found = {run.name: run for run in tracking.find_runs(there) if run.parent}
+    found = {run.name: run for run in Store(there).runs() if run.parent}
     own = {name: [tracking.of_this_checkout(run, paths) for paths in (here, there)] for name, run in found.items()}
     assert own == {"one": [False, False], "two": [True, False]}
     monkeypatch.delenv("DVC_EXP_NAME")

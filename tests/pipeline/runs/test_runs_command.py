@@ -1,6 +1,7 @@
 """`hvg runs` on a real store."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,18 +9,19 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from pipeline import tracking
 from pipeline.commands import runs
 from pipeline.errors import UserError
 from pipeline.params import load_params
 from pipeline.paths import Paths
+from pipeline.runs import tracking
 
-PARAMS = load_params(Path(__file__).parents[2] / "recipes" / "shapes.yaml")
+PARAMS = load_params(Path(__file__).parents[3] / "recipes" / "shapes.yaml")
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory):
+def project(tmp_path_factory, database):
     paths = Paths(tmp_path_factory.mktemp("project"))
+    shutil.copy(database, paths.root)
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         patch.setattr(runs, "PATHS", paths)
@@ -54,6 +56,13 @@ def test_runs_are_filtered(project):
     assert [run["name"] for run in json.loads(hvg("--level", "2", "--json").output)] == ["train level 2"]
     assert "train level 1" in hvg("--name", "train", "--status", "finished").output
     assert hvg("--status", "killed").output == "no such runs\n"
+
+
+def test_what_is_no_number_is_null_in_json(project):
+    with tracking.run(PARAMS, "x", paths=project) as run:
+        run.log({"loss": float("nan")})
+    (shown,) = json.loads(hvg("--name", "x", "--json").output, parse_constant=pytest.fail)
+    assert shown["metrics"] == {"loss": None}
 
 
 def test_options_before_an_id_are_not_passed_over(project):

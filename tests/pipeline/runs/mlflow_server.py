@@ -1,11 +1,14 @@
-"""A real `mlflow server` on loopback, that tests start and stop."""
+"""A real `mlflow server` on loopback, and a door to it that tests open and shut."""
 
 import contextlib
 import os
+import select
 import signal
 import socket
+import socketserver
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -20,8 +23,37 @@ def free_port() -> int:
 
 
 @contextmanager
-def mlflow_server(folder: Path, port: int) -> Iterator[str]:
-    """The URL of a server whose database and artifacts lie in `folder`, for the time of the block."""
+def door(port: int, server: int) -> Iterator[None]:
+    """A port leads to a server's for the time of the block. Before and after it, connections are refused."""
+    shut = threading.Event()
+
+    class Visitor(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            with socket.create_connection(("127.0.0.1", server)) as behind:
+                other = {self.request: behind, behind: self.request}
+                while not shut.is_set():
+                    for side in select.select(list(other), [], [], 0.05)[0]:
+                        data = side.recv(65536)
+                        if not data:
+                            return
+                        other[side].sendall(data)
+
+    class Server(socketserver.ThreadingTCPServer):
+        allow_reuse_address = True
+
+    with Server(("127.0.0.1", port), Visitor) as doors:
+        threading.Thread(target=doors.serve_forever, args=(0.05,)).start()
+        try:
+            yield
+        finally:
+            shut.set()
+            doors.shutdown()
+
+
+@contextmanager
+def mlflow_server(folder: Path) -> Iterator[int]:
+    """The port of a server whose database and artifacts lie in `folder`, for the time of the block."""
+    port = free_port()
     url = f"http://127.0.0.1:{port}"
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     command += [
@@ -40,7 +72,7 @@ def mlflow_server(folder: Path, port: int) -> Iterator[str]:
                 break
             assert process.poll() is None, (folder / "server.log").read_text()
             time.sleep(0.1)
-        yield url
+        yield port
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)

@@ -1,0 +1,31 @@
+"""The checkout that runs: its name, its commit."""
+
+import subprocess
+import uuid
+from pathlib import Path
+
+from filelock import FileLock
+
+from pipeline.paths import Paths, origin, write_atomic
+
+
+def name_of(root: Path) -> str:
+    """The checkout's random name, made once: pods and nodes may see the same folder under other paths."""
+    state = Paths(origin(root)).state
+    file = state / "tracking" / "id"
+    if not file.is_file():
+        with FileLock(state / "tracking.lock"):  # the first two stages must not make two
+            if not file.is_file():
+                write_atomic(file, uuid.uuid4().hex)
+    return file.read_text().strip()
+
+
+def revision(root: Path) -> tuple[str, bool]:
+    """The commit, and whether tracked files differ from it. No commit where there is no git or no repository."""
+    command = ["git", "-C", str(root), "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"]
+    try:
+        described = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout.strip()
+    except (FileNotFoundError, subprocess.CalledProcessError):
+        return "", False
+    commit, _, dirty = described.partition("-")
+    return commit, bool(dirty)

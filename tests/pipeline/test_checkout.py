@@ -1,0 +1,37 @@
+"""A checkout's name and commit."""
+
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+
+from pipeline.checkout import name_of, revision
+
+
+def test_stages_that_begin_together_agree_on_the_name(tmp_path):
+    with ThreadPoolExecutor(8) as pool:
+        names = set(pool.map(name_of, [tmp_path] * 8))
+    assert len(names) == 1 and len(names.pop()) == 32
+    assert {file.name for file in (tmp_path / ".hvg" / "tracking").iterdir()} == {"id"}
+
+
+def test_the_commit_and_whether_files_differ(tmp_path):
+    def git(*arguments):
+        identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
+        command = ["git", "-C", str(tmp_path), *identity, *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    assert revision(tmp_path) == ("", False)
+    git("init", "-q")
+    assert revision(tmp_path) == ("", False)
+    (tmp_path / "a").write_text("one")
+    git("add", "a")
+    git("commit", "-q", "-m", "one")
+    git("tag", "-m", "x", "v1-2")
+    (tmp_path / "b").touch()  # which git does not track
+    assert revision(tmp_path) == (git("rev-parse", "HEAD"), False)
+    (tmp_path / "a").write_text("two")
+    assert revision(tmp_path) == (git("rev-parse", "HEAD"), True)
+
+
+def test_without_git_there_is_no_commit(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert revision(tmp_path) == ("", False)
