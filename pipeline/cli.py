@@ -8,11 +8,10 @@ from types import FrameType
 import click
 
 from pipeline.commands.bench import bench
-from pipeline.commands.flows import dag, deploy
 from pipeline.commands.metrics import convert_i3d, metrics, sample
 from pipeline.commands.project import describe, doctor, index, recipe
 from pipeline.commands.runs import runs
-from pipeline.commands.stages import repro, run
+from pipeline.commands.stages import deploy, repro, run
 from pipeline.errors import Failed, UserError
 from pipeline.machine import bound_spinning
 from pipeline.paths import Paths
@@ -45,7 +44,7 @@ def cli(context: click.Context) -> None:
         raise UserError("dvc.yaml: not in this folder; run hvg in the project's")
 
 
-for command in (run, repro, dag, deploy, recipe, index, describe, doctor, runs, sample, metrics, convert_i3d, bench):
+for command in (run, repro, deploy, recipe, index, describe, doctor, runs, sample, metrics, convert_i3d, bench):
     cli.add_command(command)
 
 

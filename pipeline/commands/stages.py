@@ -1,7 +1,8 @@
-"""hvg run and hvg repro: stages, one or all of them."""
+"""hvg run, hvg repro and hvg deploy: stages, one or all of them, now or by Prefect."""
 
 import contextlib
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -298,3 +299,24 @@ def _check_inputs() -> None:
         weights = getattr(params.evaluation, key)
         if weights is not None and not (origin(PATHS.root) / weights).is_file():
             raise UserError(f"evaluation.{key}: {weights} does not exist; null takes a random I3D instead")
+
+
+@click.command(short_help="Let Prefect's pages start stages.")
+@click.option("--pool", required=True, metavar="NAME", help="The work pool; made where there is none of the name.")
+def deploy(pool: str) -> None:
+    """Make a Prefect deployment of each stage, which workers of a pool run in this checkout.
+
+    \b
+    export PREFECT_API_URL=http://127.0.0.1:4200/api     a server that lasts: prefect server start
+    hvg deploy --pool gpu
+    prefect worker start --pool gpu                      where stages are to run
+    prefect deployment run hvg-stage/train-level@2       or a button on its pages
+    """
+    home = (PATHS.state / "prefect").resolve()
+    home.mkdir(parents=True, exist_ok=True)
+    os.environ.setdefault("PREFECT_HOME", str(home))
+    from pipeline.launch.deployment import deploy as make
+
+    for name in make(PATHS.root, pool):
+        click.echo(f"prefect deployment run {name}")
+    click.echo(f"a worker runs them: prefect worker start --pool {shlex.quote(pool)}")

@@ -11,9 +11,8 @@ from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.exceptions import ObjectNotFound
 
 from pipeline.errors import UserError
-from pipeline.launch.dag import plan
 from pipeline.launch.quiet import leave_soon
-from pipeline.launch.repro import Repros
+from pipeline.launch.repro import run_dvc_stage, stages_of_dvc
 from pipeline.launch.server import API_URL, answers
 
 POOL_TYPE = "process"  # of the pools whose workers start a process on their own machine
@@ -23,7 +22,7 @@ POOL_TYPE = "process"  # of the pools whose workers start a process on their own
 def reproduce(stage: str, force: bool = False) -> None:
     """Bring one DVC stage up to date, or run it again whatever has changed (`force`). It does not look at others."""
     try:
-        Repros(1).run(stage, ["--force"] if force else [], get_run_logger().info)
+        run_dvc_stage(stage, ["--force"] if force else [], get_run_logger().info)
     except BaseException as error:
         if not isinstance(error, Exception):  # cancelled
             leave_soon(error)
@@ -41,23 +40,21 @@ def deploy(root: Path, pool: str) -> list[str]:
         told = "does not answer" if url else "not set"
         raise UserError(f"{API_URL}: {told}; a deployment needs a server that lasts, as `prefect server start` is")
     asyncio.run(_pool(url, pool))
-    graph = plan([])
-    assert graph is not None
     names = []
     source: Any = flow.from_source(str(root.resolve()), "pipeline/launch/deployment.py:reproduce")
-    for step in graph.steps:
+    for stage in stages_of_dvc():
         source.deploy(
-            step.stage,
+            stage,
             work_pool_name=pool,
-            parameters={"stage": step.stage},
-            tags=["hvg", step.stage.partition("@")[0]],
-            description=f"dvc repro --single-item {step.stage}",
+            parameters={"stage": stage},
+            tags=["hvg", stage.partition("@")[0]],
+            description=f"dvc repro --single-item {stage}",
             build=False,
             push=False,
             print_next_steps=False,
             ignore_warnings=True,
         )
-        names.append(f"{reproduce.name}/{step.stage}")
+        names.append(f"{reproduce.name}/{stage}")
     return names
 
 

@@ -1,10 +1,9 @@
-"""`dvc repro`, of all stages with a Prefect server for its time, or of one stage by a flow."""
+"""`dvc repro`, of all stages with a Prefect server for its time, or of one stage."""
 
 import os
 import re
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -41,6 +40,45 @@ def run_dvc_repro(state: Path, targets: Sequence[str]) -> int:
             raise
 
 
+def run_dvc_stage(stage: str, options: Sequence[str], on_line: Callable[[str], Any]) -> None:
+    """Bring one stage up to date and look at no other. Every line goes to `on_line` and to the terminal.
+
+    Raises JobFailed where it fails. Any other exception stops it first.
+    """
+    process = subprocess.Popen(
+        tethered([*_DVC, "--wait-for-lock", "repro", "--single-item", *options, "--", stage]),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        env={**os.environ, **_environment()},
+        process_group=0,
+    )
+    assert process.stdout is not None
+    with process.stdout as lines:
+        try:
+            for line in lines:
+                sys.stdout.write(line)
+                sys.stdout.flush()
+                if text := line.rstrip():
+                    on_line(text)
+            code = process.wait()
+        except BaseException:
+            end_dvc(process, _patience())
+            raise
+    if code:
+        raise JobFailed(f"{stage}: dvc ended with exit code {code}", code)
+
+
+def stages_of_dvc() -> list[str]:
+    """The stages of the graph in this folder."""
+    from dvc.repo import Repo
+
+    with Repo() as repo:
+        return [stage.addressing for stage in repo.index.stages]
+
+
 def _given(targets: Sequence[str], option: str) -> bool:
     return any(re.fullmatch(option, target) for target in targets)
 
@@ -50,65 +88,6 @@ def _patience() -> float:
     if os.environ.get("HVG_CLUSTER", "local") == "local":
         return JOB_SECONDS + LEAVE_SECONDS
     return GRACE_SECONDS + 15 + REMOVAL + 15
-
-
-class Repros:
-    """The `dvc` processes of a flow, at most `jobs` at a time."""
-
-    def __init__(self, jobs: int) -> None:
-        self._free = threading.Semaphore(jobs)
-        self._processes: set[subprocess.Popen[str]] = set()
-        self._stopped = False
-        self._lock = threading.Lock()
-
-    def run(self, stage: str, options: Sequence[str], on_line: Callable[[str], Any]) -> None:
-        """Bring one stage up to date, in its turn. Every line goes to `on_line`, and to the terminal after its name.
-
-        Raises JobFailed where it fails or is stopped. Any other exception stops it first.
-        """
-        with self._free:
-            with self._lock:
-                if self._stopped:
-                    raise JobFailed("stopped before it began")
-                process = subprocess.Popen(
-                    tethered([*_DVC, "--wait-for-lock", "repro", "--single-item", *options, "--", stage]),
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.STDOUT,
-                    text=True,
-                    errors="replace",
-                    env={**os.environ, **_environment()},
-                    process_group=0,
-                )
-                self._processes.add(process)
-            assert process.stdout is not None
-            try:
-                with process, process.stdout as lines:
-                    try:
-                        for line in lines:
-                            text = line.rstrip()
-                            if text:
-                                sys.stdout.write(f"{stage} | {text}\n")
-                                sys.stdout.flush()
-                                on_line(text)
-                    except BaseException:  # leaving `with process` would wait for a dvc that was told nothing
-                        end_dvc(process, _patience())
-                        raise
-            finally:
-                with self._lock:
-                    self._processes.remove(process)
-        if process.returncode:
-            raise JobFailed(f"{stage}: dvc ended with exit code {process.returncode}", process.returncode)
-
-    def stop(self) -> None:
-        """As Ctrl-C does: each dvc waits for its command, which stops its job."""
-        with self._lock:
-            self._stopped = True
-            stopping = [threading.Thread(target=end_dvc, args=(process, _patience())) for process in self._processes]
-        for thread in stopping:
-            thread.start()
-        for thread in stopping:
-            thread.join()
 
 
 def _environment() -> dict[str, str]:

@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from pipeline.launch.server import prefect_server
-from tests.pipeline.launch.test_dag import ROOT, environment, project
+from tests.pipeline.launch.dvc_project import ROOT, environment, project
 
 DEPLOY = "from pathlib import Path; from pipeline.launch.deployment import deploy; "
 DEPLOY += f"print(*deploy(Path({str(ROOT)!r}), 'own pool; touch x'))"

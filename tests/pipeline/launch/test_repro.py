@@ -7,10 +7,11 @@ import psutil
 import pytest
 
 from pipeline.launch import repro
+from pipeline.launch.job import JobFailed
 from pipeline.launch.remote import REMOVAL
-from pipeline.launch.repro import Repros
+from pipeline.launch.repro import run_dvc_stage, stages_of_dvc
 from pipeline.launch.stopping import GRACE_SECONDS, end_dvc
-from tests.pipeline.launch.test_dag import project
+from tests.pipeline.launch.dvc_project import project
 
 # Ends by Ctrl-C alone, and says so.
 PATIENT = """if True:
@@ -40,14 +41,23 @@ def test_an_interruption_stops_the_stage_as_ctrl_c_does(tmp_path, monkeypatch):
             started.extend(child for child in psutil.Process().children(recursive=True) if child not in before)
             raise Cancelled
 
-    running = Repros(1)
     with pytest.raises(Cancelled):
-        running.run("long", [], on_line)
+        run_dvc_stage("long", [], on_line)
     assert len(started) >= 2  # dvc and its command
     _, alive = psutil.wait_procs(started, timeout=5)
     assert alive == []
     assert (folder / "interrupted").exists()
-    assert running._processes == set()  # `stop` would signal a number that another process may bear by then
+
+
+@pytest.mark.parametrize("name", ["a; touch hurt", "--help"])
+def test_no_name_reaches_a_shell_or_becomes_an_option(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(project(tmp_path / "p", {"one": {"cmd": "touch one"}, "two": {"cmd": "touch two"}}))
+    lines = []
+    with pytest.raises(JobFailed):
+        run_dvc_stage(name, [], lines.append)
+    assert lines[0].startswith("ERROR: ") and name in lines[0]
+    assert not list(tmp_path.rglob("hurt"))
+    assert sorted(stages_of_dvc()) == ["one", "two"]
 
 
 # Begins with its command, which ends by TERM alone, and goes on with another when that one is gone, as `dvc repro -k`.
