@@ -2,7 +2,7 @@
 
 import json
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -73,39 +73,8 @@ class SlurmCluster:
     poll: Annotated[float, Field(ge=0.1, le=3600)] = 10  # seconds between questions to Slurm
 
 
-@dataclass(frozen=True, kw_only=True)
-class Volume:
-    """A persistent volume claim in a pod."""
-
-    claim: Text
-    path: Annotated[Text, Field(pattern="^/")]
-
-
-@dataclass(frozen=True, kw_only=True)
-class KubernetesCluster:
-    """A Kubernetes with Kubeflow's training operator; one pod a node."""
-
-    __pydantic_config__ = _STRICT
-
-    launcher: Literal["kubernetes"]
-    image: Text
-    folder: Annotated[Text, Field(pattern="^/")]  # the project in a pod, on one of the volumes
-    namespace: Text = "default"
-    context: Text | None = None  # of kubectl's configuration; null: the current one
-    nodes: Positive = 1
-    gpus_per_node: Positive | None = None
-    cpus: Positive = 1  # a pod
-    memory: Annotated[str, Field(pattern=r"^\d+(Ki|Mi|Gi|Ti)?$")] = "8Gi"  # a pod
-    shared_memory: Annotated[str, Field(pattern=r"^\d+(Ki|Mi|Gi|Ti)?$")] = "2Gi"  # /dev/shm, of the memory
-    volumes: tuple[Volume, ...] = ()
-    node_selector: dict[str, str] = field(default_factory=dict)
-    secrets: tuple[Text, ...] = ()  # whose entries become environment variables: MLFLOW_TRACKING_URI and its password
-    python: Text = "python"
-    poll: Annotated[float, Field(ge=0.1, le=3600)] = 10  # seconds
-
-
-Cluster = LocalCluster | SlurmCluster | KubernetesCluster
-_KINDS: dict[str, type[Cluster]] = {"local": LocalCluster, "slurm": SlurmCluster, "kubernetes": KubernetesCluster}
+Cluster = LocalCluster | SlurmCluster
+_KINDS: dict[str, type[Cluster]] = {"local": LocalCluster, "slurm": SlurmCluster}
 
 
 def load_cluster(name: str, root: Path = Path()) -> Cluster:

@@ -9,7 +9,6 @@ from pipeline.errors import Failed
 from pipeline.machine import cores
 
 TORCHRUN = ("-m", "torch.distributed.run")
-_HANDED_ON = ("DVC_EXP_NAME",)  # to machines that inherit nothing from this one
 
 
 class JobFailed(Failed):
@@ -68,6 +67,5 @@ class Job:
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
             "DVC_NO_ANALYTICS": "true",
             "DO_NOT_TRACK": "1",
-            **{name: os.environ[name] for name in _HANDED_ON if name in os.environ},
             **self.env,
         }

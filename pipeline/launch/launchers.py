@@ -4,7 +4,6 @@ from pathlib import Path
 
 from pipeline.errors import UserError
 from pipeline.launch.clusters import Cluster, LocalCluster, SlurmCluster, known_clusters
-from pipeline.launch.kubernetes import Kubernetes
 from pipeline.launch.local import LocalLauncher
 from pipeline.launch.records import record_file, recorded, still_there
 from pipeline.launch.remote import ClusterLauncher
@@ -49,8 +48,5 @@ def refuse_two(name: str, *, stage: str, state: Path) -> None:
         )
 
 
-def _scheduler(cluster: Cluster, state: Path) -> Scheduler:
-    if isinstance(cluster, SlurmCluster):
-        return Slurm(cluster=cluster, root=Path().resolve(), jobs=state / "jobs", logs=state / "logs")
-    assert not isinstance(cluster, LocalCluster)
-    return Kubernetes(cluster=cluster, root=Path().resolve())
+def _scheduler(cluster: SlurmCluster, state: Path) -> Scheduler:
+    return Slurm(cluster=cluster, root=Path().resolve(), jobs=state / "jobs", logs=state / "logs")

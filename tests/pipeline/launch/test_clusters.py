@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from ruamel.yaml import YAML
 
 from pipeline.commands.stages import _inputs
 from pipeline.errors import UserError
@@ -22,11 +21,6 @@ gpu:
   partition: a100
   nodes: 2
   gpus_per_node: 4
-pods:
-  launcher: kubernetes
-  image: registry/hvg
-  folder: /projects/hvg
-  nodes: 2
 """
 CONTAINERS = """
 boxed:
@@ -51,7 +45,7 @@ def test_a_cluster_by_name(tmp_path):
     written(tmp_path, EXAMPLE)
     found = load_cluster("gpu", tmp_path)
     assert found == SlurmCluster(launcher="slurm", partition="a100", nodes=2, gpus_per_node=4)
-    with pytest.raises(UserError, match=r"--cluster cpu: .* has the clusters gpu, pods"):
+    with pytest.raises(UserError, match=r"--cluster cpu: .* has the clusters gpu"):
         load_cluster("cpu", tmp_path)
 
 
@@ -64,7 +58,7 @@ def test_an_experiments_copy_has_the_clusters_of_its_origin(tmp_path):
 
 def test_the_example_is_read():
     found = read_clusters(ROOT / "clusters.example.yaml")
-    assert {cluster.launcher for cluster in found.values()} == {"local", "slurm", "kubernetes"}
+    assert {cluster.launcher for cluster in found.values()} == {"local", "slurm"}
     gpu = found["gpu"]
     assert isinstance(gpu, SlurmCluster) and gpu.time == "12:00:00"  # YAML 1.2: no number of seconds
 
@@ -74,7 +68,7 @@ def test_the_example_is_read():
     [
         ("- gpu", "expected a mapping"),
         ("gpu: [", "not valid YAML"),
-        ("gpu: {nodes: 2}", "gpu.launcher: must be one of local, slurm, kubernetes"),
+        ("gpu: {nodes: 2}", "gpu.launcher: must be one of local, slurm"),
         ("local: {launcher: slurm}", "local.launcher: must be local"),
         ("'a b': {launcher: slurm}", "'a b': a cluster's name is small letters"),
         ("gpu: {launcher: slurm, node: 2}", "gpu.node: no such parameter"),
@@ -90,8 +84,7 @@ def test_the_example_is_read():
         ("gpu: {launcher: slurm, sbatch: [--wait]}", "gpu.sbatch.0: .* without --wait"),
         ("gpu: {launcher: slurm, poll: .inf}", "gpu"),
         ("gpu: &a {launcher: slurm, setup: *a}", "gpu: holds a value"),
-        ("pods: {launcher: kubernetes, image: x}", "pods.folder: missing"),
-        ("pods: {launcher: kubernetes, image: x, folder: /w, volumes: [{claim: c}]}", "pods.volumes.0.path: missing"),
+        ("pods: {launcher: kubernetes, image: x}", "pods.launcher: must be one of local, slurm"),
     ],
 )
 def test_mistakes_name_file_and_key(tmp_path, text, message):
@@ -145,9 +138,7 @@ def test_a_dry_run_prints_what_would_run_and_does_nothing(project):
     assert "--nproc-per-node 1 -m stages.decode --workers 8" in pool.stdout and "--nodes=2" in pool.stdout
     alone = hvg_run(project, "report", "--cluster", "gpu", "--dry-run")
     assert "--nodes=1 " in alone.stdout and "-m stages.report" in alone.stdout
-    manifest = hvg_run(project, "generate", "--level", "2", "--cluster", "pods", "--dry-run")
-    assert manifest.stdout.startswith("apiVersion: kubeflow.org/v1\nkind: PyTorchJob\n")
-    for done in (here, script, pool, alone, manifest):
+    for done in (here, script, pool, alone):
         assert (done.returncode, done.stderr) == (0, "")
     assert not (project / ".hvg").exists()
 
@@ -212,18 +203,13 @@ def test_dvc_says_which_level_or_key(project, monkeypatch, stage, arguments, mes
     assert message in done.stdout + done.stderr
 
 
-def test_a_job_of_an_experiment_works_in_its_copy(project, monkeypatch):
-    """Both clusters: pods see the copy where it lies below the project, containers the project around it."""
+def test_a_job_of_an_experiment_works_in_its_copy(project):
+    """Containers see the project around it."""
     written(project, EXAMPLE + CONTAINERS)
     copy = project / ".dvc" / "tmp" / "exps" / "standalone" / "tmpabc"
     copy.mkdir(parents=True)
     for name in ("dvc.yaml", "params.yaml", "models", "pipeline", "stages"):
         (copy / name).symlink_to(project / name)
-    monkeypatch.setenv("DVC_EXP_NAME", "wider")
-    pods = YAML(typ="safe").load(hvg_run(copy, "report", "--cluster", "pods", "--dry-run").stdout)
-    (container,) = pods["spec"]["pytorchReplicaSpecs"]["Master"]["template"]["spec"]["containers"]
-    assert container["workingDir"] == "/projects/hvg/.dvc/tmp/exps/standalone/tmpabc"
-    assert {"name": "DVC_EXP_NAME", "value": "wider"} in container["env"]
     script = hvg_run(copy, "report", "--cluster", "boxed", "--dry-run").stdout
     assert f"--container-mounts={project}:{project}" in script and f"--container-workdir={copy}" in script
 

@@ -141,4 +141,4 @@ def test_it_ends_within_the_grace_with_a_checkpoint_however_it_was_started(tmp_p
                 training = stop(root, way, number, "level 1: ", moments.uniform(0, 2), url)
                 assert check(root, training, number)
         for number in (signal.SIGINT, signal.SIGTERM):  # anywhere, also before there is a job
-            check(root, stop(root, "script", number, "", moments.uniform(1, 12), url), number)
+            check(root, stop(root, "script", number, "Running stage", moments.uniform(0, 8), url), number)
