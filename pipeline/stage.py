@@ -6,7 +6,7 @@ import re
 import sys
 import traceback
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 from pipeline.errors import UserError
 from pipeline.progress import write_line
@@ -15,12 +15,8 @@ from pipeline.tether import die_with_parent
 JOB = "HVG_JOB"  # set by the launcher in the processes of its job
 # A file in which the workers of a job on one machine find each other: no port is open to the network for that.
 MEETING = "HVG_MEETING"
-# Begins a stage's last word to its launcher, "<separator>exit <code> <message>". torchrun tells its caller no more than
-# "something failed", in 40 lines; the launcher shows what came before this line and reports what stands in it.
-LAST_WORD = "\x1e"
-# Set where torchrun itself names node and rank before each line: its name for it, and what it then writes.
-LABELLED = "TORCHELASTIC_LOG_LINE_PREFIX_TEMPLATE"
-LABEL = r"\S+ rank \d+: "
+LABELLED = "TORCHELASTIC_LOG_LINE_PREFIX_TEMPLATE"  # torchrun's; set where it names node and rank before each line
+_ERROR_FILE = "TORCHELASTIC_ERROR_FILE"  # torchrun's, for what a worker dies of
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
@@ -45,7 +41,8 @@ def set_up_logging() -> None:
 def run_stage(main: Callable[[], Any]) -> None:
     """Run a stage's `main` as this process and exit with 0, with 2 after a UserError, with 1 after a bug.
 
-    A UserError is one line, `error: …`; anything else keeps its traceback. SIGTERM is the stage's own affair.
+    A UserError is one line, `error: …`, which the launcher prints of its job; anything else keeps its traceback.
+    SIGTERM is the stage's own affair.
     """
     set_up_logging()
     if JOB in os.environ:
@@ -53,16 +50,18 @@ def run_stage(main: Callable[[], Any]) -> None:
     try:
         main()
     except UserError as error:
-        _fail(2, str(error))
+        if JOB not in os.environ:
+            write_line(f"error: {' '.join(str(error).split())}")
+        _leave(2, error)
     except Exception as error:  # noqa: BLE001 - the traceback is printed, the process ends
         traceback.print_exc()
-        _fail(1, f"{type(error).__name__}: {error}")
+        _leave(1, error)
 
 
-def _fail(code: int, message: str) -> None:
-    line = " ".join(message.split())
-    if JOB in os.environ:
-        os.write(2, f"{LAST_WORD}exit {code} {line[:2000]}\n".encode())  # one write: no other worker's text inside it
-    elif code == 2:
-        write_line(f"error: {line}")
+def _leave(code: int, error: Exception) -> NoReturn:
+    """Exit, with the error in torchelastic's error file where a torchrun is to find it."""
+    if _ERROR_FILE in os.environ:
+        from torch.distributed.elastic.multiprocessing.errors import get_error_handler
+
+        get_error_handler().record_exception(error)
     sys.exit(code)

@@ -1,14 +1,19 @@
 """A stage as a torchrun job: what runs, apart from where."""
 
+import json
 import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from glob import escape
+from pathlib import Path
+from typing import NoReturn
 
-from pipeline.errors import Failed
+from pipeline.errors import Failed, UserError
 from pipeline.machine import cores
 
-TORCHRUN = ("-m", "torch.distributed.run")
+TORCHRUN = ("-m", "pipeline.launch.torchrun")
+ENDED = "HVG_ENDED"  # in the environment of a job: how the files begin in which it tells how its workers ended
 
 
 class JobFailed(Failed):
@@ -69,3 +74,17 @@ class Job:
             "DO_NOT_TRACK": "1",
             **self.env,
         }
+
+
+def raise_failure(ended: Path, code: int, message: str) -> NoReturn:
+    """Raise what a job's workers have told in the files that begin with `ended`: UserError or JobFailed.
+
+    A user's mistake comes first, then what was first. `code` and `message` are for a job that has told nothing.
+    """
+    ends = [json.loads(file.read_text()) for file in ended.parent.glob(f"{escape(ended.name)}.*")]
+    if ends:
+        end = min(ends, key=lambda one: (one["code"] != 2, one["time"]))
+        code, message = end["code"], end["message"]
+        if code == 2:
+            raise UserError(message)
+    raise JobFailed(message, code)

@@ -15,9 +15,9 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from pipeline.errors import UserError
-from pipeline.launch.job import DeadlineExceeded, Job, JobFailed
+from pipeline.launch.job import ENDED, DeadlineExceeded, Job, raise_failure
 from pipeline.launch.output import Output
 from pipeline.launch.stopping import JOB_SECONDS, kill_members, members
 from pipeline.progress import COLUMNS, write_line
@@ -47,24 +47,34 @@ class LocalLauncher:
         Raises UserError with the stage's message, DeadlineExceeded, or JobFailed for any other end.
         """
         self.log.parent.mkdir(parents=True, exist_ok=True)
+        here: Any = {"ignore_cleanup_errors": True}
+        with (  # what torchrun leaves in a folder; and, as locks must work in it, one on this machine's disk
+            tempfile.TemporaryDirectory(prefix="torchrun-", dir=self.log.parent, **here) as scratch,
+            tempfile.TemporaryDirectory(prefix="hvg-", **here) as meeting,
+        ):
+            ended = Path(scratch, "job")
+            env = {**job.environment(), "PET_LOG_DIR": scratch, ENDED: str(ended), **_off_the_network(Path(meeting))}
+            if sys.stdout.isatty():
+                env[COLUMNS] = str(shutil.get_terminal_size().columns)
+            if code := self._run(job.command(), env, on_line, deadline):
+                raise_failure(ended, code, f"ended with exit code {code}")
+
+    def _run(
+        self, command: list[str], env: dict[str, str], on_line: Callable[[str], None], deadline: float | None
+    ) -> int:
         name = uuid.uuid4().hex
-        scratch = Path(tempfile.mkdtemp(prefix="torchrun-", dir=self.log.parent))  # torchrun leaves a folder in it
-        meeting = Path(tempfile.mkdtemp(prefix="hvg-"))  # this machine's disk: locks in it must work
-        env = {**os.environ, **job.environment(), JOB: name, "PET_LOG_DIR": str(scratch), **_off_the_network(meeting)}
-        if sys.stdout.isatty():
-            env[COLUMNS] = str(shutil.get_terminal_size().columns)
         output = Output(on_line, self.log)
         process = subprocess.Popen(
-            tethered(job.command()),
+            tethered(command),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            env=env,
+            env={**os.environ, **env, JOB: name},
             process_group=0,
         )
         try:
             self._stream(process, output, None if deadline is None else time.monotonic() + deadline)
-            code = process.wait()
+            return process.wait()
         except TimeoutError:
             self._stop(process, name, output)
             minutes = f"{(deadline or 0) / 60:g}"
@@ -78,11 +88,6 @@ class LocalLauncher:
             output.close()
             assert process.stdout is not None
             process.stdout.close()
-            for folder in (scratch, meeting):
-                shutil.rmtree(folder, ignore_errors=True)
-        if code:
-            raised, message = output.last_word or (code, f"ended with exit code {code}")
-            raise UserError(message) if raised == 2 else JobFailed(message, code)
 
     def _stream(self, process: subprocess.Popen[bytes], output: Output, end: float | None) -> None:
         """Pass output on until the process has ended. Raises TimeoutError at `end`."""
@@ -102,7 +107,6 @@ class LocalLauncher:
 
     def _stop(self, process: subprocess.Popen[bytes], name: str, output: Output) -> None:
         """TERM to the group, which torchrun hands on to its workers (they have sessions of their own); then KILL."""
-        output.stopping = True
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGTERM)
         end = time.monotonic() + self.grace

@@ -7,10 +7,9 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
 
 from pipeline.errors import UserError
-from pipeline.launch.job import DeadlineExceeded, Job, JobCancelled, JobFailed
+from pipeline.launch.job import DeadlineExceeded, Job, JobCancelled, JobFailed, raise_failure
 from pipeline.launch.output import Output
 from pipeline.launch.records import Record, forget, note, still_there
 from pipeline.launch.scheduler import Scheduler, State
@@ -70,7 +69,9 @@ class ClusterLauncher:
             following.output.close()
         forget(self.folder, self.stage)
         if state.phase != "done":
-            _raise(state, record, following.output)
+            if state.phase == "cancelled":
+                raise JobCancelled(f"job {record.id} was cancelled ({state.says})", 143)
+            raise_failure(self.scheduler.ended(record.name), state.code, f"job {record.id} ended: {state.says}")
 
     def _submit(self, job: Job) -> Record:
         name = f"hvg-{self.stage}-{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:4]}"
@@ -140,7 +141,7 @@ class _Following:
         self.scheduler, self.stage, self.grace = launcher.scheduler, launcher.stage, launcher.grace
         self.folder = launcher.folder
         self.on_line = on_line
-        self.output = Output(on_line, labelled=True)
+        self.output = Output(on_line)
         self.seen: dict[str, str] = {}
         self.said = ""
         self.running_since: float | None = None
@@ -161,7 +162,6 @@ class _Following:
     def stop(self, record: Record) -> None:
         """TERM to a job that runs, then removal. A second Ctrl-C removes it at once."""
         assert record.id is not None
-        self.output.stopping = True
         over = False
         try:
             if self.running_since is not None:
@@ -223,13 +223,6 @@ class _Following:
             self.said = text
             write_line(f"{self.stage}: {text}")
             self.on_line(text)
-
-
-def _raise(state: State, record: Record, output: Output) -> NoReturn:
-    if state.phase == "cancelled":
-        raise JobCancelled(f"job {record.id} was cancelled ({state.says})", 143)
-    code, message = output.last_word or (state.code, f"job {record.id} ended: {state.says}")
-    raise UserError(message) if code == 2 and output.last_word else JobFailed(message, code)
 
 
 def code_hash(root: Path) -> str:

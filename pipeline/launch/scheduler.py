@@ -1,6 +1,7 @@
-"""What a cluster does with jobs: the interface that Slurm and Kubernetes are behind."""
+"""What a cluster does with jobs: the interface that Slurm is behind."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, Protocol
 
 from pipeline.launch.job import Job
@@ -63,6 +64,10 @@ class Scheduler(Protocol):
 
     def log(self, name: str) -> str:
         """Where a job's whole output is, for a person."""
+        ...
+
+    def ended(self, name: str) -> Path:
+        """How the files begin in which a job's workers tell how they ended."""
         ...
 
     def way_out(self, job_id: str) -> str:

@@ -1,8 +1,8 @@
-"""Slurm: a job is an sbatch script that starts one torchrun a node.
+"""Slurm: a job is job.sbatch, which starts one torchrun a node.
 
-What comes from parameters, names or clusters.yaml is an argument of sbatch, or stands quoted in the script; only
-`setup` is shell by purpose. The environment goes as it is to the job (sbatch --export=ALL), but for the variables of a
-job that `hvg` itself runs in, and never into the script.
+What comes from parameters, names or clusters.yaml is an argument of sbatch or in its environment; only `setup` is
+shell, a file that the script sources. The environment goes as it is to the job (sbatch --export=ALL), but for the
+variables of a job that `hvg` itself runs in.
 """
 
 import os
@@ -16,69 +16,19 @@ from pathlib import Path
 
 from pipeline.errors import UserError
 from pipeline.launch.clusters import SlurmCluster
-from pipeline.launch.job import TORCHRUN, Job
-from pipeline.launch.output import BEGIN
+from pipeline.launch.job import ENDED, Job
 from pipeline.launch.scheduler import Phase, State
 from pipeline.paths import origin
-from pipeline.stage import JOB, LABELLED, LAST_WORD
+from pipeline.stage import JOB
 
-WARNING = 120  # seconds before the time limit: TERM takes a stage 30, and Slurm looks at the clock twice a minute
+WARNING_SECONDS = 120  # before the time limit: TERM takes a stage 20, and Slurm looks at the clock twice a minute
 _KEPT = {"SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_JWT"}  # how Slurm is reached
 _PASSING = re.compile(r"socket timed out|unable to contact|temporarily|try again", re.IGNORECASE)
 _ANSWER = 60.0  # seconds that Slurm may take
 _TAIL = 1 << 14  # bytes of the log of a job that runs already
 _WAITING = {"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "RESV_DEL_HOLD", "SPECIAL_EXIT"}
 _RUNNING = {"RUNNING", "COMPLETING", "RESIZING", "SIGNALING", "STAGE_OUT", "STOPPED", "SUSPENDED"}
-_SCRIPT = """\
-#!/bin/bash
-# One torchrun a node. Before the time limit the stage gets TERM and saves what it has; then the job is queued again.
-printf '{begin}%s\\n' "${{SLURM_RESTART_COUNT:-0}}"
-cd -- {folder} || exit 1
-rm -f -- {code}
-{setup}head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
-export HVG_HEAD=$(scontrol show node "$head" | sed -n 's/^ *NodeAddr=\\([^ ]*\\).*/\\1/p')
-export HVG_PORT=$((20000 + (SLURM_JOB_ID * 7 + ${{SLURM_RESTART_COUNT:-0}}) % 12000))
-threads=$((${{SLURM_CPUS_PER_TASK:-${{SLURM_CPUS_ON_NODE:-1}}}} / {workers}))
-export OMP_NUM_THREADS=${{OMP_NUM_THREADS:-$((threads > 0 ? threads : 1))}}
-warned=
-trap 'warned=1; echo "the time limit is near"; scancel --signal=TERM "$SLURM_JOB_ID"' USR1
-ended=
-trap 'ended=1' TERM  # it is for the stage: wait for its end
-# A session of its own: TERM for the job would make srun kill the stage at once. The code goes to a file for when Slurm
-# no longer knows the job, and because bash may lose it where a signal comes as the step ends.
-setsid bash -c {keep} hvg {code} {srun} bash -c {node} {argv} &
-step=$!
-wait "$step"
-code=$?
-while [ "$code" -gt 128 ] && kill -0 "$step" 2>/dev/null; do
-    wait "$step"
-    code=$?
-done
-[ ! -s {code} ] || read -r code < {code}
-rm -rf -- {scratch}
-{requeue}if [ "$code" -ne 0 ] && [ -z "$ended" ] && ! timeout 60 {probe} true 2>/dev/null; then
-    echo "a node does not answer: waiting for Slurm to notice"
-    trap - TERM
-    sleep 900
-fi
-exit "$code"
-"""
-_REQUEUE = """\
-if [ -n "$warned" ] && [ "$code" -ne 0 ]; then
-    trap - TERM
-    scontrol requeue "$SLURM_JOB_ID" && { sleep 600; exit "$code"; }  # until Slurm ends it
-fi
-"""
-# Its arguments: the interpreter, then torchrun's and the stage's.
-_NODE = (
-    f'export {LABELLED}="$SLURMD_NODENAME rank \\${{rank}}: "; '
-    f'exec "$1" {shlex.join(TORCHRUN)} --nnodes "$SLURM_NNODES" --node-rank "$SLURM_NODEID" '
-    '--master-addr "$HVG_HEAD" --master-port "$HVG_PORT" "${@:2}"'
-)
-
-
-# Its arguments: the file, then the command.
-_KEEP = '"${@:2}"; code=$?; echo "$code" > "$1"; exit "$code"'
+SCRIPT = Path(__file__).parent / "job.sbatch"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,10 +49,18 @@ class Slurm:
         return min(0.5, self.cluster.poll)
 
     def preview(self, job: Job, name: str) -> str:
-        return f"# {shlex.join(self.command(job, name))}\n{self.script(job, name)}"
+        values = shlex.join(f"{key}={value}" for key, value in self.environment(job, name).items())
+        setup = "".join(f"{line}\n" for line in self.cluster.setup)
+        return f"# {values} {shlex.join(self.command(job, name))}\n{setup}{SCRIPT.read_text()}"
+
+    def environment(self, job: Job, name: str) -> dict[str, str]:
+        """What sbatch finds in its environment, and hands on, besides what it inherits."""
+        ours = {"HVG_FOLDER": str(self.root), "HVG_FILES": str(self._files(name)), "HVG_WORKERS": str(job.workers)}
+        ours |= {"HVG_REQUEUE": str(int(self.cluster.requeue)), ENDED: str(self.ended(name)), JOB: name}
+        return {**job.everywhere(), **ours}
 
     def command(self, job: Job, name: str) -> list[str]:
-        """The sbatch command line. Ours come last, and the last ones count."""
+        """The sbatch command line. Our options come last, and the last ones count."""
         c = self.cluster
         given = {"partition": c.partition, "account": c.account, "time": c.time}
         given |= {"cpus-per-task": c.cpus_per_task, "gpus-per-node": c.gpus_per_node}
@@ -115,51 +73,38 @@ class Slurm:
             "--ntasks-per-node=1",
             *(f"--{option}={value}" for option, value in given.items() if value is not None),
             "--requeue" if c.requeue else "--no-requeue",
-            f"--signal=B:USR1@{WARNING}",
+            f"--signal=B:USR1@{WARNING_SECONDS}",
             "--open-mode=append",
             f"--chdir={self.root}",
             f"--output={str(self.root / self.log(name)).replace('%', '%%')}",  # Slurm replaces what follows one
             "--export=ALL",
-            str(self.root / self.jobs / f"{name}.sh"),
+            str(SCRIPT),
+            *self._srun(),
+            "--",
+            c.python or ("python" if c.container else sys.executable),
+            *job.program(),
         ]
 
-    def script(self, job: Job, name: str) -> str:
-        """The batch script."""
+    def _srun(self) -> list[str]:
         c = self.cluster
-        scratch = str(self.root / self.jobs / f"{name}.torchrun")  # torchrun's copies of what its workers print
-        python = c.python or ("python" if c.container else sys.executable)
-        argv = ["hvg", python, "--tee", "3", "--log-dir", scratch, *job.program()]
-        srun = ["srun", f"--nodes={job.nodes}", "--ntasks-per-node=1", "--kill-on-bad-exit=1", "--export=ALL"]
-        if c.cpus_per_task is not None:
-            srun.append(f"--cpus-per-task={c.cpus_per_task}")  # which srun does not take over from sbatch
+        options = (
+            [] if c.cpus_per_task is None else [f"--cpus-per-task={c.cpus_per_task}"]
+        )  # not taken over from sbatch
         if c.container is not None:
             whole = origin(self.root)  # of an experiment's copy, too: what outlives the copy lies beside it
             mounts = ",".join([f"{whole}:{whole}", *c.mounts])
-            srun += [f"--container-image={c.container}", f"--container-mounts={mounts}"]
-            srun.append(f"--container-workdir={self.root}")
-        return _SCRIPT.format(
-            begin=BEGIN.replace(LAST_WORD, "\\036"),
-            code=shlex.quote(str(self._code(name))),
-            folder=shlex.quote(str(self.root)),
-            setup="".join(f"{line}\n" for line in c.setup),
-            workers=job.workers,
-            srun=shlex.join(srun),
-            keep=shlex.quote(_KEEP),
-            node=shlex.quote(_NODE),
-            argv=shlex.join(argv),
-            scratch=shlex.quote(scratch),
-            requeue=_REQUEUE if c.requeue else "",
-            probe=f"srun --overlap --nodes={job.nodes} --ntasks-per-node=1",
-        )
+            options += [f"--container-image={c.container}", f"--container-mounts={mounts}"]
+            options.append(f"--container-workdir={self.root}")
+        return options
 
     def submit(self, job: Job, name: str) -> str:
         if "\\" in str(self.root):
             raise UserError(f"{self.root}: Slurm opens no log in a folder with a backslash; rename it")
         for folder in (self.jobs, self.logs):
             (self.root / folder).mkdir(parents=True, exist_ok=True)
-        (self.root / self.jobs / f"{name}.sh").write_text(self.script(job, name))
+        Path(f"{self._files(name)}.setup").write_text("".join(f"{line}\n" for line in self.cluster.setup))
         (self.root / self.log(name)).touch()  # NFS remembers for a while that a file was not there
-        done = _run(self.command(job, name), {**job.everywhere(), JOB: name})
+        done = _run(self.command(job, name), self.environment(job, name))
         if done.returncode and _PASSING.search(done.stderr):
             raise OSError(_one_line(done.stderr))
         if done.returncode:
@@ -186,7 +131,7 @@ class Slurm:
     def _forgotten(self, name: str) -> State:
         """The end of a job that Slurm has forgotten, by the code that its script has left."""
         says = "Slurm no longer knows it"
-        code = self._code(name)
+        code = Path(f"{self._files(name)}.code")
         if not code.is_file():
             return State(phase="gone", says=says)
         number = int(code.read_text())
@@ -216,8 +161,12 @@ class Slurm:
     def log(self, name: str) -> str:
         return str(self.logs / f"{name}.log")
 
-    def _code(self, name: str) -> Path:
-        return self.root / self.jobs / f"{name}.code"
+    def ended(self, name: str) -> Path:
+        return Path(f"{self._files(name)}.ended")
+
+    def _files(self, name: str) -> Path:
+        """How a job's files begin."""
+        return self.root / self.jobs / name
 
     def way_out(self, job_id: str) -> str:
         return f"scancel {job_id}"

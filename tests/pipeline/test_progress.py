@@ -1,5 +1,6 @@
 """Progress without a terminal, and how a stage ends."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +9,6 @@ import pytest
 
 from pipeline import progress as module
 from pipeline.progress import progress
-from pipeline.stage import LAST_WORD
 
 ROOT = Path(__file__).parents[2]
 
@@ -56,7 +56,8 @@ def test_other_ranks_are_silent(capsys, monkeypatch):
     ("body", "env", "code", "stderr"),
     [
         ("raise UserError('a.b: no')", {}, 2, "error: a.b: no\n"),
-        ("raise UserError('a.b:\\n no')", {"HVG_JOB": "x"}, 2, f"{LAST_WORD}exit 2 a.b: no\n"),
+        ("raise UserError('a.b:\\n no')", {}, 2, "error: a.b: no\n"),
+        ("raise UserError('a.b: no')", {"HVG_JOB": "x"}, 2, ""),  # the launcher says it
         ("pass", {}, 0, ""),
     ],
 )
@@ -64,6 +65,17 @@ def test_how_a_stage_ends(body, env, code, stderr):
     imports = "from pipeline.errors import UserError\nfrom pipeline.stage import run_stage"
     done = run(f"{imports}\ndef main():\n    {body}\nrun_stage(main)", env)
     assert (done.returncode, done.stderr) == (code, stderr)
+
+
+def test_what_a_stage_dies_of_stands_in_torchelastics_error_file(tmp_path):
+    imports = "from pipeline.errors import UserError\nfrom pipeline.stage import run_stage"
+    for number, (error, code) in enumerate((("UserError('a.b: no')", 2), ("KeyError(3)", 1))):
+        file = tmp_path / str(number)
+        env = {"HVG_JOB": "x", "TORCHELASTIC_ERROR_FILE": str(file)}
+        assert run(f"{imports}\ndef main():\n    raise {error}\nrun_stage(main)", env).returncode == code
+        told = json.loads(file.read_text())["message"]
+        assert told["message"] == ["UserError: a.b: no", "KeyError: 3"][number]
+        assert int(told["extraInfo"]["timestamp"]) > 0
 
 
 def test_ranks_are_named_where_there_are_several():

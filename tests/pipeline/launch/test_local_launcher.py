@@ -84,7 +84,7 @@ def test_a_user_error_is_its_one_line(toy, tmp_path, capfdbinary):
     with pytest.raises(UserError, match=r"^data\.root: no such folder$"):
         run(job, tmp_path)
     assert set(capfdbinary.readouterr().out.splitlines()) == {b"before"}  # and nothing of torchrun's report
-    assert "ChildFailedError" in (tmp_path / "logs" / "toy.log").read_text()
+    assert [file.name for file in (tmp_path / "logs").iterdir()] == ["toy.log"]
 
 
 def test_a_bug_keeps_its_traceback(toy, tmp_path, capfdbinary):
@@ -96,8 +96,14 @@ def test_a_bug_keeps_its_traceback(toy, tmp_path, capfdbinary):
 
 
 def test_a_killed_worker_is_a_failure(toy, tmp_path):
-    with pytest.raises(JobFailed, match="exit code 1"):
+    with pytest.raises(JobFailed, match=r"^Signal 9 \(SIGKILL\) received by PID \d+$"):
         run(toy("os.kill(os.getpid(), signal.SIGKILL)"), tmp_path)
+
+
+def test_a_worker_without_a_word_is_told_by_its_code(toy, tmp_path):
+    with pytest.raises(JobFailed, match=r"^ended with exit code 3$") as raised:
+        run(toy("os._exit(3)"), tmp_path)
+    assert raised.value.code == 3
 
 
 @pytest.mark.parametrize("before", ["pass", "signal.signal(signal.SIGTERM, signal.SIG_IGN)"], ids=["polite", "deaf"])

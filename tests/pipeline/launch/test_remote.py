@@ -27,6 +27,7 @@ class Played:
     ends_on: tuple[bool, ...] = (False, True)  # of `now`: which cancellations end the job
     refusal: Exception | None = None  # of what is submitted
     found: list[str | OSError | None] = field(default_factory=lambda: ["7"])
+    ended_as: Path = Path("nowhere")
     submitted: int = 0
     cancelled: list[bool] = field(default_factory=list)
     poll_every: float = 0.01
@@ -64,6 +65,9 @@ class Played:
     def log(self, name: str) -> str:
         return f"{name}.log"
 
+    def ended(self, name: str) -> Path:
+        return self.ended_as
+
     def way_out(self, job_id: str) -> str:
         return f"end {job_id}"
 
@@ -96,41 +100,28 @@ def test_a_cluster_that_does_not_answer_is_waited_for(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("end", "output", "error", "message"),
+    ("end", "told", "error", "message"),
     [
-        ("failed", b"", JobFailed, r"job 1 ended: "),
-        ("gone", b"", JobFailed, r"job 1 ended: "),
-        ("failed", b"node1 rank 0: \x1eexit 1 KeyError: 3\n", JobFailed, r"^KeyError: 3$"),
-        ("failed", b"node1 rank 0: \x1eexit 2 a.b: no\n", UserError, r"^a\.b: no$"),
-        # The other node fails because the first one does, and is heard first.
-        ("failed", b"n2 rank 1: \x1eexit 1 lost\nn1 rank 0: \x1eexit 2 a.b: no\n", UserError, r"^a\.b: no$"),
-        ("cancelled", b"node1 rank 0: \x1eexit 1 lost\n", JobCancelled, r"job 1 was cancelled"),
+        ("failed", [], JobFailed, r"job 1 ended: "),
+        ("gone", [], JobFailed, r"job 1 ended: "),
+        ("failed", [(1, 5, "KeyError: 3")], JobFailed, r"^KeyError: 3$"),
+        ("failed", [(1, 6, "lost"), (1, 5, "KeyError: 3")], JobFailed, r"^KeyError: 3$"),
+        ("failed", [(2, 5, "a.b: no")], UserError, r"^a\.b: no$"),
+        # The other node fails because the first one does, and may be faster.
+        ("failed", [(1, 5, "lost"), (2, 6, "a.b: no")], UserError, r"^a\.b: no$"),
+        ("cancelled", [(1, 5, "lost")], JobCancelled, r"job 1 was cancelled"),
     ],
 )
-def test_ends(tmp_path, capfd, end, output, error, message):
+def test_ends(tmp_path, end, told, error, message):
+    played = Played([RUNNING, State(phase=end)], ended_as=tmp_path / "[files]" / "job")
+    played.ended_as.parent.mkdir()
+    for node, (code, moment, text) in enumerate(told):
+        file = Path(f"{played.ended_as}.{node}")
+        file.write_text(json.dumps({"code": code, "time": moment, "message": text}))
     with pytest.raises(error, match=message) as raised:
-        run(Played([RUNNING, State(phase=end)], [output]), tmp_path)
+        run(played, tmp_path / "jobs")
     assert type(raised.value) is error
-    assert capfd.readouterr().out == ""
-    assert not list(tmp_path.iterdir())
-
-
-def test_torchruns_reports_stay_in_the_log(tmp_path, capfd):
-    report = b'Traceback (most recent call last):\n  File "run.py"\nn2 rank 1: saved\n  raise SignalException\n'
-    run(Played([RUNNING, RUNNING, DONE], [b"srun: a word\nn1 rank 0: Traceback\n", report]), tmp_path)
-    assert capfd.readouterr().out == "srun: a word\nn1 rank 0: Traceback\nn2 rank 1: saved\n"
-
-
-def test_what_was_said_before_a_restart_no_longer_counts(tmp_path, capfd):
-    failed = State(phase="failed", says="X")
-    lines = [
-        b"\x1ebegin 0\n",
-        b"n rank 0: \x1eexit 1 lost\ntorchrun's report\nn rank 1: 3%\x1ebegin 1\nn rank 0: again\n",
-    ]
-    played = Played([RUNNING, RUNNING, failed], lines)
-    with pytest.raises(JobFailed, match="job 1 ended: X"):
-        run(played, tmp_path)
-    assert capfd.readouterr().out == "n rank 0: again\n"
+    assert not list((tmp_path / "jobs").iterdir())
 
 
 @pytest.fixture

@@ -153,9 +153,9 @@ def test_two_nodes_train_what_one_process_trains(slurm, start, tmp_path):
     assert statuses(shared) == {"FINISHED"}
     assert nothing_left(slurm)
     assert not list(tmp_path.rglob("pwned"))
-    (script,) = shared.state.glob("jobs/*.sh")
-    assert SECRET not in script.read_text()
-    assert {file.name for file in shared.state.glob("jobs/*")} == {script.name, f"{script.stem}.code"}
+    (setup,) = shared.state.glob("jobs/*.setup")
+    assert SECRET not in setup.read_text()
+    assert {file.name for file in shared.state.glob("jobs/*")} == {setup.name, f"{setup.stem}.code"}
 
 
 def test_two_nodes_decode_the_bytes_of_one(slurm, start, tmp_path):
