@@ -10,8 +10,9 @@ import click
 from pipeline.commands.bench import bench
 from pipeline.commands.metrics import convert_i3d, metrics, sample
 from pipeline.commands.project import describe, doctor, index, recipe
+from pipeline.commands.repro import deploy, repro
 from pipeline.commands.runs import runs
-from pipeline.commands.stages import deploy, repro, run
+from pipeline.commands.stages import run
 from pipeline.errors import Failed, UserError
 from pipeline.machine import bound_spinning
 from pipeline.paths import Paths

@@ -1,14 +1,14 @@
-"""hvg run, hvg repro and hvg deploy: stages, one or all of them, now or by Prefect."""
+"""hvg run: one stage, now."""
 
 import contextlib
 import os
-import shlex
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,14 +22,31 @@ if TYPE_CHECKING:
     from pipeline.launch.job import Job
     from pipeline.params import Params
 
-STAGES = ("make-shapes", "decode", "train", "generate", "evaluate", "report")
-PER_LEVEL = ("train", "generate")
-POOLED = ("make-shapes", "decode")  # one process, which has workers of its own
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """What a stage's job takes."""
+
+    level: bool = False  # --level
+    key: bool = False  # --key
+    spread: bool = False  # several machines
+    workers: bool = False  # processes of torchrun, one a GPU
+    pool: bool = False  # one process, which has workers of its own
+
+
+STAGES = {
+    "make-shapes": Stage(key=True, pool=True),
+    "decode": Stage(spread=True, pool=True),
+    "train": Stage(level=True, spread=True, workers=True),
+    "generate": Stage(level=True, spread=True, workers=True),
+    "evaluate": Stage(spread=True, workers=True),
+    "report": Stage(),
+}
 PATHS = Paths()
 
 
 @click.command(short_help="Run one stage now.")
-@click.argument("stage", type=click.Choice(STAGES))
+@click.argument("stage", type=click.Choice(list(STAGES)))
 @click.option("--level", type=click.IntRange(min=1), help="The level, for train and generate. Default: DVC's stage's.")
 @click.option("--key", help="The entry of params' shapes, for make-shapes. Default: DVC's stage's.")
 @click.option("--cluster", metavar="NAME", default="local", show_default=True, envvar="HVG_CLUSTER",
@@ -112,46 +129,32 @@ def _job(
     stage: str, args: list[str], level: int | None, cluster: "Cluster", nodes: int | None, workers: int | None
 ) -> "Job":
     """The stage's job on a cluster. Raises UserError where the machines cannot share what it does."""
-    from pipeline.launch.clusters import LocalCluster, SlurmCluster
     from pipeline.launch.job import Job
     from pipeline.params import load_params
 
-    module = f"stages.{stage.replace('-', '_')}"
-    alone = isinstance(cluster, LocalCluster)
-    if alone and nodes is not None and nodes > 1:
-        raise UserError(f"--nodes {nodes}: this is one machine; --cluster names one of clusters.yaml")
-    machines = 1 if alone else (nodes or cluster.nodes)
-    if stage in PER_LEVEL:
-        assert level is not None
-        given = workers or (cluster.workers if alone else cluster.gpus_per_node or 1)
-        processes = given or _workers(level)
-        batch = load_params(PATHS.params).of_level(level).training.batch
-        if batch % (machines * processes):
-            raise UserError(
-                f"levels.{level}.training.batch: {batch} clips cannot be shared equally by {machines * processes} "
-                f"workers ({machines} x {processes}): change it, --nodes or --workers"
-            )
-        return Job(module=module, args=tuple(args), workers=processes, nodes=machines)
-    if stage == "evaluate":
-        given = workers or (cluster.workers if alone else cluster.gpus_per_node or 1)
-        return Job(module=module, args=tuple(args), workers=given or max(_gpus(), 1), nodes=machines)
-    if stage == "make-shapes" and machines > 1 and _given("nodes"):
-        raise UserError(f"--nodes {nodes}: make-shapes runs on one machine; leave it out")
-    if stage in POOLED:
-        cores = cluster.cpus_per_task if isinstance(cluster, SlurmCluster) else None if alone else cluster.cpus
-        pool = workers or cores
-        args = args if pool is None else [*args, "--workers", str(pool)]
-        return Job(module=module, args=tuple(args), nodes=machines if stage == "decode" else 1)
-    for option in ("workers", "nodes"):
-        if _given(option):  # HVG_WORKERS is meant for the others
+    takes, room = STAGES[stage], cluster.room(nodes)
+    for option, taken in (("nodes", takes.spread), ("workers", takes.workers or takes.pool)):
+        if not taken and _given(option):  # HVG_NODES and HVG_WORKERS are meant for the others
             raise UserError(f"--{option}: {stage} runs in one process; leave it out")
-    return Job(module=module, args=tuple(args))
+    machines = room.machines if takes.spread else 1
+    module = f"stages.{stage.replace('-', '_')}"
+    if takes.pool:
+        pool = workers or room.cores
+        return Job(module=module, args=(*args, *(("--workers", str(pool)) if pool else ())), nodes=machines)
+    if not takes.workers:
+        return Job(module=module, args=tuple(args))
+    batch = None if level is None else load_params(PATHS.params).of_level(level).training.batch
+    processes = workers or room.workers or _workers(batch)
+    if batch is not None and batch % (machines * processes):
+        raise UserError(
+            f"levels.{level}.training.batch: {batch} clips cannot be shared equally by {machines * processes} "
+            f"workers ({machines} x {processes}): change it, --nodes or --workers"
+        )
+    return Job(module=module, args=tuple(args), workers=processes, nodes=machines)
 
 
 def _inputs(stage: str, level: int | None, key: str | None) -> str:
     """A hash of what a job makes: its stage, its parameters, its code and what it reads; not where it runs."""
-    from dataclasses import asdict
-
     from pipeline.launch.remote import code_hash
     from pipeline.params import fingerprint, load_params
 
@@ -190,11 +193,11 @@ def _stamp(file: Path) -> tuple[str, int, int] | None:
 def _of_dvc(stage: str, level: int | None, key: str | None) -> tuple[int | None, str | None]:
     """Level and key as given or, in a stage of DVC's, as in its name: train-level@2. A shell never sees them there."""
     name, _, of = os.environ.get("DVC_STAGE", "").rpartition(":")[2].partition("@")
-    if stage in PER_LEVEL and level is None and name == f"{stage}-level":
+    if STAGES[stage].level and level is None and name == f"{stage}-level":
         if not of.isdecimal():
             raise UserError(f"levels: {of!r} is no level; they are numbered from 1")
         return int(of), key
-    if stage == "make-shapes" and key is None and name == stage:
+    if STAGES[stage].key and key is None and name == stage:
         return level, of
     return level, key
 
@@ -204,10 +207,9 @@ def _stage_arguments(stage: str, level: int | None, key: str | None) -> list[str
     from pipeline.params import load_params
 
     params = load_params(PATHS.params)
-    if (level is not None) != (stage in PER_LEVEL):
-        raise UserError(f"--level: {stage} needs one" if stage in PER_LEVEL else f"--level: {stage} takes none")
-    if (key is not None) != (stage == "make-shapes"):
-        raise UserError("--key: make-shapes needs one" if stage == "make-shapes" else f"--key: {stage} takes none")
+    for option, value, wanted in (("level", level, STAGES[stage].level), ("key", key, STAGES[stage].key)):
+        if (value is not None) != wanted:
+            raise UserError(f"--{option}: {stage} " + ("needs one" if wanted else "takes none"))
     if level is not None and str(level) not in params.levels:
         raise UserError(f"--level {level}: {PATHS.params} has the levels {', '.join(params.levels)}")
     if key is not None and key not in params.shapes:
@@ -222,12 +224,9 @@ def _given(option: str) -> bool:
     return click.get_current_context().get_parameter_source(option) is click.core.ParameterSource.COMMANDLINE
 
 
-def _workers(level: int) -> int:
-    """As many as there are GPUs and as share the level's batch equally; 1 without any."""
-    from pipeline.params import load_params
-
-    batch = load_params(PATHS.params).of_level(level).training.batch
-    return max((count for count in range(1, _gpus() + 1) if batch % count == 0), default=1)
+def _workers(batch: int | None) -> int:
+    """As many as there are GPUs and as share a batch equally; 1 without any."""
+    return max((count for count in range(1, _gpus() + 1) if (batch or count) % count == 0), default=1)
 
 
 def _gpus() -> int:
@@ -251,72 +250,3 @@ def _alone(name: str) -> Iterator[None]:
             yield
     except Timeout as error:
         raise UserError(f"{name}: already running in this checkout; wait for it or stop it") from error
-
-
-@click.command(context_settings={"ignore_unknown_options": True}, short_help="Run every stage that is out of date.")
-@click.argument("targets", nargs=-1, type=click.UNPROCESSED)
-def repro(targets: tuple[str, ...]) -> None:
-    """`dvc repro` with a Prefect server for its time, if none answers at PREFECT_API_URL. Options go to dvc.
-
-    \b
-    hvg repro
-    hvg repro train-level@2
-    """
-    from pipeline.launch.repro import run_dvc_repro
-
-    _check_inputs()
-    click.echo("brings every stage that is out of date up to date; Ctrl-C stops it, the same command goes on", err=True)
-    with _estimate(told=not targets):
-        code = run_dvc_repro(PATHS.state, targets)
-    sys.exit(code)
-
-
-@contextlib.contextmanager
-def _estimate(told: bool) -> Iterator[None]:
-    """A line on how long everything takes here, from a process beside this one: counting needs torch."""
-    from pipeline.tether import tethered
-
-    if not told:
-        yield
-        return
-    command = tethered([sys.executable, "-m", "pipeline.duration"])
-    with subprocess.Popen(command, stdin=subprocess.DEVNULL, process_group=0) as counting:  # not the terminal's Ctrl-C
-        try:
-            yield
-        finally:
-            counting.terminate()
-
-
-def _check_inputs() -> None:
-    """Whether what params.yaml names is there: before hours of training, not after them."""
-    from pipeline.params import load_params
-    from pipeline.paths import origin
-
-    params = load_params(PATHS.params)
-    if not params.rendered and not (PATHS.root / params.data.listing).is_file():
-        raise UserError(f"data.listing: {params.data.listing} does not exist; `hvg index` writes it")
-    for key in ("i3d_k400", "i3d_k600"):
-        weights = getattr(params.evaluation, key)
-        if weights is not None and not (origin(PATHS.root) / weights).is_file():
-            raise UserError(f"evaluation.{key}: {weights} does not exist; null takes a random I3D instead")
-
-
-@click.command(short_help="Let Prefect's pages start stages.")
-@click.option("--pool", required=True, metavar="NAME", help="The work pool; made where there is none of the name.")
-def deploy(pool: str) -> None:
-    """Make a Prefect deployment of each stage, which workers of a pool run in this checkout.
-
-    \b
-    export PREFECT_API_URL=http://127.0.0.1:4200/api     a server that lasts: prefect server start
-    hvg deploy --pool gpu
-    prefect worker start --pool gpu                      where stages are to run
-    prefect deployment run hvg-stage/train-level@2       or a button on its pages
-    """
-    home = (PATHS.state / "prefect").resolve()
-    home.mkdir(parents=True, exist_ok=True)
-    os.environ.setdefault("PREFECT_HOME", str(home))
-    from pipeline.launch.deployment import deploy as make
-
-    for name in make(PATHS.root, pool):
-        click.echo(f"prefect deployment run {name}")
-    click.echo(f"a worker runs them: prefect worker start --pool {shlex.quote(pool)}")

@@ -40,6 +40,15 @@ def _one_job(option: str) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Room:
+    """What a cluster has for a job."""
+
+    machines: int
+    workers: int | None  # processes a machine; None: one a GPU
+    cores: int | None  # of a machine; None: all that there are
+
+
+@dataclass(frozen=True, kw_only=True)
 class LocalCluster:
     """This machine."""
 
@@ -47,6 +56,12 @@ class LocalCluster:
 
     launcher: Literal["local"] = "local"
     workers: Positive | None = None  # null: one a GPU
+
+    def room(self, nodes: int | None) -> Room:
+        """What there is for a job. Raises UserError for more machines than this one."""
+        if nodes is not None and nodes > 1:
+            raise UserError(f"--nodes {nodes}: this is one machine; --cluster names one of clusters.yaml")
+        return Room(machines=1, workers=self.workers, cores=None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +86,10 @@ class SlurmCluster:
     mounts: tuple[Text, ...] = ()  # of the container, beside the project's folder
     python: Text | None = None  # null: this interpreter, or python in a container
     poll: Annotated[float, Field(ge=0.1, le=3600)] = 10  # seconds between questions to Slurm
+
+    def room(self, nodes: int | None) -> Room:
+        """What there is for a job on so many machines, or as many as it has."""
+        return Room(machines=nodes or self.nodes, workers=self.gpus_per_node or 1, cores=self.cpus_per_task)
 
 
 Cluster = LocalCluster | SlurmCluster

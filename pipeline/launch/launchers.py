@@ -7,7 +7,6 @@ from pipeline.launch.clusters import Cluster, LocalCluster, SlurmCluster, known_
 from pipeline.launch.local import LocalLauncher
 from pipeline.launch.records import record_file, recorded, still_there
 from pipeline.launch.remote import ClusterLauncher
-from pipeline.launch.scheduler import Scheduler
 from pipeline.launch.slurm import Slurm
 
 
@@ -21,9 +20,8 @@ def make_launcher(
     """
     if isinstance(cluster, LocalCluster):
         return LocalLauncher(log)
-    scheduler = _scheduler(cluster, state)
     return ClusterLauncher(
-        scheduler=scheduler, cluster=name, kind=cluster.launcher, stage=stage, inputs=inputs, folder=state / "jobs"
+        slurm=_slurm(cluster, state), cluster=name, stage=stage, inputs=inputs, folder=state / "jobs"
     )
 
 
@@ -33,20 +31,20 @@ def refuse_two(name: str, *, stage: str, state: Path) -> None:
     if record is None:
         return
     cluster = known_clusters().get(record.cluster)
-    if cluster is None or isinstance(cluster, LocalCluster) or cluster.launcher != record.kind:
+    if cluster is None or isinstance(cluster, LocalCluster):
         raise UserError(
-            f"{stage}: job {record.id or record.name} of the {record.kind} cluster {record.cluster!r} is noted, which "
+            f"{stage}: job {record.id or record.name} of the cluster {record.cluster!r} is noted, which "
             f"clusters.yaml no longer has: bring it back, or remove {record_file(state / 'jobs', stage)} if it is over"
         )
     if record.cluster == name:
         return
-    scheduler = _scheduler(cluster, state)
-    if (found := still_there(state / "jobs", stage, scheduler)) is not None and found.id is not None:
+    slurm = _slurm(cluster, state)
+    if (found := still_there(state / "jobs", stage, slurm)) is not None and found.id is not None:
         raise UserError(
             f"{stage}: job {found.id} of {found.cluster} still runs it: `--cluster {found.cluster}` waits for it, "
-            f"`{scheduler.way_out(found.id)}` ends it"
+            f"`{slurm.way_out(found.id)}` ends it"
         )
 
 
-def _scheduler(cluster: SlurmCluster, state: Path) -> Scheduler:
+def _slurm(cluster: SlurmCluster, state: Path) -> Slurm:
     return Slurm(cluster=cluster, root=Path().resolve(), jobs=state / "jobs", logs=state / "logs")

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from pipeline.errors import UserError
-from pipeline.launch.scheduler import Scheduler
+from pipeline.launch.slurm import Slurm
 from pipeline.paths import write_atomic
 
 
@@ -14,7 +14,6 @@ class Record:
     """A submitted job, kept until its end has been seen."""
 
     cluster: str  # in clusters.yaml
-    kind: str  # of its launcher: slurm
     name: str
     id: str | None  # None: being submitted
     inputs: str  # hash of what it runs
@@ -41,14 +40,14 @@ def forget(folder: Path, stage: str) -> None:
     record_file(folder, stage).unlink(missing_ok=True)
 
 
-def still_there(folder: Path, stage: str, scheduler: Scheduler) -> Record | None:
+def still_there(folder: Path, stage: str, slurm: Slurm) -> Record | None:
     """A stage's noted job, with its id, where it waits or runs."""
     record = recorded(folder, stage)
     if record is None:
         return None
     try:
-        job_id = record.id or scheduler.find(record.name)
-        over = job_id is None or scheduler.poll(job_id, record.name).over
+        job_id = record.id or slurm.find(record.name)
+        over = job_id is None or slurm.poll(job_id, record.name).over
     except OSError as error:
         raise UserError(
             f"{stage}: job {record.id or record.name} of {record.cluster} may still run, and {record.cluster} does not "

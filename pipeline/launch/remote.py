@@ -12,7 +12,7 @@ from pipeline.errors import UserError
 from pipeline.launch.job import DeadlineExceeded, Job, JobCancelled, JobFailed, raise_failure
 from pipeline.launch.output import Output
 from pipeline.launch.records import Record, forget, note, still_there
-from pipeline.launch.scheduler import Scheduler, State
+from pipeline.launch.slurm import Slurm, State
 from pipeline.launch.stopping import GRACE_SECONDS
 from pipeline.progress import write_line
 
@@ -29,11 +29,10 @@ class _Late(Exception):
 
 @dataclass(kw_only=True)
 class ClusterLauncher:
-    """Runs jobs through a scheduler."""
+    """Runs jobs through Slurm."""
 
-    scheduler: Scheduler
+    slurm: Slurm
     cluster: str  # its name
-    kind: str  # slurm
     stage: str  # train-level-2: the record's name
     inputs: str  # hash of what the job runs, apart from where
     folder: Path  # of records and scripts
@@ -42,7 +41,7 @@ class ClusterLauncher:
 
     def preview(self, job: Job) -> str:
         """Exactly what `run` would submit."""
-        return self.scheduler.preview(job, f"hvg-{self.stage}")
+        return self.slurm.preview(job, f"hvg-{self.stage}")
 
     def run(self, job: Job, on_line: Callable[[str], None], deadline: float | None = None) -> None:
         """Run a job to its end, or wait for the one that an earlier process has submitted and that still runs.
@@ -56,7 +55,7 @@ class ClusterLauncher:
         following = _Following(self, on_line)
         record = self._still_there() or self._submit(job)
         try:
-            self.log = self.scheduler.log(record.name)
+            self.log = self.slurm.log(record.name)
             state = following.to_the_end(record, deadline)
         except _Late:
             following.stop(record)
@@ -71,14 +70,14 @@ class ClusterLauncher:
         if state.phase != "done":
             if state.phase == "cancelled":
                 raise JobCancelled(f"job {record.id} was cancelled ({state.says})", 143)
-            raise_failure(self.scheduler.ended(record.name), state.code, f"job {record.id} ended: {state.says}")
+            raise_failure(self.slurm.ended(record.name), state.code, f"job {record.id} ended: {state.says}")
 
     def _submit(self, job: Job) -> Record:
         name = f"hvg-{self.stage}-{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:4]}"
         note(
             self.folder,
             self.stage,
-            Record(cluster=self.cluster, kind=self.kind, name=name, id=None, inputs=self.inputs),
+            Record(cluster=self.cluster, name=name, id=None, inputs=self.inputs),
         )
         try:
             job_id = self._hand_over(job, name)
@@ -89,18 +88,18 @@ class ClusterLauncher:
             raise
         except BaseException:  # Ctrl-C, perhaps between the submission and its answer
             with contextlib.suppress(OSError):
-                if (found := self.scheduler.find(name)) is not None:
-                    self.scheduler.cancel(found, now=True)
+                if (found := self.slurm.find(name)) is not None:
+                    self.slurm.cancel(found, now=True)
                 forget(self.folder, self.stage)
             raise
-        record = Record(cluster=self.cluster, kind=self.kind, name=name, id=job_id, inputs=self.inputs)
+        record = Record(cluster=self.cluster, name=name, id=job_id, inputs=self.inputs)
         note(self.folder, self.stage, record)
         return record
 
     def _hand_over(self, job: Job, name: str) -> str:
         """Submit a job: its id. Raises JobFailed where it is not there; one that may be there yet stays noted."""
         try:
-            return self.scheduler.submit(job, name)
+            return self.slurm.submit(job, name)
         except OSError as error:
             write_line(f"{self.stage}: no answer to the submission ({error}); asking {self.cluster} for the job")
             silent = error
@@ -108,7 +107,7 @@ class ClusterLauncher:
         for seconds in LATE:
             time.sleep(seconds)
             try:
-                found = self.scheduler.find(name)
+                found = self.slurm.find(name)
             except OSError as error:
                 absent, silent = False, error
                 continue
@@ -121,14 +120,14 @@ class ClusterLauncher:
 
     def _still_there(self) -> Record | None:
         """The job of an earlier process, where it still waits or runs. Raises UserError where it is in the way."""
-        record = still_there(self.folder, self.stage, self.scheduler)
+        record = still_there(self.folder, self.stage, self.slurm)
         if record is None:
             return None
         assert record.id is not None
         if record.inputs != self.inputs:
             raise UserError(
                 f"{self.stage}: job {record.id} of {record.cluster} still runs it with other parameters, code or "
-                f"inputs: wait for it, or `{self.scheduler.way_out(record.id)}`"
+                f"inputs: wait for it, or `{self.slurm.way_out(record.id)}`"
             )
         write_line(f"{self.stage}: job {record.id} of {record.cluster} runs it already; waiting for that one")
         return record
@@ -138,11 +137,11 @@ class _Following:
     """What is known of a job while it is waited for."""
 
     def __init__(self, launcher: ClusterLauncher, on_line: Callable[[str], None]) -> None:
-        self.scheduler, self.stage, self.grace = launcher.scheduler, launcher.stage, launcher.grace
+        self.slurm, self.stage, self.grace = launcher.slurm, launcher.stage, launcher.grace
         self.folder = launcher.folder
         self.on_line = on_line
         self.output = Output(on_line)
-        self.seen: dict[str, str] = {}
+        self.seen: dict[str, int] = {}
         self.said = ""
         self.running_since: float | None = None
 
@@ -152,11 +151,11 @@ class _Following:
             state = self.look(record)
             if state is not None and state.over:
                 return state
-            until = time.monotonic() + self.scheduler.poll_every
+            until = time.monotonic() + self.slurm.poll_every
             while time.monotonic() < until:
                 if deadline and self.running_since and time.monotonic() > self.running_since + deadline:
                     raise _Late
-                time.sleep(self.scheduler.look_every)
+                time.sleep(self.slurm.look_every)
                 self.read(record)
 
     def stop(self, record: Record) -> None:
@@ -172,7 +171,7 @@ class _Following:
             if over:
                 forget(self.folder, self.stage)
             else:
-                write_line(f"{self.stage}: job {record.id} may still run: `{self.scheduler.way_out(record.id)}`")
+                write_line(f"{self.stage}: job {record.id} may still run: `{self.slurm.way_out(record.id)}`")
 
     def _cancelled(self, record: Record, seconds: float, *, now: bool) -> bool:
         """Tell the cluster; whether the job is over within so many seconds."""
@@ -183,20 +182,20 @@ class _Following:
             if told is None or (now and time.monotonic() > told + REMIND):
                 told = time.monotonic()
                 try:
-                    self.scheduler.cancel(record.id, now=now)
+                    self.slurm.cancel(record.id, now=now)
                 except OSError as error:
                     self._say(f"job {record.id} cannot be told to end: {error}")
             state = self.look(record)
             if state is not None and state.over:
                 return True
-            time.sleep(self.scheduler.look_every)
+            time.sleep(self.slurm.look_every)
         return False
 
     def look(self, record: Record) -> State | None:
         """Ask for the state and show what is new. None where there was no answer."""
         assert record.id is not None
         try:
-            state = self.scheduler.poll(record.id, record.name)
+            state = self.slurm.poll(record.id, record.name)
         except OSError as error:
             self._say(f"no answer about job {record.id}: {error}")
             return None
@@ -212,7 +211,7 @@ class _Following:
     def read(self, record: Record) -> None:
         """Show what the job has printed since."""
         try:
-            data = self.scheduler.stream(record.name, self.seen)
+            data = self.slurm.stream(record.name, self.seen)
         except OSError as error:
             self._say(f"no log of job {record.id} for now: {error}")
         else:

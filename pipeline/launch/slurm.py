@@ -13,11 +13,11 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from pipeline.errors import UserError
 from pipeline.launch.clusters import SlurmCluster
 from pipeline.launch.job import ENDED, Job
-from pipeline.launch.scheduler import Phase, State
 from pipeline.paths import origin
 from pipeline.stage import JOB
 
@@ -28,12 +28,30 @@ _ANSWER = 60.0  # seconds that Slurm may take
 _TAIL = 1 << 14  # bytes of the log of a job that runs already
 _WAITING = {"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "RESV_DEL_HOLD", "SPECIAL_EXIT"}
 _RUNNING = {"RUNNING", "COMPLETING", "RESIZING", "SIGNALING", "STAGE_OUT", "STOPPED", "SUSPENDED"}
+Phase = Literal["waiting", "running", "done", "failed", "cancelled", "gone"]
 SCRIPT = Path(__file__).parent / "job.sbatch"
 
 
 @dataclass(frozen=True, kw_only=True)
+class State:
+    """A job as Slurm sees it."""
+
+    phase: Phase
+    says: str = ""  # for a person: PENDING (Resources)
+    code: int = 1  # exit code of one that failed
+
+    @property
+    def over(self) -> bool:
+        return self.phase not in ("waiting", "running")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Slurm:
-    """A scheduler; scripts lie in `jobs`, what jobs print in `logs`, both below `root`, the project's folder."""
+    """What Slurm does with jobs. A job's name is unique and known before it is submitted.
+
+    Files of a job lie in `jobs`, what it prints in `logs`, both below `root`, the project's folder. Every question
+    raises OSError while Slurm does not answer.
+    """
 
     cluster: SlurmCluster
     root: Path
@@ -42,13 +60,16 @@ class Slurm:
 
     @property
     def poll_every(self) -> float:
+        """Seconds between questions for a job's state."""
         return self.cluster.poll
 
     @property
     def look_every(self) -> float:
+        """Seconds between looks for new lines."""
         return min(0.5, self.cluster.poll)
 
     def preview(self, job: Job, name: str) -> str:
+        """Exactly what `submit` would hand over; needs no cluster."""
         values = shlex.join(f"{key}={value}" for key, value in self.environment(job, name).items())
         setup = "".join(f"{line}\n" for line in self.cluster.setup)
         return f"# {values} {shlex.join(self.command(job, name))}\n{setup}{SCRIPT.read_text()}"
@@ -98,6 +119,10 @@ class Slurm:
         return options
 
     def submit(self, job: Job, name: str) -> str:
+        """Hand a job over: its id.
+
+        Raises UserError with Slurm's words where it refuses, OSError where it may have taken the job or not.
+        """
         if "\\" in str(self.root):
             raise UserError(f"{self.root}: Slurm opens no log in a folder with a backslash; rename it")
         for folder in (self.jobs, self.logs):
@@ -115,12 +140,14 @@ class Slurm:
         return job_id
 
     def find(self, name: str) -> str | None:
+        """The id of the job that bears a name, if there is one."""
         done = _run(["squeue", "--noheader", f"--name={name}", "--format=%A"])
         if done.returncode:
             raise OSError(_one_line(done.stderr))
         return done.stdout.split()[0] if done.stdout.split() else None
 
     def poll(self, job_id: str, name: str) -> State:
+        """How a job is doing."""
         done = _run(["scontrol", "show", "job", "--oneliner", job_id])
         if done.returncode and "Invalid job id" in done.stderr:
             return self._forgotten(name)
@@ -139,29 +166,32 @@ class Slurm:
             return State(phase="done", says=says)
         return State(phase="failed", says=f"{says}, and it ended with exit code {number}", code=number)
 
-    def stream(self, name: str, seen: dict[str, str]) -> bytes:
+    def stream(self, name: str, seen: dict[str, int]) -> bytes:
+        """What a job has printed since the last call with the same `seen`, which notes how far it was read."""
         file = self.root / self.log(name)
         if not file.is_file():
-            seen.setdefault(name, "0")
+            seen.setdefault(name, 0)
             return b""
         late = name not in seen and file.stat().st_size > _TAIL  # the job of an earlier process: what it said last
-        begin = file.stat().st_size - _TAIL if late else int(seen.get(name, "0"))
+        begin = file.stat().st_size - _TAIL if late else seen.get(name, 0)
         with file.open("rb") as opened:  # opened anew each time: so NFS shows what other machines have written
             opened.seek(begin)
             data = opened.read()
-        seen[name] = str(begin + len(data))
+        seen[name] = begin + len(data)
         return data.partition(b"\n")[2] if late else data
 
     def cancel(self, job_id: str, *, now: bool) -> None:
-        # The signal reaches the steps, not the batch script, which waits for them.
+        """TERM to a job's steps, for which its script waits, or, with `now`, remove the job."""
         done = _run(["scancel", *([] if now else ["--signal=TERM"]), job_id])
         if done.returncode and not re.search("invalid job id|already complet", done.stderr, re.IGNORECASE):
             raise OSError(_one_line(done.stderr))
 
     def log(self, name: str) -> str:
+        """Where a job's whole output is."""
         return str(self.logs / f"{name}.log")
 
     def ended(self, name: str) -> Path:
+        """How the files begin in which a job's workers tell how they ended."""
         return Path(f"{self._files(name)}.ended")
 
     def _files(self, name: str) -> Path:
@@ -169,6 +199,7 @@ class Slurm:
         return self.root / self.jobs / name
 
     def way_out(self, job_id: str) -> str:
+        """The command that ends a job."""
         return f"scancel {job_id}"
 
 

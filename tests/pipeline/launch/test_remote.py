@@ -1,9 +1,10 @@
-"""Following a job on a cluster, with a scheduler that plays one."""
+"""Following a job on a cluster, with a Slurm that is played."""
 
 import json
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,7 @@ from pipeline.launch import remote
 from pipeline.launch.job import DeadlineExceeded, Job, JobCancelled, JobFailed
 from pipeline.launch.records import record_file
 from pipeline.launch.remote import ClusterLauncher, code_hash
-from pipeline.launch.scheduler import State
+from pipeline.launch.slurm import State
 
 JOB = Job(module="stages.toy")
 WAITING, RUNNING, DONE = State(phase="waiting", says="PENDING (Resources)"), State(phase="running"), State(phase="done")
@@ -54,7 +55,7 @@ class Played:
             raise answer
         return answer
 
-    def stream(self, name: str, seen: dict[str, str]) -> bytes:
+    def stream(self, name: str, seen: dict[str, int]) -> bytes:
         return self.lines.pop(0) if self.lines else b""
 
     def cancel(self, job_id: str, *, now: bool) -> None:
@@ -73,9 +74,8 @@ class Played:
 
 
 def launcher(played: Played, folder: Path, inputs: str = "a") -> ClusterLauncher:
-    return ClusterLauncher(
-        scheduler=played, cluster="far", kind="slurm", stage="toy", inputs=inputs, folder=folder, grace=0.05
-    )
+    slurm: Any = played
+    return ClusterLauncher(slurm=slurm, cluster="far", stage="toy", inputs=inputs, folder=folder, grace=0.05)
 
 
 def run(played: Played, folder: Path, **options) -> list[str]:
@@ -201,7 +201,8 @@ def test_a_job_is_found_whose_submitter_died_before_the_answer(tmp_path):
     died(played := Played([RUNNING]), tmp_path)
     file = record_file(tmp_path, "toy")
     file.write_text(json.dumps({**json.loads(file.read_text()), "id": None}))
-    found = remote.still_there(tmp_path, "toy", played)
+    slurm: Any = played
+    found = remote.still_there(tmp_path, "toy", slurm)
     assert found is not None and found.id == "7"
 
 

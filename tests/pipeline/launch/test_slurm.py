@@ -12,8 +12,7 @@ import pytest
 from pipeline.errors import UserError
 from pipeline.launch.clusters import SlurmCluster
 from pipeline.launch.job import Job
-from pipeline.launch.scheduler import State
-from pipeline.launch.slurm import SCRIPT, Slurm, parse
+from pipeline.launch.slurm import SCRIPT, Slurm, State, parse
 
 HERE = Path(__file__).parent
 HOSTILE = "a; touch pwned $(touch pwned) `touch pwned` 'x\" %j"
@@ -324,7 +323,7 @@ def test_a_log_is_read_on_and_one_that_is_there_from_near_its_end(tmp_path):
     scheduler = slurm(tmp_path)
     log = tmp_path / ".hvg/logs/n.log"
     log.parent.mkdir(parents=True)
-    seen: dict[str, str] = {}
+    seen: dict[str, int] = {}
     assert scheduler.stream("n", seen) == b""
     log.write_bytes(b"one\n")
     assert scheduler.stream("n", seen) == b"one\n"
