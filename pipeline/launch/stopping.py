@@ -19,6 +19,7 @@ JOB_SECONDS = 21.0  # … of which a job has these until KILL; a stage ends itse
 LEAVE_SECONDS = 5.0  # … then `hvg run`, for what Prefect's server has not been told yet
 DVC_SECONDS = 1.0  # … then dvc, whose command has failed
 SERVER_SECONDS = 3.0  # … and last the server
+_HURRIED_SECONDS = 2.0  # for a command that had all its time, or that a second Ctrl-C ends
 _BETWEEN_SECONDS = 15.0  # for a dvc that runs no command: it hashes, or links files
 
 
@@ -51,7 +52,7 @@ def end_dvc(process: subprocess.Popen[Any], seconds: float, *, goes_on: bool = F
                 return
             dvc.suspend()
         family |= {*dvc.children(recursive=True)}
-        for number, limit in ((None if told else signal.SIGINT, seconds), (signal.SIGTERM, 1)):
+        for number, limit in ((None if told else signal.SIGINT, seconds), (signal.SIGTERM, _HURRIED_SECONDS)):
             _tell_commands(dvc, number, limit)
         if not goes_on:
             dvc.resume()

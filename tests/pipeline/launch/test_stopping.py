@@ -20,7 +20,7 @@ from pipeline.launch.server import API_URL, prefect_server
 from pipeline.launch.stopping import GRACE_SECONDS
 from tests.stages.fake_project import make_project
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 BIN = Path(sys.executable).parent
 MARK = "MARK_OF_THIS_TEST"  # in the environment of all that a run starts
