@@ -32,13 +32,15 @@ class Stage:
     spread: bool = False  # several machines
     workers: bool = False  # processes of torchrun, one a GPU
     pool: bool = False  # one process, which has workers of its own
+    kept: str = "the same command begins it anew"  # where it is stopped; empty: it says so itself
 
 
+_SHARDS = "its finished shards are saved, the same command goes on with the others"
 STAGES = {
     "make-shapes": Stage(key=True, pool=True),
-    "decode": Stage(spread=True, pool=True),
-    "train": Stage(level=True, spread=True, workers=True),
-    "generate": Stage(level=True, spread=True, workers=True),
+    "decode": Stage(spread=True, pool=True, kept=_SHARDS),
+    "train": Stage(level=True, spread=True, workers=True, kept=""),
+    "generate": Stage(level=True, spread=True, workers=True, kept=_SHARDS),
     "evaluate": Stage(spread=True, workers=True),
     "report": Stage(),
 }
@@ -110,6 +112,7 @@ def run(
         name=name,
         tags=(f"level-{level}",) if level else (),
         retries=retries,
+        kept=STAGES[stage].kept,
         deadline=None if deadline is None else deadline * 60,
     )
     with _alone(name), prefect_server(PATHS.state) as url:

@@ -31,6 +31,7 @@ class Plan:
     tags: tuple[str, ...] = ()
     retries: int = 1  # after a crash
     deadline: float | None = None  # seconds a try
+    kept: str = ""  # of one that is stopped, for a person; empty where the stage says so itself
 
 
 def run_flow(plan: Plan, job: Job, launcher: Launcher) -> None:
@@ -73,6 +74,8 @@ def run_flow(plan: Plan, job: Job, launcher: Launcher) -> None:
             return Cancelled(message=str(error))
         except BaseException as error:
             if not isinstance(error, Exception):  # Ctrl-C, TERM, exit
+                if plan.kept:
+                    write_line(f"{plan.name}: stopped; {plan.kept}")
                 leave_soon(error)
             raise
 

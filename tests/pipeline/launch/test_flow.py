@@ -47,6 +47,13 @@ PROGRAM = """if True:
         "late": play("toy late", DeadlineExceeded("late"), None),
     }
 
+    flow.leave_soon = lambda _: None  # this process goes on
+    try:
+        stopped = flow.Plan(stage="toy", name="toy stopped", kept="half of it is saved")
+        flow.run_flow(stopped, Job(module="stages.toy"), Played(KeyboardInterrupt()))
+    except KeyboardInterrupt:
+        ends["stopped"] = "by Ctrl-C"
+
     from prefect import get_client
     from prefect.client.schemas.filters import LogFilter
     import time
@@ -96,6 +103,7 @@ def test_only_crashes_are_tried_again(played):
         "mistake": [1, "UserError: a.b: no"],
         "cancelled": [1, "JobCancelled: by scancel"],
         "late": [1, "DeadlineExceeded: late"],
+        "stopped": "by Ctrl-C",
     }
 
 
@@ -112,4 +120,5 @@ def test_lines_reach_prefect_and_not_the_terminal(played):
     assert stderr.splitlines() == [
         "toy crash: oom; try 2 of 2 in 0.1 s",
         "toy crashes: oom; try 2 of 2 in 0.1 s",
+        "toy stopped: stopped; half of it is saved",
     ]
