@@ -5,7 +5,7 @@ import hashlib
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipeline.errors import UserError
@@ -74,11 +74,8 @@ class ClusterLauncher:
 
     def _submit(self, job: Job) -> Record:
         name = f"hvg-{self.stage}-{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:4]}"
-        note(
-            self.folder,
-            self.stage,
-            Record(cluster=self.cluster, name=name, id=None, inputs=self.inputs),
-        )
+        record = Record(cluster=self.cluster, name=name, id=None, inputs=self.inputs)
+        note(self.folder, self.stage, record)
         try:
             job_id = self._hand_over(job, name)
         except UserError:
@@ -92,7 +89,7 @@ class ClusterLauncher:
                     self.slurm.cancel(found, now=True)
                 forget(self.folder, self.stage)
             raise
-        record = Record(cluster=self.cluster, name=name, id=job_id, inputs=self.inputs)
+        record = replace(record, id=job_id)
         note(self.folder, self.stage, record)
         return record
 
