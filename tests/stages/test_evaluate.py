@@ -273,6 +273,11 @@ def _worker(rank: int, port: int, folder: str) -> None:
     (paths.root / f"rank-{rank}.json").write_text(json.dumps([found.metrics, found.windows, found.protocol.as_dict()]))
 
 
+# Features are float32 and may be rounded either way, by 2^-24; a distance of a hundred, quadratic in 1024 of them that
+# are at most 1, moves by no more than 2 * 2^-24 * 1024.
+ROUNDING = 2 * 2**-24 * 1024 / 100
+
+
 def test_two_workers_find_what_one_does(project):
     shutil.rmtree(project.state / "cache")
     with socket.socket() as free:
@@ -282,6 +287,6 @@ def test_two_workers_find_what_one_does(project):
     alone = metrics(project)
     for rank in range(2):
         together = json.loads((project.root / f"rank-{rank}.json").read_text())
-        assert together[0] == pytest.approx(alone["metrics"], rel=1e-9)
-        assert together[1] == pytest.approx(alone["windows"], rel=1e-9)
+        assert together[0] == pytest.approx(alone["metrics"], rel=ROUNDING)
+        assert together[1] == pytest.approx(alone["windows"], rel=ROUNDING)
         assert together[2] == alone["protocol"]
