@@ -176,8 +176,9 @@ def test_a_short_clip_is_measured_as_itself_played_forth_and_back(frames):
 
 
 def test_bfloat16_is_as_far_off_as_it_is_said_to_be():
+    """Of one clip: a processor below AVX-512 has no kernels for it, and takes a minute."""
     network = random_i3d()
-    clips = torch.randint(0, 256, (2, 9, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    clips = torch.randint(0, 256, (1, 9, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     exact, rounded = next(extract(network, clips)), next(extract(with_precision(network, "bfloat16"), clips))
     for name in ("pooled", "logits"):
         a, b = getattr(exact, name), getattr(rounded, name)
