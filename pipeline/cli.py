@@ -14,9 +14,9 @@ from pipeline.commands.repro import deploy, repro
 from pipeline.commands.runs import runs
 from pipeline.commands.stages import run
 from pipeline.errors import Failed, UserError
-from pipeline.machine import bound_spinning
 from pipeline.paths import Paths
-from pipeline.stage import Terminal
+from pipeline.system.machine import bound_spinning
+from pipeline.system.stage import Terminal
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

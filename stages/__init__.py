@@ -1,5 +1,5 @@
 """The stages, one file each: read params.yaml, call pipeline, write what DVC expects."""
 
-from pipeline.machine import bound_spinning
+from pipeline.system.machine import bound_spinning
 
 bound_spinning()  # before a stage imports torch

@@ -10,11 +10,11 @@ import argparse
 from collections.abc import Sequence
 
 from pipeline.data.decode import decode
-from pipeline.machine import cores
-from pipeline.nodes import nodes
 from pipeline.params import load_params
 from pipeline.paths import Paths
-from pipeline.stage import run_stage
+from pipeline.system.machine import cores
+from pipeline.system.stage import run_stage
+from pipeline.workers import workers
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -24,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if options.workers < 1:
         parser.error(f"--workers: at least 1, not {options.workers}")
     paths = Paths()
-    with nodes() as us:
+    with workers(gpus=False) as us:
         decode(load_params(paths.params), paths, options.workers, us)
 
 

@@ -15,12 +15,12 @@ import logging
 from collections.abc import Sequence
 
 from pipeline.data.store.reader import ViewReader
-from pipeline.evaluation import Evaluation, evaluate
+from pipeline.metrics.evaluation import Evaluation, evaluate
 from pipeline.params import fingerprint, load_params
 from pipeline.paths import Paths, write_atomic
 from pipeline.runs import tracking
-from pipeline.stage import run_stage
-from pipeline.training.distributed import workers
+from pipeline.system.stage import run_stage
+from pipeline.workers import workers
 
 log = logging.getLogger(__name__)
 

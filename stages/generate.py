@@ -11,14 +11,14 @@ import argparse
 import shutil
 from collections.abc import Sequence
 
+from pipeline.code_hash import code_hash
 from pipeline.data.store.reader import ViewReader
+from pipeline.generation import artifact
+from pipeline.generation.generate import SPLITS, generate, labels_of_data, sigma_of
 from pipeline.params import fingerprint, load_params
 from pipeline.paths import Paths, alone, publish
-from pipeline.stage import run_stage
-from pipeline.training import artifact
-from pipeline.training.checkpoint import code_hash
-from pipeline.training.distributed import workers
-from pipeline.training.generation import SPLITS, generate, labels_of_data, sigma_of
+from pipeline.system.stage import run_stage
+from pipeline.workers import workers
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         folder = paths.artifact(level)
         generators = {s: artifact.read(folder, s, sigma_of(s, params.sigma)).to(us.device) for s in SPLITS}
         digests = [data.digest, below["samples"].digest if below else None, artifact.digest(folder)]
-        inputs = fingerprint(chosen, params.sigma, params.seed, digests, code_hash())
+        inputs = fingerprint(chosen, params.sigma, params.seed, digests, code_hash("stages.generate"))
         work = paths.work(f"generate-level-{level}", inputs, paths.samples(level))
         with alone(work, us.rank):
             generate(

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 
 from pipeline.data.shapes_files import make_shapes
 from pipeline.errors import UserError
-from pipeline.machine import cores
 from pipeline.params import load_params
 from pipeline.paths import Paths
-from pipeline.stage import run_stage
+from pipeline.system.machine import cores
+from pipeline.system.stage import run_stage
 
 
 def main(argv: Sequence[str] | None = None) -> None:

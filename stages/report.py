@@ -18,7 +18,7 @@ from pipeline.report.facts import TrackedRun, opened_by, run_link
 from pipeline.report.showcase import MEDIA
 from pipeline.runs.store import Away, Found, Store
 from pipeline.runs.tracking import of_this_checkout
-from pipeline.stage import run_stage
+from pipeline.system.stage import run_stage
 
 log = logging.getLogger(__name__)
 

@@ -15,19 +15,19 @@ import shutil
 from collections.abc import Sequence
 
 from pipeline.data.store.reader import ViewReader
+from pipeline.generation import artifact
+from pipeline.generation.generate import SPLITS, calibrate
 from pipeline.params import fingerprint, load_params
 from pipeline.paths import Paths, alone, publish
 from pipeline.runs import tracking
-from pipeline.stage import run_stage
-from pipeline.training import artifact
+from pipeline.system.stage import run_stage
 from pipeline.training.batches import Batches
-from pipeline.training.distributed import workers
 from pipeline.training.early_stopping import window_distance
-from pipeline.training.generation import SPLITS, calibrate
 from pipeline.training.inputs import inputs_of, record
 from pipeline.training.loop import train
 from pipeline.training.step import Networks
 from pipeline.training.termination import termination
+from pipeline.workers import workers
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 record(work, made_from)
             shown = (run.log, functools.partial(run.keep, folder="pictures")) if run else (None, None)
             trained = train(networks, batches, t, us, work, *shown, distance)
-            statistics = calibrate(trained.generator, batches, chosen, params.sigma, below, us)
+            statistics = calibrate(trained.generator, batches.labels, params.seed, chosen, params.sigma, below, us)
             if us.rank == 0:
                 about = {"classes": list(real.classes), "iterations": trained.iteration, "inputs": inputs}
                 shutil.rmtree(work / "artifact", ignore_errors=True)  # of a run that was killed while it wrote

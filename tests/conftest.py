@@ -5,7 +5,7 @@ import signal
 import pytest
 from jaxtyping import install_import_hook
 
-from pipeline.machine import bound_spinning
+from pipeline.system.machine import bound_spinning
 
 bound_spinning()
 
@@ -17,6 +17,8 @@ install_import_hook(
         "models",
         "pipeline.metrics",
         "pipeline.training",
+        "pipeline.generation",
+        "pipeline.data.pixels",
         "pipeline.data.store.codecs",
         "pipeline.data.store.reader",
         "pipeline.data.store.shard_reader",

@@ -27,9 +27,9 @@ from pipeline.data.layouts.walk import is_video
 from pipeline.data.pyramid import Pyramid
 from pipeline.data.video.source import VideoError, open_file, video_stream
 from pipeline.errors import UserError
-from pipeline.machine import cores, cpu_name
 from pipeline.params import Params
 from pipeline.progress import progress
+from pipeline.system.machine import cores, cpu_name
 
 FOREVER = 3600.0  # seconds
 SECONDS = 6.0  # that one worker is given to do

@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 
-from pipeline.machine import cores, cpu_name
-from pipeline.metrics.evaluation import Batch, Measured, Networks
 from pipeline.metrics.features import BATCH, FeatureNetwork, preprocessed, random_i3d, with_precision
+from pipeline.metrics.measured import Batch, Measured, Networks
 from pipeline.progress import progress
+from pipeline.system.machine import cores, cpu_name
 
 BARE, OURS, ROUNDED = "network alone, preprocessed clips", "measured as by evaluate", "the same in bfloat16"
 

@@ -27,8 +27,8 @@ from pipeline.data.store.reader import ViewReader, open_group
 from pipeline.data.store.writer import StoreWriter
 from pipeline.data.video.source import VideoError, open_file, video_stream
 from pipeline.errors import UserError
-from pipeline.machine import cores, cpu_name
 from pipeline.progress import progress
+from pipeline.system.machine import cores, cpu_name
 
 WINDOW = 12  # frames of the top view
 COPIED = 2**30  # bytes of the top view that the memory-mapped copy has at most

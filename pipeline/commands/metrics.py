@@ -32,9 +32,9 @@ def sample(out: Path, videos: int, classes: tuple[str, ...], for_metrics: bool, 
     hvg sample crying --class "crying" -n 1000 --for-metrics     then the numbers of that class (Table 4):
     hvg metrics data/pyramid crying/level-2 --class "crying" --i3d-k400 k400.pt --i3d-k600 k600.pt
     """
+    from pipeline.generation.samples import sample as draw
     from pipeline.params import load_params
-    from pipeline.samples import sample as draw
-    from pipeline.training.distributed import workers
+    from pipeline.workers import workers
 
     paths = Paths()
     params = load_params(paths.params)
@@ -75,9 +75,9 @@ def metrics(
     """
     import torch
 
-    from pipeline.clip_sets import StoreSet, open_set
-    from pipeline.compare_sets import compare, render
-    from pipeline.evaluation import load_networks
+    from pipeline.metrics.clip_sets import StoreSet, open_set
+    from pipeline.metrics.compare_sets import compare, render
+    from pipeline.metrics.evaluation import load_networks
 
     sides = (
         open_set(real, split=real_split, frame_step=real_step, class_name=class_name),

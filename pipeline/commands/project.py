@@ -24,7 +24,7 @@ def recipe(name: str | None, settings: tuple[str, ...], force: bool, listing: bo
     hvg recipe folder --set data.root=/videos
     hvg recipe --set levels.2.training.iterations=2000
     """
-    from pipeline.recipes import apply_recipe, recipe_names
+    from pipeline.project.recipes import apply_recipe, recipe_names
 
     if listing or (name is None and not settings):
         click.echo("\n".join(recipe_names(PATHS)))
@@ -72,7 +72,7 @@ def describe(file: Path, as_json: bool) -> None:
 
     params = load_params(file)
     click.echo(f"counting the networks of {file} …", err=True)
-    from pipeline import describe as description
+    from pipeline.project import describe as description
 
     found = description.describe(params, full_length=as_json) | {"data": description.describe_data(params, PATHS)}
     click.echo(json.dumps(found, indent=2) if as_json else description.render(found))
@@ -81,7 +81,7 @@ def describe(file: Path, as_json: bool) -> None:
 @click.command(short_help="What is missing on this machine.")
 def doctor() -> None:
     """What this machine has, what is missing, and how to get it. Exit code 1 if something necessary is missing."""
-    from pipeline.doctor import examine
+    from pipeline.project.doctor import examine
 
     checks = examine(PATHS)
     for check in checks:

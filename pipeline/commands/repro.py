@@ -36,12 +36,12 @@ def repro(targets: tuple[str, ...]) -> None:
 @contextlib.contextmanager
 def _estimate(told: bool) -> Iterator[None]:
     """A line on how long everything takes here, from a process beside this one: counting needs torch."""
-    from pipeline.tether import tethered
+    from pipeline.system.tether import tethered
 
     if not told:
         yield
         return
-    command = tethered([sys.executable, "-m", "pipeline.duration"])
+    command = tethered([sys.executable, "-m", "pipeline.project.duration"])
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, process_group=0) as counting:  # not the terminal's Ctrl-C
         try:
             yield

@@ -85,7 +85,7 @@ def run(
     from pipeline.launch.job import JobCancelled, JobFailed
     from pipeline.launch.launchers import make_launcher, refuse_two
     from pipeline.launch.server import API_URL, prefect_server
-    from pipeline.tether import die_with_parent
+    from pipeline.system.tether import die_with_parent
 
     where = load_cluster(cluster, PATHS.root)
     level, key = _of_dvc(stage, level, key)
@@ -140,7 +140,7 @@ def _job(
         if not taken and _given(option):  # HVG_NODES and HVG_WORKERS are meant for the others
             raise UserError(f"--{option}: {stage} runs in one process; leave it out")
     machines = room.machines if takes.spread else 1
-    module = f"stages.{stage.replace('-', '_')}"
+    module = _module(stage)
     if takes.pool:
         pool = workers or room.cores
         return Job(module=module, args=(*args, *(("--workers", str(pool)) if pool else ())), nodes=machines)
@@ -156,9 +156,13 @@ def _job(
     return Job(module=module, args=tuple(args), workers=processes, nodes=machines)
 
 
+def _module(stage: str) -> str:
+    return f"stages.{stage.replace('-', '_')}"
+
+
 def _inputs(stage: str, level: int | None, key: str | None) -> str:
     """A hash of what a job makes: its stage, its parameters, its code and what it reads; not where it runs."""
-    from pipeline.launch.remote import code_hash
+    from pipeline.code_hash import code_hash
     from pipeline.params import fingerprint, load_params
 
     loaded = load_params(PATHS.params)
@@ -166,7 +170,7 @@ def _inputs(stage: str, level: int | None, key: str | None) -> str:
     params = asdict(loaded)
     if level is not None:
         params["levels"] = {key: params["levels"][key] for key in params["levels"] if int(key) == level}
-    return fingerprint(stage, level, key, params, code_hash(PATHS.root), read)
+    return fingerprint(stage, level, key, params, code_hash(_module(stage)), read)
 
 
 def _upstream(stage: str, level: int | None, params: "Params") -> list[Path]:

@@ -15,29 +15,26 @@ import pandas as pd
 import PIL
 import torch
 
-from models import hierarchy
-from pipeline.data import decode_pool, pyramid
+from pipeline.code_hash import code_hash
 from pipeline.data.decode_pool import FAILED, KEPT, SHORT, STOPPED, Settings, Shard, decode_shards, facts_file
 from pipeline.data.layouts.datasets import index_videos
 from pipeline.data.layouts.index import Index, label_names
 from pipeline.data.layouts.listing import data_root, read_listing
 from pipeline.data.page.summary import log_table, render, summarise
-from pipeline.data.store import codecs, shard
-from pipeline.data.store import writer as store_writer
 from pipeline.data.store.size import finished_size
-from pipeline.data.video import ffmpeg, frames, pyav, source
+from pipeline.data.video import ffmpeg
 from pipeline.errors import UserError
-from pipeline.nodes import ALONE, Nodes
 from pipeline.params import Params, fingerprint
 from pipeline.paths import Paths, alone, publish, write_atomic
 from pipeline.progress import progress
+from pipeline.workers import ALONE, Workers
 
 log = logging.getLogger(__name__)
 
 TABLE = ["row", "path", "split", "label", "class", "n_frames", "fps", "width", "height", "seconds", "codec"]
 
 
-def decode(params: Params, paths: Paths, workers: int, us: Nodes = ALONE) -> None:
+def decode(params: Params, paths: Paths, workers: int, us: Workers = ALONE) -> None:
     """Write the pyramid of every listed video to `paths.pyramid`, in `workers` processes on each of the nodes.
 
     Begins where an earlier run on the same listing and parameters stopped. Beside the arrays lie failed.csv and
@@ -109,8 +106,7 @@ def _finish(
 
 def _inputs(params: Params, index: Index, listing: pd.DataFrame) -> str:
     """What the shards depend on: values, files in their order, and the code and libraries that make frames of them."""
-    code = (hierarchy, decode_pool, pyramid, codecs, shard, store_writer, ffmpeg, frames, pyav, source)
-    sources = [hashlib.sha256(Path(str(module.__file__)).read_bytes()).hexdigest() for module in code]
+    code = code_hash("pipeline.data.decode_pool")
     chosen = dataclasses.asdict(params.decode)
     for judges in ("max_failed", "timeout"):  # and do not change a frame
         del chosen[judges]
@@ -123,7 +119,7 @@ def _inputs(params: Params, index: Index, listing: pd.DataFrame) -> str:
         numcodecs.__version__,
         PIL.__version__,
     ]
-    return fingerprint(made_by, chosen, views, hashlib.sha256(files.encode()).hexdigest(), sources)
+    return fingerprint(made_by, chosen, views, hashlib.sha256(files.encode()).hexdigest(), code)
 
 
 def _check_files(index: Index, listing: pd.DataFrame, root: Path) -> None:

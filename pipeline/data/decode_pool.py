@@ -24,7 +24,7 @@ from pipeline.errors import UserError
 from pipeline.params import Params
 from pipeline.paths import write_atomic
 from pipeline.progress import progress
-from pipeline.tether import die_with_parent
+from pipeline.system.tether import die_with_parent
 
 log = logging.getLogger(__name__)
 

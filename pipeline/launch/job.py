@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from pipeline.errors import Failed, UserError
-from pipeline.machine import cores
+from pipeline.system.machine import cores
 
 TORCHRUN = ("-m", "pipeline.launch.torchrun")
 ENDED = "HVG_ENDED"  # in the environment of a job: how the files begin in which it tells how its workers ended

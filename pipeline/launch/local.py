@@ -21,8 +21,8 @@ from pipeline.launch.job import ENDED, DeadlineExceeded, Job, raise_failure
 from pipeline.launch.output import Output
 from pipeline.launch.stopping import JOB_SECONDS, kill_members, members
 from pipeline.progress import COLUMNS, write_line
-from pipeline.stage import JOB, MEETING
-from pipeline.tether import tethered
+from pipeline.system.stage import JOB, MEETING
+from pipeline.system.tether import tethered
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,6 @@
 """A job on a cluster: submitted, followed to its end, found again by the next process if this one dies."""
 
 import contextlib
-import hashlib
 import time
 import uuid
 from collections.abc import Callable
@@ -19,8 +18,6 @@ from pipeline.progress import write_line
 REMOVAL = 120.0  # seconds that a cluster may take to remove a job that it was told to kill
 REMIND = 10.0  # seconds after which it is told so again
 LATE = (2.0, 4.0, 8.0, 16.0)  # seconds before each question for a job whose submission got no answer
-_CODE = ("models/**/*.py", "pipeline/**/*.py", "stages/**/*.py")
-_NO_CODE = ("pipeline/launch/", "pipeline/commands/", "pipeline/cli.py")  # decides where, not what
 
 
 class _Late(Exception):
@@ -219,13 +216,3 @@ class _Following:
             self.said = text
             write_line(f"{self.stage}: {text}")
             self.on_line(text)
-
-
-def code_hash(root: Path) -> str:
-    """A hash of the project's code that decides what a job makes."""
-    digest = hashlib.sha256()
-    for file in sorted({file for pattern in _CODE for file in root.glob(pattern)}):
-        name = file.relative_to(root).as_posix()
-        if not name.startswith(_NO_CODE):
-            digest.update(name.encode() + file.read_bytes())
-    return digest.hexdigest()

@@ -12,7 +12,7 @@ from pipeline.launch.job import JobFailed
 from pipeline.launch.remote import REMOVAL
 from pipeline.launch.server import API_URL, prefect_server
 from pipeline.launch.stopping import GRACE_SECONDS, JOB_SECONDS, LEAVE_SECONDS, end_dvc
-from pipeline.tether import tethered
+from pipeline.system.tether import tethered
 
 _DVC = [sys.executable, "-m", "dvc"]
 

@@ -18,8 +18,8 @@ from filelock import FileLock
 from pipeline.errors import Failed
 from pipeline.launch.stopping import SERVER_SECONDS, end_group
 from pipeline.progress import write_line
-from pipeline.tether import tethered
-from pipeline.urls import without_secrets
+from pipeline.system.tether import tethered
+from pipeline.system.urls import without_secrets
 
 log = logging.getLogger(__name__)
 

@@ -19,7 +19,7 @@ from pipeline.errors import UserError
 from pipeline.launch.clusters import SlurmCluster
 from pipeline.launch.job import ENDED, Job
 from pipeline.paths import origin
-from pipeline.stage import JOB
+from pipeline.system.stage import JOB
 
 WARNING_SECONDS = 120  # before the time limit: TERM takes a stage 20, and Slurm looks at the clock twice a minute
 _KEPT = {"SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_JWT"}  # how Slurm is reached

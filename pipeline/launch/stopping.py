@@ -10,7 +10,7 @@ from typing import Any
 
 import psutil
 
-from pipeline.stage import JOB
+from pipeline.system.stage import JOB
 
 log = logging.getLogger(__name__)
 

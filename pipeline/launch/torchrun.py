@@ -1,7 +1,8 @@
 """torchrun, which tells by a file how its workers ended, and prints no report: `python -m pipeline.launch.torchrun …`.
 
 Its options and what follows them are torchrun's. A stage's own error stands in torchelastic's error file, which
-pipeline.stage writes and torchrun reads. The exit code is 2 after a user's mistake, and else that of the first failure.
+pipeline.system.stage writes and torchrun reads. The exit code is 2 after a user's mistake, and else that of the first
+failure.
 """
 
 import json

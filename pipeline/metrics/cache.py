@@ -11,26 +11,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from pipeline.metrics.evaluation import Measured
-from pipeline.metrics.workers import on_all_workers
+from pipeline.code_hash import code_hash
+from pipeline.metrics.measured import Measured
 from pipeline.paths import write_atomic
+from pipeline.workers import on_all_workers
 
 log = logging.getLogger(__name__)
-_ROOT = Path(__file__).parents[2]
-_CODE = (  # by path: pipeline/evaluation.py imports this file
-    "models/i3d.py",
-    "pipeline/evaluation.py",
-    "pipeline/metrics/evaluation.py",
-    "pipeline/metrics/features.py",
-    "pipeline/metrics/frechet.py",
-    "pipeline/metrics/inception_score.py",
-    "pipeline/metrics/motion.py",
-    "pipeline/metrics/psd.py",
-    "pipeline/metrics/workers.py",
-    "pipeline/data/store/codecs.py",
-    "pipeline/data/store/reader.py",
-    "pipeline/data/store/shard_reader.py",
-)
 
 
 class StatisticsCache:
@@ -41,8 +27,7 @@ class StatisticsCache:
 
     def file(self, key: dict[str, Any]) -> Path:
         """Where the statistics of `key` lie: what was measured, on what. The code and torch's version belong to it."""
-        code = [hashlib.sha256((_ROOT / name).read_bytes()).hexdigest() for name in _CODE]
-        whole = json.dumps([key, code, torch.__version__], sort_keys=True)
+        whole = json.dumps([key, code_hash("pipeline.metrics.evaluation"), torch.__version__], sort_keys=True)
         return self._folder / f"{hashlib.sha256(whole.encode()).hexdigest()}.safetensors"
 
     def load(self, key: dict[str, Any], into: Measured) -> bool:

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
-from pipeline.metrics.workers import sum_of_workers
+from pipeline.workers import sum_of_workers
 
 
 class Moments(nn.Module):

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Shaped
 from torch import Tensor, nn
 
-from pipeline.metrics.workers import sum_of_workers
+from pipeline.workers import sum_of_workers
 
 
 class InceptionScore(nn.Module):

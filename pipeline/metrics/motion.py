@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from pipeline.metrics.workers import sum_of_workers
+from pipeline.workers import sum_of_workers
 
 
 def frame_differences(videos: UInt8[Tensor, "B T 3 H W"]) -> Float[Tensor, "B steps"]:

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from pipeline.metrics.workers import sum_of_workers
+from pipeline.workers import sum_of_workers
 
 _GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601 luma
 PSD_SET = 600  # videos at most in each set of spectra (App. D)

@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Shaped
 from torch import Tensor
 
-from pipeline.metrics.evaluation import Measured, Networks, scores
 from pipeline.metrics.frechet import frechet_of_sets
 from pipeline.metrics.inception_score import inception_score
+from pipeline.metrics.measured import Measured, Networks, scores
 
 log = logging.getLogger(__name__)
 COUNTED = 2048  # videos at most behind the curve by number of samples, but for its end

@@ -14,7 +14,7 @@ from filelock import FileLock
 
 from pipeline.errors import UserError
 from pipeline.paths import Paths, origin
-from pipeline.urls import without_secrets
+from pipeline.system.urls import without_secrets
 
 log = logging.getLogger(__name__)
 

@@ -10,11 +10,12 @@ from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, Int64, UInt8
+from jaxtyping import Float, Int, Int64
 from torch import Tensor
 
 from models.config import LevelConfig
-from pipeline import sampling
+from pipeline.data import sampling
+from pipeline.data.pixels import to_unit
 from pipeline.data.store.reader import ViewReader
 from pipeline.data.windows import choose_start, start_in_view, windows_of_videos
 from pipeline.errors import UserError
@@ -36,19 +37,6 @@ class Clips:
     def to(self, device: torch.device) -> "Clips":
         present = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) is not None}
         return replace(self, **{name: tensor.to(device, non_blocking=True) for name, tensor in present.items()})
-
-
-def to_unit(frames: UInt8[np.ndarray, "*b H W 3"]) -> Float[Tensor, "*b 3 H W"]:
-    """Grey levels 0..255 -> [-1, 1], channels before height and width."""
-    # By numpy: batches are read ahead in a thread, where torch would start a second team of threads of its own.
-    channels_first = np.ascontiguousarray(np.moveaxis(frames, -1, -3), dtype=np.float32)
-    return torch.from_numpy(channels_first / np.float32(127.5) - np.float32(1))
-
-
-def to_bytes(video: Float[Tensor, "*b 3 H W"]) -> UInt8[np.ndarray, "*b H W 3"]:
-    """[-1, 1] -> grey levels 0..255, rounded."""
-    levels = video.float().add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
-    return np.ascontiguousarray(np.moveaxis(levels, -3, -1))
 
 
 class Batches:

@@ -1,10 +1,9 @@
 """Checkpoints of a run: everything that going on takes, written whole or not at all.
 
 A checkpoint lies in a folder named by the hash of what the run is made from, so one of other parameters, other data or
-other code is never found. Draws are functions of the step (pipeline.sampling): there is no random state to keep.
+other code is never found. Draws are functions of the step (pipeline.data.sampling): there is no random state to keep.
 """
 
-import hashlib
 import io
 import logging
 import pickle
@@ -17,25 +16,12 @@ import torch
 
 from pipeline.errors import UserError
 from pipeline.paths import write_atomic
-from pipeline.training.distributed import Workers
+from pipeline.workers import Workers
 
 log = logging.getLogger(__name__)
 
 KEPT = 2  # the newest, and one to fall back to
-_ROOT = Path(__file__).parents[2]
-_CODE = ("models/*.py", "pipeline/training/*.py", "pipeline/sampling.py", "pipeline/data/windows.py")
-_METRIC = ("models/i3d.py", "pipeline/metrics/features.py", "pipeline/metrics/frechet.py")
 _UNREADABLE = (OSError, EOFError, RuntimeError, zipfile.BadZipFile, pickle.UnpicklingError)
-
-
-def code_hash(*, measured: bool = False) -> str:
-    """A hash of the code that decides what a run computes, with that of the metric where one is measured on the way."""
-    digest = hashlib.sha256()
-    files = {path for pattern in _CODE for path in _ROOT.glob(pattern)}
-    metric = {_ROOT / name for name in _METRIC}
-    for file in sorted(files | metric if measured else files - metric):
-        digest.update(file.relative_to(_ROOT).as_posix().encode() + file.read_bytes())
-    return digest.hexdigest()
 
 
 def save(folder: Path, step: int, parts: Mapping[str, Any], extra: dict[str, Any]) -> None:

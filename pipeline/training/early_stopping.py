@@ -13,7 +13,8 @@ from torch import Tensor
 
 from models.generator import Generator
 from models.i3d import FEATURES
-from pipeline import sampling
+from pipeline.data import sampling
+from pipeline.data.pixels import to_bytes
 from pipeline.data.store.reader import ViewReader
 from pipeline.data.windows import choose_start, start_in_view, windows_of_videos
 from pipeline.errors import UserError
@@ -21,8 +22,8 @@ from pipeline.metrics.features import FeatureNetwork, extract, load_i3d, random_
 from pipeline.metrics.frechet import Moments, frechet_distance
 from pipeline.params import EarlyStopping, Params
 from pipeline.paths import Paths, origin
-from pipeline.training.batches import Batches, to_bytes
-from pipeline.training.distributed import Workers
+from pipeline.training.batches import Batches
+from pipeline.workers import Workers
 
 SPLIT = "val"  # its clips measure, so that what was trained on does not
 CHUNK = 4  # clips from one question whether to stop to the next

@@ -7,6 +7,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from pipeline.code_hash import code_hash
 from pipeline.params import Params, flat
 from pipeline.paths import write_atomic
 from pipeline.training import checkpoint
@@ -15,6 +16,7 @@ from pipeline.training.early_stopping import WindowDistance
 
 log = logging.getLogger(__name__)
 
+METRIC = ("models.i3d", "pipeline.metrics")  # decides nothing where early stopping does not measure by it
 _INPUTS = "inputs.json"
 _NAMED = 4  # differences from another run that are told
 
@@ -35,7 +37,7 @@ def inputs_of(batches: Batches, params: Params, distance: WindowDistance | None)
         f"levels.{level}.training": {**asdict(matters), "window": batches.window},
         "data": batches.real.digest,
         "samples of the level below": batches.generated.digest if batches.generated is not None else None,
-        "code": checkpoint.code_hash(measured=distance is not None),
+        "code": code_hash("stages.train", without=() if distance else METRIC),
         "the measuring I3D": distance.weights if distance is not None else None,
     }
     return json.loads(json.dumps(made_from))

@@ -15,12 +15,12 @@ from pipeline.progress import progress
 from pipeline.training import checkpoint
 from pipeline.training.average import Average
 from pipeline.training.batches import Batches, Clips
-from pipeline.training.distributed import Workers
 from pipeline.training.early_stopping import EarlyStopper, Measure
 from pipeline.training.pictures import Pictures
 from pipeline.training.step import Networks
 from pipeline.training.termination import EXIT, held
 from pipeline.training.watch import History, Means, check, memory_gib, sigmas
+from pipeline.workers import Workers
 
 log = logging.getLogger(__name__)
 

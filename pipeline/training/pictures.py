@@ -6,10 +6,11 @@ import numpy as np
 import torch
 
 from models.generator import Generator
+from pipeline.data.pixels import to_bytes
 from pipeline.media.grid import fitting, spread, tile, write_png
 from pipeline.media.mp4 import write_mp4
-from pipeline.training.batches import Batches, to_bytes
-from pipeline.training.distributed import Workers
+from pipeline.training.batches import Batches
+from pipeline.workers import Workers
 
 CLIPS = 16  # at most, of rank 0's part of a batch
 ROWS, COLUMNS = 8, 8  # of the still picture: clips, and frames of each

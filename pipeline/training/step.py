@@ -22,7 +22,7 @@ from models.losses import discriminator_loss, generator_loss
 from pipeline.errors import UserError
 from pipeline.params import TrainingParams
 from pipeline.training.batches import Clips
-from pipeline.training.distributed import Workers
+from pipeline.workers import Workers
 
 Metrics = dict[str, Tensor]  # scalars of this worker, detached
 

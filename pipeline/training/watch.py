@@ -7,8 +7,8 @@ import torch
 
 from models.layers import SpectralNorm
 from pipeline.errors import UserError
-from pipeline.training.distributed import Workers
 from pipeline.training.step import Metrics, Networks
+from pipeline.workers import Workers
 
 Row = dict[str, float | int]  # of a history: step, and numbers by name
 History = list[Row]

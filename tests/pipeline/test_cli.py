@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from pipeline.doctor import examine
 from pipeline.paths import Paths
+from pipeline.project.doctor import examine
 
 ROOT = Path(__file__).parents[2]
 HEAVY = {"torch", "prefect", "mlflow", "dvc", "pandas", "zarr", "numpy", "pydantic", "av", "matplotlib"}

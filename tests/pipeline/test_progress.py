@@ -62,13 +62,13 @@ def test_other_ranks_are_silent(capsys, monkeypatch):
     ],
 )
 def test_how_a_stage_ends(body, env, code, stderr):
-    imports = "from pipeline.errors import UserError\nfrom pipeline.stage import run_stage"
+    imports = "from pipeline.errors import UserError\nfrom pipeline.system.stage import run_stage"
     done = run(f"{imports}\ndef main():\n    {body}\nrun_stage(main)", env)
     assert (done.returncode, done.stderr) == (code, stderr)
 
 
 def test_what_a_stage_dies_of_stands_in_torchelastics_error_file(tmp_path):
-    imports = "from pipeline.errors import UserError\nfrom pipeline.stage import run_stage"
+    imports = "from pipeline.errors import UserError\nfrom pipeline.system.stage import run_stage"
     for number, (error, code) in enumerate((("UserError('a.b: no')", 2), ("KeyError(3)", 1))):
         file = tmp_path / str(number)
         env = {"HVG_JOB": "x", "TORCHELASTIC_ERROR_FILE": str(file)}
@@ -79,7 +79,7 @@ def test_what_a_stage_dies_of_stands_in_torchelastics_error_file(tmp_path):
 
 
 def test_ranks_are_named_where_there_are_several():
-    imports = "import logging\nfrom pipeline.stage import run_stage"
+    imports = "import logging\nfrom pipeline.system.stage import run_stage"
     program = f"{imports}\nrun_stage(lambda: logging.getLogger('stages.x').info('hi'))"
     done = run(program, {"RANK": "1", "WORLD_SIZE": "2"})
     assert done.stderr.startswith("[1] ") and done.stderr.endswith(" hi\n")

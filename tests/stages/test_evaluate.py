@@ -18,16 +18,16 @@ import torch
 from ruamel.yaml import YAML
 from torch.multiprocessing.spawn import spawn
 
-from pipeline import evaluation
-from pipeline.clip_sets import open_set
-from pipeline.compare_sets import compare
 from pipeline.data.store.reader import ViewReader
-from pipeline.evaluation import choose_clips, window_frames
-from pipeline.metrics.evaluation import Networks
+from pipeline.metrics import evaluation
+from pipeline.metrics.clip_sets import open_set
+from pipeline.metrics.compare_sets import compare
+from pipeline.metrics.evaluation import choose_clips, window_frames
+from pipeline.metrics.measured import Networks
 from pipeline.params import load_params
 from pipeline.paths import Paths
 from pipeline.runs.store import Store
-from pipeline.training.distributed import workers
+from pipeline.workers import workers
 from stages import evaluate
 from tests.pipeline.metrics.tiny import tiny_network
 from tests.pipeline.training.tiny import ALONE

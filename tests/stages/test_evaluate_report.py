@@ -11,10 +11,10 @@ import pytest
 from fake_project import make_project
 from PIL import Image, ImageSequence
 
-from pipeline import evaluation
 from pipeline.data.store.reader import ViewReader
 from pipeline.errors import UserError
-from pipeline.evaluation import choose_clips, grounding, real_split
+from pipeline.metrics import evaluation
+from pipeline.metrics.evaluation import choose_clips, grounding, real_split
 from pipeline.params import fingerprint, load_params
 from pipeline.paths import Paths
 from pipeline.report.build import build

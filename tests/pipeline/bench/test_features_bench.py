@@ -1,7 +1,7 @@
 """The bench of features runs every way on the same clips and says what it measured."""
 
 from pipeline.bench.features import BARE, OURS, ROUNDED, bench_features, render
-from pipeline.metrics.evaluation import Measured
+from pipeline.metrics.measured import Measured
 
 
 def test_every_way_is_measured(monkeypatch):

@@ -11,8 +11,8 @@ import pytest
 
 from pipeline.data.decode import decode
 from pipeline.data.decode_pool import facts_file
-from pipeline.nodes import Nodes
 from pipeline.paths import Paths
+from pipeline.workers import Workers
 from tests.pipeline.data.test_decode import PROJECT, params, tree
 from tests.pipeline.data.test_decode_restart import begin, notes, stage
 
@@ -36,7 +36,7 @@ def two(folder: Path) -> tuple[Paths, Paths]:
 def test_each_node_decodes_its_own_shards(tmp_path):
     """Ten files are five shards. Node 1 goes first here, and does not wait; node 0 brings it all together."""
     whole, again = two(tmp_path)
-    decode(params(max_failed=0.5), again, 1, Nodes(rank=1, count=2))
+    decode(params(max_failed=0.5), again, 1, Workers(rank=1, count=2))
     assert notes(again).keys() == {"00000002.json", "00000006.json"}
     assert not again.pyramid.exists()
     (work,) = (again.state / "work").iterdir()
@@ -44,9 +44,9 @@ def test_each_node_decodes_its_own_shards(tmp_path):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("pipeline.data.decode.publish", None)
         with pytest.raises(TypeError):
-            decode(params(max_failed=0.5), again, 1, Nodes(rank=0, count=2))
+            decode(params(max_failed=0.5), again, 1, Workers(rank=0, count=2))
     assert facts_file(work, 2).stat().st_mtime_ns == theirs
-    decode(params(max_failed=0.5), again, 1, Nodes(rank=0, count=2))
+    decode(params(max_failed=0.5), again, 1, Workers(rank=0, count=2))
     assert tree(again.pyramid) == tree(whole.pyramid)
 
 
@@ -76,8 +76,8 @@ def test_a_node_that_fails_ends_the_others(tmp_path):
     script.write_text(
         "import sys\n"
         "from pipeline.data import decode\n"
-        "from pipeline.nodes import nodes\n"
-        "from pipeline.stage import run_stage\n"
+        "from pipeline.workers import workers\n"
+        "from pipeline.system.stage import run_stage\n"
         "from stages.decode import main\n"
         "if __name__ == '__main__':\n"  # the decoding processes import it again
         "    if sys.argv[1] == '1':\n"

@@ -9,9 +9,9 @@ from pipeline.data.decode import decode
 from pipeline.data.layouts.listing import prepare_listing
 from pipeline.data.predict import finished_table, listed_videos, predict
 from pipeline.data.store.size import finished_size
-from pipeline.describe import describe_data, render
 from pipeline.errors import UserError
 from pipeline.paths import Paths
+from pipeline.project.describe import describe_data, render
 from tests.pipeline.data.test_decode import film, params
 
 

@@ -176,7 +176,9 @@ def test_only_a_job_of_this_machine_is_told_of_a_killed_dvc():
     """What the kernel would send to the process: TERM ends a job in order, KILL leaves a cluster's to itself."""
     asked = "v = ctypes.c_int(); ctypes.CDLL(None).prctl(2, ctypes.byref(v)); print(v.value)"
     for arguments, number in (("", signal.SIGTERM), ("number=signal.SIGKILL", signal.SIGKILL)):
-        program = f"import ctypes, signal; from pipeline.tether import die_with_parent; die_with_parent({arguments})"
+        program = (
+            f"import ctypes, signal; from pipeline.system.tether import die_with_parent; die_with_parent({arguments})"
+        )
         done = subprocess.run([sys.executable, "-c", f"{program}; {asked}"], cwd=ROOT, capture_output=True, check=True)
         assert int(done.stdout) == number
 

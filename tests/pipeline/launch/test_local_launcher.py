@@ -31,7 +31,11 @@ def toy(tmp_path):
 
     def write(body: str, workers: int = 1) -> Job:
         lines = ["import os, signal, subprocess, sys, time", "from pipeline.errors import UserError"]
-        lines += ["from pipeline.stage import run_stage", "def main():", textwrap.indent(textwrap.dedent(body), "    ")]
+        lines += [
+            "from pipeline.system.stage import run_stage",
+            "def main():",
+            textwrap.indent(textwrap.dedent(body), "    "),
+        ]
         (tmp_path / "toy.py").write_text("\n".join([*lines, "run_stage(main)"]))
         return Job(module="toy", workers=workers, env={"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"})
 
@@ -143,7 +147,7 @@ def test_no_port_is_open_to_the_network(toy, tmp_path):
         """
         import psutil
         import torch
-        from pipeline.training.distributed import workers
+        from pipeline.workers import workers
         with workers() as us:
             torch.distributed.all_reduce(torch.ones(1))
             if us.rank == 0:

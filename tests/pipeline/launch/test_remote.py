@@ -1,7 +1,6 @@
 """Following a job on a cluster, with a Slurm that is played."""
 
 import json
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from pipeline.errors import UserError
 from pipeline.launch import remote
 from pipeline.launch.job import DeadlineExceeded, Job, JobCancelled, JobFailed
 from pipeline.launch.records import record_file
-from pipeline.launch.remote import ClusterLauncher, code_hash
+from pipeline.launch.remote import ClusterLauncher
 from pipeline.launch.slurm import State
 
 JOB = Job(module="stages.toy")
@@ -224,15 +223,3 @@ def test_a_silent_cluster_is_not_given_a_second_job(tmp_path):
     with pytest.raises(UserError, match=r"may still run, and far does not answer \(down\); try again"):
         run(played, tmp_path)
     assert played.submitted == 1
-
-
-def test_code_that_decides_what_is_made(tmp_path):
-    for name in ("models/a.py", "pipeline/data/b.py", "pipeline/launch/c.py", "stages/d.py"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text("1\n")
-    before = code_hash(tmp_path)
-    (tmp_path / "pipeline/launch/c.py").write_text("2\n")
-    assert code_hash(tmp_path) == before
-    (tmp_path / "pipeline/data/b.py").write_text("2\n")
-    assert code_hash(tmp_path) != before
-    assert re.fullmatch("[0-9a-f]{64}", before)

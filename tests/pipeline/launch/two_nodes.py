@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 
-from pipeline.tether import tethered
+from pipeline.system.tether import tethered
 
 DAEMONS = ("munged", "slurmctld", "slurmd")
 # pgid, for cgroups are root's: as with them, TERM reaches what Slurm has started and not its children.

@@ -3,9 +3,9 @@ import pytest
 import torch
 
 from models.hierarchy import f_s, f_t
+from pipeline.data.pixels import to_bytes, to_unit
 from pipeline.errors import UserError
-from pipeline.training.batches import to_bytes, to_unit
-from pipeline.training.distributed import Workers
+from pipeline.workers import Workers
 from tests.pipeline.training.tiny import ALONE, MemoryReader, batches, views
 
 

@@ -14,8 +14,8 @@ from models.generator import Generator
 from models.layers import ConditionalBatchNorm, Conv
 from models.unroll import recalibrate
 from pipeline.errors import UserError
-from pipeline.training.distributed import Workers
 from pipeline.training.step import Networks
+from pipeline.workers import Workers
 from tests.models.level_configs import FIRST, SECOND
 from tests.pipeline.training.tiny import ALONE, TRAINING, batches, dummy, in_dtype, precision
 

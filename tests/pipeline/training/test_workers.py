@@ -22,9 +22,9 @@ from models.layers import ConditionalBatchNorm
 from models.unroll import recalibrate
 from pipeline.params import TrainingParams
 from pipeline.training.batches import Batches, Clips
-from pipeline.training.distributed import Workers
 from pipeline.training.loop import train
 from pipeline.training.step import Networks
+from pipeline.workers import Workers
 from tests.models.level_configs import FIRST, SECOND
 from tests.pipeline.training.tiny import TRAINING, batches, dummy, in_dtype, precision
 from tests.pipeline.training.together import Job, results

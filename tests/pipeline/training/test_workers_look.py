@@ -9,9 +9,9 @@ from pipeline.errors import UserError
 from pipeline.metrics.features import random_i3d
 from pipeline.params import EarlyStopping
 from pipeline.training import checkpoint, early_stopping
-from pipeline.training.distributed import Workers
 from pipeline.training.early_stopping import WindowDistance
 from pipeline.training.loop import train
+from pipeline.workers import Workers
 from tests.pipeline.training.tiny import TRAINING, MemoryReader, batches, networks, views
 from tests.pipeline.training.together import Job, results
 

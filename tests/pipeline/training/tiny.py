@@ -13,8 +13,8 @@ from models.unroll import Inputs
 from pipeline.data.store.reader import ViewReader
 from pipeline.params import TrainingParams
 from pipeline.training.batches import Batches, Clips
-from pipeline.training.distributed import Workers
 from pipeline.training.step import Networks
+from pipeline.workers import Workers
 from tests.models.level_configs import FIRST, SECOND
 
 ALONE = Workers(rank=0, count=1, device=torch.device("cpu"))

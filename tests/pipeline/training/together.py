@@ -11,7 +11,7 @@ import torch
 import torch._dynamo  # Adam asks for it, in every worker: seconds, once
 from torch.multiprocessing.spawn import start_processes
 
-from pipeline.training.distributed import Workers, workers
+from pipeline.workers import Workers, workers
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 from pipeline.errors import UserError
 from pipeline.progress import write_line
-from pipeline.tether import die_with_parent
+from pipeline.system.tether import die_with_parent
 
 JOB = "HVG_JOB"  # set by the launcher in the processes of its job
 # A file in which the workers of a job on one machine find each other: no port is open to the network for that.

@@ -10,17 +10,17 @@ from pathlib import Path
 
 import numpy as np
 
+from pipeline.code_hash import code_hash
 from pipeline.data.store.reader import ViewReader
 from pipeline.errors import UserError
+from pipeline.generation import artifact
+from pipeline.generation.generate import generate, labels_of_data, sigma_of
 from pipeline.media.grid import fitting
 from pipeline.media.mp4 import write_mp4
 from pipeline.params import Params, fingerprint
 from pipeline.paths import Paths, alone, publish
 from pipeline.progress import progress
-from pipeline.training import artifact
-from pipeline.training.checkpoint import code_hash
-from pipeline.training.distributed import Workers
-from pipeline.training.generation import generate, labels_of_data, sigma_of
+from pipeline.workers import Workers
 
 log = logging.getLogger(__name__)
 SHOWN = 256  # pixels of a video file at most, where the top level is smaller
@@ -57,7 +57,7 @@ def sample(
         raise UserError("--class: these levels were trained without classes (data.classes)")
     labels = _labels(classes, data) if classes else labels_of_data(params, data)
     digests = [artifact.digest(paths.artifact(level)) for level in levels]
-    work = paths.work("sample", fingerprint(params, [videos, *classes], split, seed, digests, code_hash()), out)
+    work = paths.work("sample", fingerprint(params, [videos, *classes], split, seed, digests, code_hash(__name__)), out)
     with alone(work):
         below = None
         for level, generator in zip(levels, generators, strict=True):

@@ -14,7 +14,7 @@ from pipeline.launch.server import API_URL, answers
 from pipeline.params import Params, load_params
 from pipeline.paths import Paths
 from pipeline.runs.store import Store
-from pipeline.urls import without_secrets
+from pipeline.system.urls import without_secrets
 
 FREE = 5.0  # GB below which a run is likely to end early
 

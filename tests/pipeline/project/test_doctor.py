@@ -2,11 +2,11 @@ from collections import namedtuple
 
 import pytest
 
-from pipeline import doctor
 from pipeline.data.decode import decode
 from pipeline.data.layouts.listing import prepare_listing
 from pipeline.data.store.size import finished_size
 from pipeline.paths import Paths
+from pipeline.project import doctor
 from tests.pipeline.data.test_decode import film, params
 
 GB = 10**9

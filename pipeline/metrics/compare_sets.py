@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipeline.clip_sets import ClipSet, StoreSet
 from pipeline.errors import UserError
-from pipeline.evaluation import BATCH
-from pipeline.metrics.evaluation import Batch, Measured, Networks, scores
+from pipeline.metrics.clip_sets import ClipSet, StoreSet
+from pipeline.metrics.evaluation import BATCH
+from pipeline.metrics.measured import Batch, Measured, Networks, scores
 from pipeline.metrics.protocol import protocol
 from pipeline.progress import progress
 

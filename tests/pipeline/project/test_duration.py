@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.describe import describe
-from pipeline.duration import EFFICIENCY, rounded, seconds_by_level
 from pipeline.params import load_params
+from pipeline.project.describe import describe
+from pipeline.project.duration import EFFICIENCY, rounded, seconds_by_level
 
 
 def test_the_seconds_of_a_level_follow_from_its_arithmetic():

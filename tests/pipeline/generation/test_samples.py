@@ -10,15 +10,14 @@ from click.testing import CliRunner
 
 from models.generator import Generator
 from models.unroll import recalibrate
-from pipeline import samples
-from pipeline.clip_sets import open_set
 from pipeline.commands.metrics import metrics as metrics_command
 from pipeline.commands.metrics import sample as sample_command
 from pipeline.data.store.reader import ViewReader
 from pipeline.errors import UserError
+from pipeline.generation import artifact, samples
+from pipeline.generation.generate import sigma_of
+from pipeline.metrics.clip_sets import open_set
 from pipeline.params import load_params
-from pipeline.training import artifact
-from pipeline.training.generation import sigma_of
 from tests.pipeline.training.tiny import ALONE
 from tests.stages.fake_project import CLASSES, make_project
 
@@ -91,7 +90,7 @@ def test_an_interrupted_call_goes_on(project, tmp_path, monkeypatch):
             draw(project, tmp_path / "out", seed=5)
     assert not (tmp_path / "out").exists() and len(list(works.glob("sample-*"))) == 1
     with monkeypatch.context() as patch:
-        patch.setattr("pipeline.training.generation.unroll", None)  # everything is there already
+        patch.setattr("pipeline.generation.generate.unroll", None)  # everything is there already
         assert np.array_equal(frames(draw(project, tmp_path / "out", seed=5)), whole)
     assert not list(works.glob("sample-*"))
 
@@ -113,7 +112,7 @@ def test_the_command_draws_a_class_that_metrics_measures(project, tmp_path, monk
         sample_command, [str(tmp_path / "out"), "--class", "plain", "-n", "3", "--for-metrics"], catch_exceptions=False
     )
     assert drawn.exit_code == 0 and "3 videos" in drawn.output
-    monkeypatch.setattr("pipeline.evaluation.random_i3d", tiny)
+    monkeypatch.setattr("pipeline.metrics.evaluation.random_i3d", tiny)
     sides = ["data/pyramid", str(tmp_path / "out" / "level-2")]
     measured = CliRunner().invoke(metrics_command, [*sides, "--class", "plain", "--json"], catch_exceptions=False)
     protocol = json.loads(measured.stdout)["protocol"]

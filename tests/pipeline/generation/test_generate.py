@@ -5,8 +5,8 @@ import pytest
 
 from models.unroll import use_statistics
 from pipeline.data.store.reader import ViewReader
+from pipeline.generation.generate import SPLITS, calibrate, generate
 from pipeline.params import GenerationParams, LevelParams, SigmaParams
-from pipeline.training.generation import SPLITS, calibrate, generate
 from tests.models.level_configs import FIRST
 from tests.pipeline.training.tiny import ALONE, TRAINING, batches, networks
 
@@ -19,8 +19,8 @@ LABELS = np.array([0, 0, 1, 2])
 
 
 def make(level, store, conditions=None, params=PARAMS):
-    chosen = replace(LEVEL, generation=params)
-    calibrated = calibrate(networks(level).generator, batches(level), chosen, SIGMA, conditions, ALONE)
+    chosen, source = replace(LEVEL, generation=params), batches(level)
+    calibrated = calibrate(networks(level).generator, source.labels, source.seed, chosen, SIGMA, conditions, ALONE)
     assert {split: sigma for split, (sigma, _) in calibrated.items()} == {"samples": 1.0, "figures": 0.5}
     generators = {split: networks(level).generator.eval() for split in SPLITS}
     for split, generator in generators.items():

@@ -1,6 +1,6 @@
 """How long the levels of params.yaml take to train here: their arithmetic over this machine's rate.
 
-`python -m pipeline.duration` prints it as one line; `hvg repro` does so while Prefect's server starts.
+`python -m pipeline.project.duration` prints it as one line; `hvg repro` does so while Prefect's server starts.
 """
 
 import sys
@@ -8,9 +8,9 @@ import time
 
 import torch
 
-from pipeline.describe import describe
 from pipeline.params import Params, load_params
 from pipeline.paths import Paths
+from pipeline.project.describe import describe
 
 SIZE = 1024  # of the matrices whose product is the rate
 ROUNDS = 5

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.describe import describe, render
 from pipeline.params import load_params
+from pipeline.project.describe import describe, render
 
 # recipe, level: M parameters of G and of each D, forward TFLOP of G a clip, GiB saved a clip (reading.md's counts)
 COUNTS = {

@@ -16,15 +16,14 @@ from click.testing import CliRunner
 from safetensors.torch import save_file
 
 from models.i3d import I3D
-from pipeline import clip_sets, evaluation
 from pipeline.cli import cli
-from pipeline.clip_sets import open_set
-from pipeline.compare_sets import compare, render
 from pipeline.data.video.source import VideoError
 from pipeline.errors import UserError
 from pipeline.media.mp4 import write_mp4
-from pipeline.metrics import motion
-from pipeline.metrics.evaluation import Measured, Networks
+from pipeline.metrics import clip_sets, evaluation, motion
+from pipeline.metrics.clip_sets import open_set
+from pipeline.metrics.compare_sets import compare, render
+from pipeline.metrics.measured import Measured, Networks
 from tests.pipeline.metrics.test_features import LikeFvds
 from tests.pipeline.metrics.tiny import tiny_network
 from tests.stages.fake_project import make_project, moving

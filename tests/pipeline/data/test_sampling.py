@@ -1,6 +1,6 @@
 import numpy as np
 
-from pipeline.sampling import generator, spread
+from pipeline.data.sampling import generator, spread
 
 
 def draw(*place):

@@ -21,5 +21,5 @@ PRINT = "import stages, os; print(os.environ.get('GOMP_SPINCOUNT'), os.environ.g
 def test_a_stage_bounds_how_long_threads_spin_unless_the_user_says_how(given, seen):
     kept = {k: v for k, v in os.environ.items() if k not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
     command = [sys.executable, "-c", PRINT]
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     assert subprocess.check_output(command, cwd=root, env={**kept, **given}, text=True).strip() == seen

@@ -1,4 +1,4 @@
-"""The workers of a training job, as torchrun started them."""
+"""The workers of a job, as torchrun started them: which this one is, and what all of them add up together."""
 
 import os
 from collections.abc import Iterator
@@ -9,20 +9,22 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from pipeline.errors import UserError
-from pipeline.stage import MEETING
+from pipeline.system.stage import MEETING
 
-LONGEST = timedelta(days=7)  # that one worker waits for another: for its last samples, or for rank 0's tracking server
+LONGEST = timedelta(days=90)  # that one worker waits for another; one that is gone ends the wait at once
+CPU = torch.device("cpu")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Workers:
     """This worker among all: the global batch is cut into equal, contiguous parts by rank."""
 
-    rank: int
-    count: int
-    device: torch.device
+    rank: int = 0
+    count: int = 1
+    device: torch.device = CPU
 
     def positions(self, batch: int) -> range:
         """This worker's positions in a global batch. Raises UserError where it cannot be cut into equal parts."""
@@ -31,14 +33,14 @@ class Workers:
         share = batch // self.count
         return range(self.rank * share, (self.rank + 1) * share)
 
-    def mean(self, values: torch.Tensor) -> torch.Tensor:
+    def mean(self, values: Tensor) -> Tensor:
         """The mean over all workers, on each."""
         if self.count > 1:
             dist.all_reduce(values)
             values = values / self.count
         return values
 
-    def sum(self, values: torch.Tensor) -> torch.Tensor:
+    def sum(self, values: Tensor) -> Tensor:
         """The sum over all workers, on each."""
         if self.count > 1:
             dist.all_reduce(values)
@@ -58,9 +60,37 @@ class Workers:
         return bool(value)
 
     def wait(self) -> None:
-        """Until every worker is here."""
-        if self.count > 1:
+        """Until every worker is here. Raises RuntimeError where one of them ended."""
+        if dist.is_initialized():
             dist.barrier()
+
+
+ALONE = Workers()
+
+
+@contextmanager
+def workers(*, gpus: bool = True) -> Iterator[Workers]:
+    """This process's place in its job: NCCL where there are GPUs, gloo elsewhere; alone, no process group at all.
+
+    gpus: False for a stage that has no use for them. Raises UserError where there are more workers than GPUs.
+    """
+    count = int(os.environ.get("WORLD_SIZE", "1"))
+    local = int(os.environ.get("LOCAL_RANK", "0"))
+    device = CPU
+    if gpus and torch.cuda.is_available():
+        if local >= torch.cuda.device_count():
+            raise UserError(f"--workers: at most one a GPU, and there are {torch.cuda.device_count()} GPUs here")
+        device = torch.device("cuda", local)
+        torch.cuda.set_device(device)
+    if count > 1:
+        on_gpu = device.type == "cuda"
+        dist.init_process_group(
+            "nccl" if on_gpu else "gloo", device_id=device if on_gpu else None, timeout=LONGEST, **_by_file(count)
+        )
+    yield Workers(rank=int(os.environ.get("RANK", "0")), count=count, device=device)
+    # Not after an exception: taking the group down would wait for workers that wait for this one.
+    if count > 1:
+        dist.destroy_process_group()
 
 
 def _by_file(count: int) -> dict[str, Any]:
@@ -71,24 +101,15 @@ def _by_file(count: int) -> dict[str, Any]:
     return {"store": store, "rank": int(os.environ["RANK"]), "world_size": count}
 
 
-@contextmanager
-def workers() -> Iterator[Workers]:
-    """This process's place in its job: NCCL where there are GPUs, gloo elsewhere; alone, no process group at all."""
-    count = int(os.environ.get("WORLD_SIZE", "1"))
-    local = int(os.environ.get("LOCAL_RANK", "0"))
-    if torch.cuda.is_available():
-        if local >= torch.cuda.device_count():
-            raise UserError(f"--workers: at most one a GPU, and there are {torch.cuda.device_count()} GPUs here")
-        device = torch.device("cuda", local)
-        torch.cuda.set_device(device)
-    else:
-        device = torch.device("cpu")
-    if count > 1:
-        on_gpu = device.type == "cuda"
-        dist.init_process_group(
-            "nccl" if on_gpu else "gloo", device_id=device if on_gpu else None, timeout=LONGEST, **_by_file(count)
-        )
-    yield Workers(rank=int(os.environ.get("RANK", "0")), count=count, device=device)
-    # Not after an exception: taking the group down would wait for workers that wait for this one.
-    if count > 1:
-        dist.destroy_process_group()
+def sum_of_workers(values: Tensor) -> Tensor:
+    """The sum over all workers, on each, on the CPU; alone, the values themselves."""
+    if not dist.is_available() or not dist.is_initialized():
+        return values
+    total = values.detach().to("cuda" if dist.get_backend() == "nccl" else "cpu").clone()
+    dist.all_reduce(total)
+    return total.cpu()
+
+
+def on_all_workers(flag: bool) -> bool:
+    """Whether the flag is set on every worker: the same answer on each."""
+    return not sum_of_workers(torch.tensor(0 if flag else 1)).item()

@@ -8,9 +8,9 @@ import pytest
 from pipeline.errors import UserError
 from pipeline.params import load_params
 from pipeline.paths import Paths
-from pipeline.recipes import apply_recipe, edited, recipe_names
+from pipeline.project.recipes import apply_recipe, edited, recipe_names
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture

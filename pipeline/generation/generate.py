@@ -12,14 +12,14 @@ from jaxtyping import Int64
 from models.config import LevelConfig
 from models.generator import Generator
 from models.unroll import Inputs, Statistics, recalibrate, unroll
-from pipeline import sampling
+from pipeline.data import sampling
+from pipeline.data.pixels import to_bytes, to_unit
 from pipeline.data.store.reader import ViewReader
 from pipeline.data.store.writer import StoreWriter
 from pipeline.data.windows import windows_of_videos
 from pipeline.params import GenerationParams, LevelParams, Params, SigmaParams
 from pipeline.progress import progress
-from pipeline.training.batches import Batches, to_bytes, to_unit
-from pipeline.training.distributed import Workers
+from pipeline.workers import Workers
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,8 @@ def labels_of_data(params: Params, data: ViewReader) -> Int64[np.ndarray, " vide
 
 def calibrate(
     generator: Generator,
-    batches: Batches,
+    labels: Int64[np.ndarray, " videos"],
+    seed: int,
     params: LevelParams,
     sigma: SigmaParams,
     conditions: dict[str, ViewReader] | None,
@@ -47,25 +48,25 @@ def calibrate(
 ) -> dict[str, tuple[float, Statistics]]:
     """By split of the samples: the sigma of its noise, and per-timestep statistics at full length for it (App. A).
 
-    conditions: level l-1's samples by split, which are taken whole and with their labels. At level 1 labels are drawn
-        from the data that the level was trained on.
+    labels: of the videos that the level was trained on; level 1 draws from them.
+    conditions: level l-1's samples by split, which are taken whole and with their labels.
     """
     config, passes = generator.config, params.generation.recalibration
 
     def inputs(split: str, deviation: float) -> Iterator[Inputs]:
         for step in progress(range(passes), desc=f"recalibrate level {config.level}, {split}", unit="passes"):
-            noise, labels, videos = [], [], []
+            noise, drawn, videos = [], [], []
             for position in workers.positions(params.training.batch):
-                draw = sampling.generator(batches.seed, config.level, f"recalibrate-{split}", step, position)
+                draw = sampling.generator(seed, config.level, f"recalibrate-{split}", step, position)
                 noise.append(draw.standard_normal(config.generator.noise, dtype=np.float32) * deviation)
                 if conditions is None:
-                    labels.append(batches.labels[draw.integers(len(batches.labels))])
+                    drawn.append(labels[draw.integers(len(labels))])
                 else:
                     condition = conditions[split]
                     video = int(draw.integers(len(condition)))
                     videos.append(condition.read(video, 0, int(condition.n_frames[video])))
-                    labels.append(condition.labels[video])
-            yield _inputs(config, noise, labels, videos, workers.device)
+                    drawn.append(condition.labels[video])
+            yield _inputs(config, noise, drawn, videos, workers.device)
 
     sigmas = {split: sigma_of(split, sigma) for split in SPLITS}
     return {split: (deviation, recalibrate(generator, inputs(split, deviation))) for split, deviation in sigmas.items()}

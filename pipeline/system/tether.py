@@ -1,7 +1,7 @@
 """A process that ends when its parent does, even when the parent was killed. Linux; elsewhere nothing happens.
 
-As a program it tethers itself and becomes the command that follows: `python pipeline/tether.py PARENT COMMAND …`. The
-command hears Ctrl-C, also where a script's background has it ignored. That is how a child is tethered without code
+As a program it tethers itself and becomes the command that follows: `python tether.py PARENT COMMAND …`. The command
+hears Ctrl-C, also where a script's background has it ignored. That is how a child is tethered without code
 between fork and exec, which threads make unsafe. It imports the standard library only: started by its path, before
 anything of the project.
 """

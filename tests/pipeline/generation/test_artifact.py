@@ -5,7 +5,7 @@ import torch
 
 from models.unroll import recalibrate, use_statistics
 from pipeline.errors import UserError
-from pipeline.training import artifact
+from pipeline.generation import artifact
 from tests.models.level_configs import SECOND
 from tests.pipeline.training.tiny import batches, dummy, networks
 
