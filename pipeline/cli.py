@@ -50,6 +50,8 @@ for command in (run, repro, deploy, recipe, index, describe, doctor, runs, sampl
 
 
 def _terminate(number: int, _frame: FrameType | None) -> None:
+    for again in (signal.SIGTERM, signal.SIGHUP):  # make, timeout and shells send it twice
+        signal.signal(again, signal.SIG_IGN)
     sys.exit(128 + number)  # an exception, so that what was started is stopped
 
 

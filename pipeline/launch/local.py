@@ -19,7 +19,7 @@ from typing import Any
 
 from pipeline.launch.job import ENDED, DeadlineExceeded, Job, raise_failure
 from pipeline.launch.output import Output
-from pipeline.launch.stopping import JOB_SECONDS, kill_members, members
+from pipeline.launch.stopping import JOB_SECONDS, kill_members, members, undisturbed
 from pipeline.progress import COLUMNS, write_line
 from pipeline.system.stage import JOB, MEETING
 from pipeline.system.tether import tethered
@@ -105,6 +105,7 @@ class LocalLauncher:
             elif process.poll() is not None:  # ended; a forgotten child may hold the pipe open
                 return
 
+    @undisturbed()
     def _stop(self, process: subprocess.Popen[bytes], name: str, output: Output) -> None:
         """TERM to the group, which torchrun hands on to its workers (they have sessions of their own); then KILL."""
         with contextlib.suppress(ProcessLookupError):
@@ -118,8 +119,9 @@ class LocalLauncher:
                     time.sleep(0.05)
         finally:  # a second Ctrl-C comes here at once
             if members(name):
-                write_line("the job did not end by itself and is killed: what it has not saved is lost")
                 kill_members(name)
+                with contextlib.suppress(OSError):  # the terminal may be gone
+                    write_line("the job did not end by itself and was killed: what it had not saved is lost")
 
 
 def _off_the_network(meeting: Path) -> dict[str, str]:

@@ -16,13 +16,18 @@ class Output:
         self.on_line = on_line
         self._log = log.open("ab") if log else None
         self._pending = b""  # an unfinished line
+        self._seen = True
 
     def feed(self, data: bytes) -> None:
-        sys.stdout.buffer.write(data)
-        sys.stdout.buffer.flush()
         if self._log:
             self._log.write(data)
             self._log.flush()
+        if self._seen:
+            try:
+                sys.stdout.buffer.write(data)
+                sys.stdout.buffer.flush()
+            except OSError:  # a closed terminal, or `| head` that has had enough: the job goes on, its log has all
+                self._seen = False
         *lines, self._pending = (self._pending + data).split(b"\n")
         for line in lines:
             self._tell(line)

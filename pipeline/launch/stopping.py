@@ -5,7 +5,9 @@ import logging
 import os
 import signal
 import subprocess
+import threading
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import psutil
@@ -16,11 +18,25 @@ log = logging.getLogger(__name__)
 
 GRACE_SECONDS = 30.0  # from a stop that is asked for to the end of everything on this machine
 JOB_SECONDS = 21.0  # … of which a job has these until KILL; a stage ends itself after 20
-LEAVE_SECONDS = 5.0  # … then `hvg run`, for what Prefect's server has not been told yet
+LEAVE_SECONDS = 3.0  # … then `hvg run`, for what Prefect's server has not been told yet
 DVC_SECONDS = 1.0  # … then dvc, whose command has failed
 SERVER_SECONDS = 3.0  # … and last the server
 _HURRIED_SECONDS = 2.0  # for a command that had all its time, or that a second Ctrl-C ends
 _BETWEEN_SECONDS = 15.0  # for a dvc that runs no command: it hashes, or links files
+
+
+@contextlib.contextmanager
+def undisturbed() -> Iterator[None]:
+    """While something is stopped TERM and HUP change nothing: make, timeout and shells send two. Ctrl-C hurries."""
+    if threading.current_thread() is not threading.main_thread():  # which alone hears signals
+        yield
+        return
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def end_group(process: subprocess.Popen[Any], seconds: float) -> None:
@@ -33,6 +49,7 @@ def end_group(process: subprocess.Popen[Any], seconds: float) -> None:
             return
 
 
+@undisturbed()
 def end_dvc(process: subprocess.Popen[Any], seconds: float, *, goes_on: bool = False, told: bool = False) -> None:
     """End a dvc and what it runs; its command has so many seconds. A Ctrl-C meanwhile takes them.
 

@@ -16,11 +16,10 @@ import psutil
 import pytest
 from ruamel.yaml import YAML
 
+from pipeline.launch import stopping
 from pipeline.launch.server import API_URL, prefect_server
-from pipeline.launch.stopping import GRACE_SECONDS
+from pipeline.launch.stopping import GRACE_SECONDS, JOB_SECONDS, LEAVE_SECONDS, undisturbed
 from tests.stages.fake_project import make_project
-
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 BIN = Path(sys.executable).parent
 MARK = "MARK_OF_THIS_TEST"  # in the environment of all that a run starts
@@ -91,7 +90,10 @@ def stop(root: Path, way: str, number: signal.Signals, awaited: str, seconds: fl
         if way == "front" and number == signal.SIGINT:
             os.write(terminal, b"\x03")
         else:
-            os.kill(int(pid_file.read_text()), number)
+            for _ in range(2 if number == signal.SIGTERM else 1):  # as make, timeout and shells do
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(int(pid_file.read_text()), number)
+                time.sleep(0.05)
         told = time.monotonic()
         while (left := marked(mark)) and time.monotonic() < told + GRACE_SECONDS:
             time.sleep(0.05)
@@ -133,6 +135,29 @@ def check(root: Path, end: End, number: signal.Signals) -> bool:
     return bool(ran)
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_second_signal_changes_nothing_while_something_is_stopped(number):
+    def heard(*_):
+        raise SystemExit
+
+    before = signal.signal(number, heard)
+    try:
+        with undisturbed():
+            os.kill(os.getpid(), number)
+        assert signal.getsignal(number) is heard
+        with pytest.raises(SystemExit):
+            os.kill(os.getpid(), number)
+    finally:
+        signal.signal(number, before)
+
+
+def test_what_each_may_take_fits_the_grace():
+    parts = (JOB_SECONDS, stopping._HURRIED_SECONDS, LEAVE_SECONDS, stopping.DVC_SECONDS, stopping.SERVER_SECONDS)
+    assert sum(parts) <= GRACE_SECONDS
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_it_ends_within_the_grace_with_a_checkpoint_however_it_was_started(tmp_path):
     root, moments = project(tmp_path / "p"), random.Random(0)  # noqa: S311
     with prefect_server(tmp_path) as url:
