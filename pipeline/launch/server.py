@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 API_URL = "PREFECT_API_URL"
 IDLE_SECONDS = 60.0  # after which a server that uses no processor and does not answer is given up
-WORK_SECONDS = 0.1  # of processor time, which are work
+WORK_SECONDS = 3.0  # of processor time within those, which are work: one that only waits uses 1.2
 SAY_SECONDS = 10.0  # after which a person is told what is waited for
 LAST_LINES = 3  # of its log, of one that ended
 
@@ -111,7 +111,7 @@ def _way_out(log_file: Path) -> str:
 
 def _seconds_of_idleness(process: subprocess.Popen[bytes]) -> Iterator[float]:
     """As long as a process lives: for how long it and its children have used no processor."""
-    used, since = -1.0, 0.0
+    used, since = 0.0, time.monotonic()
     while process.poll() is None:
         now = _processor_seconds(process.pid)
         if now > used + WORK_SECONDS:

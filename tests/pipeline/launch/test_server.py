@@ -81,6 +81,7 @@ WORKS_AND_THEN_ANSWERS = """if True:
 def test_a_server_is_waited_for_while_it_works_and_given_up_when_it_does_nothing(tmp_path, monkeypatch, capsys):
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
     monkeypatch.setattr(server, "IDLE_SECONDS", 1.0)
+    monkeypatch.setattr(server, "WORK_SECONDS", 0.1)
     monkeypatch.setattr(server, "SAY_SECONDS", 0.5)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
