@@ -30,9 +30,17 @@ def note(folder: Path, stage: str, record: Record) -> None:
 
 
 def recorded(folder: Path, stage: str) -> Record | None:
-    """The job that was last submitted for a stage, unless its end has been seen. It may be long over."""
+    """The job that was last submitted for a stage, unless its end has been seen. It may be long over.
+
+    Raises UserError where the note is none of this version's.
+    """
     file = record_file(folder, stage)
-    return Record(**json.loads(file.read_text())) if file.is_file() else None
+    if not file.is_file():
+        return None
+    try:
+        return Record(**json.loads(file.read_text()))
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{file}: no note of a job that can be read ({error}); remove it if the job is over") from error
 
 
 def forget(folder: Path, stage: str) -> None:
