@@ -15,9 +15,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from models.config import LevelConfig
 from models.discriminator import Discriminators
 from models.generator import Generator
-from pipeline.data.page.summary import training_windows
-from pipeline.data.predict import NAMES, finished_table, listed_videos, predict
-from pipeline.data.store.size import finished_size
 from pipeline.errors import UserError
 from pipeline.params import Params
 from pipeline.paths import Paths
@@ -64,6 +61,10 @@ def describe_data(params: Params, paths: Paths) -> dict[str, Any]:
     "decoded": as data/pyramid is, with the training windows of every level. "predicted": from a sample, with every
     codec's size and its `spread`, a standard error in bytes (see `predict`). "unknown": for the `reason` given.
     """
+    from pipeline.data.page.summary import training_windows
+    from pipeline.data.predict import finished_table, listed_videos, predict
+    from pipeline.data.store.size import finished_size
+
     try:
         videos, reason = listed_videos(params, paths), ""
     except UserError as error:
@@ -130,6 +131,8 @@ def render(description: dict[str, Any]) -> str:
 def _render_data(data: dict[str, Any]) -> str:
     if data["state"] == "unknown":
         return f"size not known: {data['reason']}"
+    from pipeline.data.predict import NAMES
+
     codec = data["codec"]
     total = {name: sum(size["bytes"].values()) for name, size in data["sizes"].items()}
     size, files = do_filesizeformat(total[codec]), sum(data["sizes"][codec]["files"].values())
@@ -194,14 +197,14 @@ def _pass(generator: Generator, discriminators: Discriminators, window: int, bat
         saved[storage._cdata] = (storage.nbytes(), tensor)
         return tensor
 
-    config = generator.config
-    labels = torch.empty(batch, dtype=torch.long, device="meta") if config.classes else None
+    config, device = generator.config, "meta"
+    labels = torch.zeros(batch, dtype=torch.long, device=device) if config.classes else None
     condition, frames = None, window
     if config.condition is not None:
-        condition = torch.empty(batch, window, 3, config.condition.size, config.condition.size, device="meta")
+        condition = torch.empty(batch, window, 3, config.condition.size, config.condition.size, device=device)
         frames = window * config.time_factor
-    seen = torch.empty(batch, min(config.discriminators.frames, frames), dtype=torch.long, device="meta")
-    noise = torch.empty(batch, config.generator.noise, device="meta")
+    seen = torch.zeros(batch, min(config.discriminators.frames, frames), dtype=torch.long, device=device)
+    noise = torch.empty(batch, config.generator.noise, device=device)
     saving, counting = (
         torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor),
         FlopCounterMode(display=False),
