@@ -10,7 +10,7 @@ from pipeline.paths import Paths, origin, write_atomic
 
 
 def name_of(root: Path) -> str:
-    """The checkout's random name, made once: pods and nodes may see the same folder under other paths."""
+    """The checkout's random name, made once: nodes may see the same folder under other paths."""
     state = Paths(origin(root)).state
     file = state / "tracking" / "id"
     if not file.is_file():

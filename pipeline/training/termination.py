@@ -12,7 +12,7 @@ from typing import Any
 log = logging.getLogger(__name__)
 
 EXIT = 128 + signal.SIGTERM
-LIMIT_SECONDS = 20.0  # from the signal to the end, whatever goes on: our launcher sends KILL after 22
+LIMIT_SECONDS = 20.0  # from the signal to the end, whatever goes on: our launcher sends KILL after 21
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)  # Ctrl-C is torchrun's, or that of a run by hand
 
 

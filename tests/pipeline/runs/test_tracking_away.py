@@ -264,7 +264,7 @@ def test_a_file_waits_where_the_server_itself_goes_away(paths, tmp_path, monkeyp
     assert list(Store(paths).files(run.id)) == ["picture.png"]
 
 
-def test_a_journal_that_cannot_be_sent_keeps_no_other_back(paths, monkeypatch, caplog):
+def test_a_file_that_cannot_be_sent_keeps_no_other_back(paths, monkeypatch, caplog):
     with monkeypatch.context() as patch:
         patch.setattr(Store, "client", Server(OSError("no route")))
         for name in ("train level 1", "train level 2"):
