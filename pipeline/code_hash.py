@@ -15,8 +15,12 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("models", "pipeline", "stages")
 # No byte of a result comes from these.
 SHOWS = (
+    "pipeline.checkout",
+    "pipeline.code_hash",
+    "pipeline.errors",
     "pipeline.launch",
     "pipeline.media",
+    "pipeline.paths",
     "pipeline.progress",
     "pipeline.report",
     "pipeline.runs",
@@ -42,7 +46,7 @@ def imported(module: str, *, without: tuple[str, ...] = ()) -> dict[str, ast.Mod
     waiting = [module]
     while waiting:
         name = waiting.pop()
-        file = _file(name)
+        file = file_of(name)
         if file is None or name in found or any(f"{name}.".startswith(f"{left}.") for left in without):
             continue
         found[name] = ast.parse(file.read_bytes())
@@ -50,7 +54,8 @@ def imported(module: str, *, without: tuple[str, ...] = ()) -> dict[str, ast.Mod
     return found
 
 
-def _file(name: str) -> Path | None:
+def file_of(name: str) -> Path | None:
+    """The file of a module by its name; None where there is no such module in the project."""
     base = ROOT.joinpath(*name.split("."))
     file = base / "__init__.py" if base.is_dir() else base.with_suffix(".py")
     return file if file.is_file() else None

@@ -1,11 +1,13 @@
 """Where everything lies, relative to the project's root; and how a finished folder gets its name."""
 
 import contextlib
+import hashlib
 import logging
 import os
 import shutil
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,6 +60,42 @@ class Paths:
                 f" other: put both on one, for instance by making {folder.parents[1]} a link to a folder beside {there}"
             )
         return folder
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a stage last published from certain inputs, so that it is not made again for an edit that is none of them.
+
+    The record lies in the origin checkout, under the inputs' name, and holds a hash of every byte of `out`.
+    """
+
+    out: Path
+    record: Path
+
+    @classmethod
+    def of(cls, paths: Paths, out: Path, inputs: str) -> "Made":
+        return cls(out, Paths(origin(paths.root)).state / "made" / f"{out.parent.name}-{out.name}-{inputs}")
+
+    def unchanged(self) -> bool:
+        """Whether `out` is still that, to the byte."""
+        return self.record.is_file() and self.out.is_dir() and self.record.read_text() == _digest(self.out)
+
+    def keep(self) -> None:
+        """Record `out` as it is now."""
+        write_atomic(self.record, _digest(self.out))
+
+
+def _digest(folder: Path) -> str:
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    with ThreadPoolExecutor() as pool:  # hashing leaves the interpreter to others
+        hashes = pool.map(_file_digest, files)
+        lines = [f"{file.relative_to(folder)} {of_file}\n" for file, of_file in zip(files, hashes, strict=True)]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def _file_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextlib.contextmanager

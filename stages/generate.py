@@ -8,6 +8,7 @@ Interrupted, the same command goes on with the shards that are missing.
 """
 
 import argparse
+import logging
 import shutil
 from collections.abc import Sequence
 
@@ -16,9 +17,11 @@ from pipeline.data.store.reader import ViewReader
 from pipeline.generation import artifact
 from pipeline.generation.generate import SPLITS, generate, labels_of_data, sigma_of
 from pipeline.params import fingerprint, load_params
-from pipeline.paths import Paths, alone, publish
+from pipeline.paths import Made, Paths, alone, publish
 from pipeline.system.stage import run_stage
 from pipeline.workers import workers
+
+log = logging.getLogger(__name__)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -35,7 +38,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         digests = [data.digest, below["samples"].digest if below else None, artifact.digest(folder)]
         inputs = fingerprint(chosen, params.sigma, params.seed, digests, code_hash("stages.generate"))
         work = paths.work(f"generate-level-{level}", inputs, paths.samples(level))
+        made = Made.of(paths, paths.samples(level), inputs)
         with alone(work, us.rank):
+            if us.any(us.rank == 0 and made.unchanged()):
+                log.info("%s is made by this artifact and code already; remove it to generate again", made.out)
+                return
             generate(
                 generators,
                 store=work / "samples",
@@ -48,7 +55,8 @@ def main(argv: Sequence[str] | None = None) -> None:
                 workers=us,
             )
             if us.rank == 0:
-                publish(work / "samples", paths.samples(level))
+                publish(work / "samples", made.out)
+                made.keep()
                 shutil.rmtree(work)
 
 

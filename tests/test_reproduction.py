@@ -212,6 +212,32 @@ def test_one_parent_run_and_a_child_a_level(shapes):
     assert "random_i3d_frechet_logits" in shapes.hvg("runs")
 
 
+EDITS = {  # none of which changes a result
+    "models/layers.py": ("class Linear(", "# a comment\nclass Linear("),
+    "pipeline/data/decode.py": ("log = ", "# a comment\nlog = "),
+    "pipeline/metrics/psd.py": ("class Spectra", "_UNUSED = 1\n\n\nclass Spectra"),  # training does not use it
+}
+
+
+def test_edits_that_change_no_result_train_decode_and_generate_nothing(shapes):
+    for name, (old, new) in EDITS.items():
+        text = shapes.path(name).read_text()
+        assert old in text
+        shapes.path(name).write_text(text.replace(old, new, 1))
+    made = ["data/pyramid", "data/samples/level-1", "data/samples/level-2"]
+    before = [shapes.path(name).stat().st_ino for name in made]
+    log = shapes.hvg("repro")
+    assert set(re.findall(r"Running stage '(.*)'", log)) == {
+        "decode",
+        *(f"{stage}-level@{level}" for stage in ("train", "generate") for level in (1, 2)),
+        "evaluate",
+        "report",
+    }
+    assert log.count(f"going on from iteration {ITERATIONS}") == 2
+    assert "training from the start" not in log
+    assert [shapes.path(name).stat().st_ino for name in made] == before
+
+
 def test_nothing_to_do_is_said_and_level_2_alone_runs_again(shapes):
     assert "up to date" in shapes.run(str(BIN / "dvc"), "repro")
     shapes.hvg("recipe", "--set", "levels.2.training.lr_generator=0.0004")

@@ -24,13 +24,15 @@ def recipe(name: str | None, settings: tuple[str, ...], force: bool, listing: bo
     hvg recipe folder --set data.root=/videos
     hvg recipe --set levels.2.training.iterations=2000
     """
-    from pipeline.project.recipes import apply_recipe, recipe_names
+    from pipeline.project.recipes import apply_recipe, recipe_names, set_aside
 
     if listing or (name is None and not settings):
         click.echo("\n".join(recipe_names(PATHS)))
         return
     params = apply_recipe(PATHS, name, settings, force=force)
     click.echo(f"{PATHS.params}: {name or 'changed'}{''.join(f', {setting}' for setting in settings)}")
+    for old, new in set_aside(PATHS, params):
+        click.echo(f"{old} is no level of this recipe: it lies in {new} now")
     root = (PATHS.root / params.data.root).expanduser()
     if not root.is_dir() and not params.rendered:
         click.echo(f"data.root {params.data.root} does not exist yet: put the videos there and run `hvg index`, "

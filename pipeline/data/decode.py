@@ -25,7 +25,7 @@ from pipeline.data.store.size import finished_size
 from pipeline.data.video import ffmpeg
 from pipeline.errors import UserError
 from pipeline.params import Params, fingerprint
-from pipeline.paths import Paths, alone, publish, write_atomic
+from pipeline.paths import Made, Paths, alone, publish, write_atomic
 from pipeline.progress import progress
 from pipeline.workers import ALONE, Workers
 
@@ -49,8 +49,14 @@ def decode(params: Params, paths: Paths, workers: int, us: Workers = ALONE) -> N
     classes = label_names(index, params.data.classes)
     _check_files(index, listing, root)
 
-    work = paths.work("decode", _inputs(params, index, listing), paths.pyramid)
+    inputs = _inputs(params, index, listing)
+    work = paths.work("decode", inputs, paths.pyramid)
+    tables = (params.data.attribute, params.data.classes, params.data.layout, params.decode, code_hash("stages.decode"))
+    made = Made.of(paths, paths.pyramid, fingerprint(inputs, *tables))
     with alone(work, us.rank):
+        if us.any(us.rank == 0 and made.unchanged()):
+            log.info("%s is made of these files by this code already; remove it to decode them again", made.out)
+            return
         if us.rank == 0:
             _begin(params, root, work, len(index.videos))
         us.wait()
@@ -62,6 +68,7 @@ def decode(params: Params, paths: Paths, workers: int, us: Workers = ALONE) -> N
         us.wait()
         if us.rank == 0:
             _finish(params, paths, index, classes, settings, shards)
+            made.keep()
 
 
 def _begin(params: Params, root: Path, work: Path, videos: int) -> None:

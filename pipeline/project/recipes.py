@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import itertools
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -41,6 +42,23 @@ def apply_recipe(paths: Paths, name: str | None, settings: Sequence[str] = (), *
     if known:
         write_atomic(_memory(paths), json.dumps({"params.yaml": _hash(content.encode())}))
     return params
+
+
+def set_aside(paths: Paths, params: Params) -> list[tuple[Path, Path]]:
+    """Move trained levels and samples that a recipe does not have to .hvg/set-aside. Returns from where to where.
+
+    The page and the evaluation depend on the folders that hold all levels: another recipe's would stay in their hashes.
+    """
+    moved = []
+    for place in (paths.artifact(1).parent, paths.samples(1).parent):
+        for old in sorted(place.glob("level-*")):
+            if old.name.removeprefix("level-") in params.levels:
+                continue
+            aside = paths.state / "set-aside" / place.name / old.name
+            new = next(free for n in itertools.count(1) if not (free := aside.with_name(f"{old.name}.{n}")).exists())
+            new.parent.mkdir(parents=True, exist_ok=True)
+            moved.append((old, old.rename(new)))
+    return moved
 
 
 def edited(paths: Paths) -> bool:

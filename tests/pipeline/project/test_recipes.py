@@ -8,7 +8,7 @@ import pytest
 from pipeline.errors import UserError
 from pipeline.params import load_params
 from pipeline.paths import Paths
-from pipeline.project.recipes import apply_recipe, edited, recipe_names
+from pipeline.project.recipes import apply_recipe, edited, recipe_names, set_aside
 
 ROOT = Path(__file__).parents[3]
 
@@ -88,3 +88,18 @@ def test_what_cannot_be_is_refused_before_anything_is_written(paths, setting, me
 def test_an_unknown_recipe_names_those_there_are(paths):
     with pytest.raises(UserError, match="no recipe 'shape'; there are shapes"):
         apply_recipe(paths, "shape")
+
+
+def test_levels_that_a_recipe_does_not_have_are_set_aside_and_kept(paths):
+    params = apply_recipe(paths, "shapes")
+    for round_ in (1, 2):
+        for level in (1, 2, 3):
+            for folder in (paths.artifact(level), paths.samples(level)):
+                folder.mkdir(parents=True, exist_ok=True)
+                (folder / "of").write_text(f"{level} {round_}")
+        moved = set_aside(paths, params)
+        assert [old for old, _ in moved] == [paths.artifact(3), paths.samples(3)]
+        assert [(new / "of").read_text() for _, new in moved] == [f"3 {round_}"] * 2
+        assert {folder.name for folder in (paths.root / "artifacts").iterdir()} == {"level-1", "level-2"}
+    assert set_aside(paths, params) == []
+    assert len(list((paths.state / "set-aside").glob("*/level-3.*"))) == 4
