@@ -56,6 +56,8 @@ def decode(params: Params, paths: Paths, workers: int, us: Workers = ALONE) -> N
     with alone(work, us.rank):
         if us.any(us.rank == 0 and made.unchanged()):
             log.info("%s is made of these files by this code already; remove it to decode them again", made.out)
+            if us.rank == 0:
+                shutil.rmtree(work)
             return
         if us.rank == 0:
             _begin(params, root, work, len(index.videos))
