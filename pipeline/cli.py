@@ -1,6 +1,7 @@
 """The command line. Heavy libraries are imported by the commands that need them: `hvg --help` answers at once."""
 
 import logging
+import os
 import signal
 import sys
 from types import FrameType
@@ -58,6 +59,7 @@ def _terminate(number: int, _frame: FrameType | None) -> None:
 def main() -> None:
     """The entry point: one line and exit code 2 for what the user can mend, a traceback for bugs."""
     bound_spinning()
+    os.environ |= {"DO_NOT_TRACK": "1", "DVC_NO_ANALYTICS": "true", "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[Terminal()])
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a script's background ignores it: to stop all the same
     for number in (signal.SIGTERM, signal.SIGHUP):

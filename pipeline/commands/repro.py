@@ -3,7 +3,6 @@
 import contextlib
 import os
 import shlex
-import subprocess
 import sys
 from collections.abc import Iterator
 
@@ -18,7 +17,8 @@ PATHS = Paths()
 @click.command(context_settings={"ignore_unknown_options": True}, short_help="Run every stage that is out of date.")
 @click.argument("targets", nargs=-1, type=click.UNPROCESSED)
 def repro(targets: tuple[str, ...]) -> None:
-    """`dvc repro` with a Prefect server for its time, if none answers at PREFECT_API_URL. Options go to dvc.
+    """`dvc repro` with a Prefect server for its time, if none answers at PREFECT_API_URL. Options go to dvc, which
+    cannot ask (--interactive) here.
 
     \b
     hvg repro
@@ -36,13 +36,12 @@ def repro(targets: tuple[str, ...]) -> None:
 @contextlib.contextmanager
 def _estimate(told: bool) -> Iterator[None]:
     """A line on how long everything takes here, from a process beside this one: counting needs torch."""
-    from pipeline.system.tether import tethered
+    from pipeline.system.processes import start
 
     if not told:
         yield
         return
-    command = tethered([sys.executable, "-m", "pipeline.project.duration"])
-    with subprocess.Popen(command, stdin=subprocess.DEVNULL, process_group=0) as counting:  # not the terminal's Ctrl-C
+    with start([sys.executable, "-m", "pipeline.project.duration"]) as counting:
         try:
             yield
         finally:

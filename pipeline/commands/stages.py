@@ -9,18 +9,16 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from pipeline.errors import UserError
-from pipeline.paths import Paths
+from pipeline.paths import Paths, origin
 
 if TYPE_CHECKING:
     from pipeline.launch.clusters import Cluster
     from pipeline.launch.job import Job
-    from pipeline.params import Params
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,17 +30,21 @@ class Stage:
     spread: bool = False  # several machines
     workers: bool = False  # processes of torchrun, one a GPU
     pool: bool = False  # one process, which has workers of its own
+    reads: tuple[str, ...] = ()  # of what it reads, the files that are new whenever it is made anew
     kept: str = "the same command begins it anew"  # where it is stopped; empty: it says so itself
 
 
 _SHARDS = "its finished shards are saved, the same command goes on with the others"
+_PYRAMID = "data/pyramid/videos.parquet"
+_BELOW, _LAST = (f"data/samples/level-{{{level}}}/videos.parquet" for level in ("below", "last"))
+_OWN, _TOP = (f"artifacts/level-{{{level}}}/generator.safetensors" for level in ("level", "last"))
 STAGES = {
     "make-shapes": Stage(key=True, pool=True),
-    "decode": Stage(spread=True, pool=True, kept=_SHARDS),
-    "train": Stage(level=True, spread=True, workers=True, kept=""),
-    "generate": Stage(level=True, spread=True, workers=True, kept=_SHARDS),
-    "evaluate": Stage(spread=True, workers=True),
-    "report": Stage(),
+    "decode": Stage(spread=True, pool=True, reads=("{listing}",), kept=_SHARDS),
+    "train": Stage(level=True, spread=True, workers=True, reads=(_PYRAMID, _BELOW), kept=""),
+    "generate": Stage(level=True, spread=True, workers=True, reads=(_PYRAMID, _BELOW, _OWN), kept=_SHARDS),
+    "evaluate": Stage(spread=True, workers=True, reads=(_PYRAMID, _LAST)),
+    "report": Stage(reads=(_PYRAMID, _LAST, _TOP)),
 }
 PATHS = Paths()
 
@@ -80,80 +82,110 @@ def run(
     hvg run train --level 2 --workers 4
     hvg run train --level 2 --cluster NAME --nodes 4 --dry-run
     """
-    from pipeline.launch.clusters import LocalCluster, load_cluster
-    from pipeline.launch.flow import Plan, run_flow
+    from pipeline.launch.clusters import FILE, LocalCluster, load_cluster
+    from pipeline.launch.flow import run_flow
     from pipeline.launch.job import JobCancelled, JobFailed
-    from pipeline.launch.launchers import make_launcher, refuse_two
+    from pipeline.launch.local import LocalLauncher
+    from pipeline.launch.remote import ClusterLauncher
     from pipeline.launch.server import API_URL, prefect_server
+    from pipeline.launch.slurm import find
     from pipeline.system.tether import die_with_parent
 
-    where = load_cluster(cluster, PATHS.root)
-    level, key = _of_dvc(stage, level, key)
-    args = _stage_arguments(stage, level, key)
-    job = _job(stage, args, level, where, nodes, workers)
+    where, root = load_cluster(cluster, PATHS.root), PATHS.root.resolve()
+    level, key = _which(stage, level, key)
+    job = _job(stage, level, key, where, nodes, workers)
     name = " ".join([stage, *([f"level {level}"] if level else []), *([key] if key else [])])  # train level 2
     short = name.replace(" ", "-")
-    launcher = make_launcher(
-        cluster,
-        where,
-        stage=short,
-        inputs=_inputs(stage, level, key),
-        state=PATHS.state,
-        log=PATHS.state / "logs" / f"{short}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log",
-    )
+    local = isinstance(where, LocalCluster)
+    if local:
+        log = PATHS.state / "logs" / f"{short}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
+        launcher = LocalLauncher(log)
+    else:
+        inputs = _inputs(stage, level, key)
+        launcher = ClusterLauncher(cluster=where, root=root, stage=short, inputs=inputs)
     if dry_run:
         click.echo(launcher.preview(job), nl=False)
         return
+    if local and shutil.which("squeue") and (origin(root) / FILE).is_file():
+        find(short, root)
     if "DVC_STAGE" in os.environ:
         # DVC, if killed, leaves its commands running. TERM would cancel a cluster's job: it runs on and is found again.
-        die_with_parent(number=signal.SIGTERM if isinstance(where, LocalCluster) else signal.SIGKILL)
-    plan = Plan(
-        stage=stage,
-        name=name,
-        tags=(f"level-{level}",) if level else (),
-        retries=retries,
-        kept=STAGES[stage].kept,
-        deadline=None if deadline is None else deadline * 60,
-    )
+        die_with_parent(number=signal.SIGTERM if local else signal.SIGKILL)
     with _alone(name), prefect_server(PATHS.state) as url:
-        refuse_two(cluster, stage=short, state=PATHS.state)
         os.environ[API_URL] = url
         os.environ.setdefault("PREFECT_HOME", str((PATHS.state / "prefect").resolve()))
         try:
-            run_flow(plan, job, launcher)
-        except JobCancelled as error:
-            click.echo(f"error: {name}: {error}; its log: {launcher.log}", err=True)
-            sys.exit(error.code)
+            run_flow(
+                job,
+                launcher,
+                stage=stage,
+                name=name,
+                labels=(f"level-{level}",) if level else (),
+                retries=retries,
+                deadline=None if deadline is None else deadline * 60,
+                kept=STAGES[stage].kept,
+            )
         except JobFailed as error:
-            raise click.ClickException(f"{name}: {error}; its log: {launcher.log}") from error
+            click.echo(f"error: {name}: {error}; its log: {launcher.log}", err=True)
+            sys.exit(143 if isinstance(error, JobCancelled) else 1)
+
+
+def _which(stage: str, level: int | None, key: str | None) -> tuple[int | None, str | None]:
+    """Level and key as given or, in a stage of DVC's, as in its name: train-level@2. A shell never sees them there.
+
+    Raises UserError for what the stage does not take and params.yaml does not have, before anything starts.
+    """
+    from pipeline.params import load_params
+
+    takes, params = STAGES[stage], load_params(PATHS.params)
+    name, _, of = os.environ.get("DVC_STAGE", "").rpartition(":")[2].partition("@")
+    if takes.level and level is None and name == f"{stage}-level":
+        if not of.isdecimal():
+            raise UserError(f"levels: {of!r} is no level; they are numbered from 1")
+        level = int(of)
+    if takes.key and key is None and name == stage:
+        key = of
+    for option, value, wanted in (("level", level, takes.level), ("key", key, takes.key)):
+        if (value is not None) != wanted:
+            raise UserError(f"--{option}: {stage} " + ("needs one" if wanted else "takes none"))
+    if level is not None:
+        params.of_level(level)
+    if key is not None and key not in params.shapes:
+        raise UserError(f"--key {key}: {PATHS.params} has the shapes {', '.join(params.shapes) or '(none)'}")
+    return level, key
 
 
 def _job(
-    stage: str, args: list[str], level: int | None, cluster: "Cluster", nodes: int | None, workers: int | None
+    stage: str, level: int | None, key: str | None, cluster: "Cluster", nodes: int | None, workers: int | None
 ) -> "Job":
     """The stage's job on a cluster. Raises UserError where the machines cannot share what it does."""
+    from pipeline.launch.clusters import SlurmCluster
     from pipeline.launch.job import Job
     from pipeline.params import load_params
 
-    takes, room = STAGES[stage], cluster.room(nodes)
+    takes, source = STAGES[stage], click.get_current_context().get_parameter_source
     for option, taken in (("nodes", takes.spread), ("workers", takes.workers or takes.pool)):
-        if not taken and _given(option):  # HVG_NODES and HVG_WORKERS are meant for the others
+        if not taken and source(option) is click.core.ParameterSource.COMMANDLINE:  # HVG_… are meant for other stages
             raise UserError(f"--{option}: {stage} runs in one process; leave it out")
-    machines = room.machines if takes.spread else 1
-    module = _module(stage)
-    if takes.pool:
-        pool = workers or room.cores
-        return Job(module=module, args=(*args, *(("--workers", str(pool)) if pool else ())), nodes=machines)
+    if isinstance(cluster, SlurmCluster):
+        machines, processes, cores = nodes or cluster.nodes, cluster.gpus_per_node or 1, cluster.cpus_per_task
+    elif nodes is not None and nodes > 1:
+        raise UserError(f"--nodes {nodes}: this is one machine; --cluster names one of clusters.yaml")
+    else:
+        machines, processes, cores = 1, cluster.workers, None
+    machines = machines if takes.spread else 1
+    given = {"--level": level, "--key": key, "--workers": (workers or cores) if takes.pool else None}
+    args = tuple(word for option, value in given.items() if value is not None for word in (option, str(value)))
     if not takes.workers:
-        return Job(module=module, args=tuple(args))
+        return Job(module=_module(stage), args=args, nodes=machines)
     batch = None if level is None else load_params(PATHS.params).of_level(level).training.batch
-    processes = workers or room.workers or _workers(batch)
+    processes = workers or processes or _workers(batch)
     if batch is not None and batch % (machines * processes):
         raise UserError(
             f"levels.{level}.training.batch: {batch} clips cannot be shared equally by {machines * processes} "
             f"workers ({machines} x {processes}): change it, --nodes or --workers"
         )
-    return Job(module=module, args=tuple(args), workers=processes, nodes=machines)
+    return Job(module=_module(stage), args=args, workers=processes, nodes=machines)
 
 
 def _module(stage: str) -> str:
@@ -166,69 +198,14 @@ def _inputs(stage: str, level: int | None, key: str | None) -> str:
     from pipeline.params import fingerprint, load_params
 
     loaded = load_params(PATHS.params)
-    read = [_stamp(file) for file in _upstream(stage, level, loaded)]
     params = asdict(loaded)
     if level is not None:
-        params["levels"] = {key: params["levels"][key] for key in params["levels"] if int(key) == level}
+        params["levels"] = {str(level): params["levels"][str(level)]}
+    names = {"level": level, "below": (level or 1) - 1, "last": loaded.last, "listing": loaded.data.listing}
+    files = [PATHS.root / file.format(**names) for file in STAGES[stage].reads]
+    stats = [(file.as_posix(), file.stat()) for file in files if file.is_file()]
+    read = [(path, stat.st_size, stat.st_mtime_ns // 10**6) for path, stat in stats]  # without reading them
     return fingerprint(stage, level, key, params, code_hash(_module(stage)), read)
-
-
-def _upstream(stage: str, level: int | None, params: "Params") -> list[Path]:
-    """Of what a stage reads, the files that are new whenever it is made anew."""
-    pyramid = PATHS.pyramid / "videos.parquet"
-    if stage == "decode":
-        return [PATHS.root / params.data.listing]
-    if level is not None:
-        below = [PATHS.samples(level - 1) / "videos.parquet"] if level > 1 else []
-        own = [PATHS.artifact(level) / "generator.safetensors"] if stage == "generate" else []
-        return [pyramid, *below, *own]
-    if stage in ("evaluate", "report"):
-        last = int(params.last)
-        artifact = [PATHS.artifact(last) / "generator.safetensors"] if stage == "report" else []
-        return [pyramid, PATHS.samples(last) / "videos.parquet", *artifact]
-    return []
-
-
-def _stamp(file: Path) -> tuple[str, int, int] | None:
-    """What tells a file from a later one of its name, without reading it: path, bytes, time in milliseconds."""
-    if not file.is_file():
-        return None
-    found = file.stat()
-    return file.as_posix(), found.st_size, found.st_mtime_ns // 10**6
-
-
-def _of_dvc(stage: str, level: int | None, key: str | None) -> tuple[int | None, str | None]:
-    """Level and key as given or, in a stage of DVC's, as in its name: train-level@2. A shell never sees them there."""
-    name, _, of = os.environ.get("DVC_STAGE", "").rpartition(":")[2].partition("@")
-    if STAGES[stage].level and level is None and name == f"{stage}-level":
-        if not of.isdecimal():
-            raise UserError(f"levels: {of!r} is no level; they are numbered from 1")
-        return int(of), key
-    if STAGES[stage].key and key is None and name == stage:
-        return level, of
-    return level, key
-
-
-def _stage_arguments(stage: str, level: int | None, key: str | None) -> list[str]:
-    """The stage's arguments, checked against params.yaml before anything starts."""
-    from pipeline.params import load_params
-
-    params = load_params(PATHS.params)
-    for option, value, wanted in (("level", level, STAGES[stage].level), ("key", key, STAGES[stage].key)):
-        if (value is not None) != wanted:
-            raise UserError(f"--{option}: {stage} " + ("needs one" if wanted else "takes none"))
-    if level is not None and str(level) not in params.levels:
-        raise UserError(f"--level {level}: {PATHS.params} has the levels {', '.join(params.levels)}")
-    if key is not None and key not in params.shapes:
-        raise UserError(f"--key {key}: {PATHS.params} has the shapes {', '.join(params.shapes) or '(none)'}")
-    if level is not None:
-        return ["--level", str(level)]
-    return [] if key is None else ["--key", key]
-
-
-def _given(option: str) -> bool:
-    """Whether an option stands on the command line, not in the environment."""
-    return click.get_current_context().get_parameter_source(option) is click.core.ParameterSource.COMMANDLINE
 
 
 def _workers(batch: int | None) -> int:

@@ -21,31 +21,13 @@ _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
 _STRICT = ConfigDict(extra="forbid", strict=True)
 
 
-# Options of sbatch's (they may be shortened) after which there is not one job, known by its id, in the Slurm asked.
-_NO_JOB = {
-    "--cl": "jobs go to the Slurm of this machine's configuration, without --clusters",
-    "--ar": "a stage is one job, without --array",
-    "--te": "--test-only submits nothing; hvg run --dry-run shows the script",
-    "--wr": "the stage is the command, without --wrap",
-}
-
-
 def _one_job(option: str) -> str:
-    for start, reason in _NO_JOB.items():
-        if option.startswith(start):
-            raise ValueError(reason)
-    if option == "--wait":
-        raise ValueError("hvg itself waits, without --wait")
+    if re.match("--(ar|cl|te|wr|wait$)", option):  # sbatch takes them shortened
+        raise ValueError(
+            "a stage is one job that hvg waits for, in the Slurm of this machine's configuration: without --array, "
+            "--clusters, --test-only, --wait and --wrap"
+        )
     return option
-
-
-@dataclass(frozen=True, kw_only=True)
-class Room:
-    """What a cluster has for a job."""
-
-    machines: int
-    workers: int | None  # processes a machine; None: one a GPU
-    cores: int | None  # of a machine; None: all that there are
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,13 +37,7 @@ class LocalCluster:
     __pydantic_config__ = _STRICT
 
     launcher: Literal["local"] = "local"
-    workers: Positive | None = None  # null: one a GPU
-
-    def room(self, nodes: int | None) -> Room:
-        """What there is for a job. Raises UserError for more machines than this one."""
-        if nodes is not None and nodes > 1:
-            raise UserError(f"--nodes {nodes}: this is one machine; --cluster names one of clusters.yaml")
-        return Room(machines=1, workers=self.workers, cores=None)
+    workers: Positive | None = None  # processes; null: one a GPU
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,10 +63,6 @@ class SlurmCluster:
     python: Text | None = None  # null: this interpreter, or python in a container
     poll: Annotated[float, Field(ge=0.1, le=3600)] = 10  # seconds between questions to Slurm
 
-    def room(self, nodes: int | None) -> Room:
-        """What there is for a job on so many machines, or as many as it has."""
-        return Room(machines=nodes or self.nodes, workers=self.gpus_per_node or 1, cores=self.cpus_per_task)
-
 
 Cluster = LocalCluster | SlurmCluster
 _KINDS: dict[str, type[Cluster]] = {"local": LocalCluster, "slurm": SlurmCluster}
@@ -101,20 +73,15 @@ def load_cluster(name: str, root: Path = Path()) -> Cluster:
 
     Raises UserError, with file and key, for a cluster that there is not and for a file that is wrong anywhere.
     """
-    path, known = origin(root) / FILE, known_clusters(root)
-    if name in known:
-        return known[name]
+    path = origin(root) / FILE
+    clusters = read_clusters(path) if path.is_file() else {}
+    if name in clusters:
+        return clusters[name]
     if name == "local":
         return LocalCluster()
     if not path.is_file():
         raise UserError(f"--cluster {name}: there is no {path}; clusters.example.yaml shows what stands in it")
-    raise UserError(f"--cluster {name}: {path} has the clusters {', '.join(known) or '(none)'}")
-
-
-def known_clusters(root: Path = Path()) -> dict[str, Cluster]:
-    """The clusters of clusters.yaml in the checkout that `root` belongs to, by name; none where there is no file."""
-    path = origin(root) / FILE
-    return read_clusters(path) if path.is_file() else {}
+    raise UserError(f"--cluster {name}: {path} has the clusters {', '.join(clusters) or '(none)'}")
 
 
 def read_clusters(path: Path) -> dict[str, Cluster]:

@@ -1,32 +1,32 @@
 """Stages as Prefect deployments: started from Prefect's pages, run in this checkout by a worker of a work pool."""
 
-import asyncio
 import os
 from pathlib import Path
 from typing import Any
 
-from prefect import flow, get_run_logger
-from prefect.client.orchestration import PrefectClient
+from dvc.repo import Repo
+from prefect import flow
+from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.exceptions import ObjectNotFound
 
 from pipeline.errors import UserError
-from pipeline.launch.quiet import leave_soon
-from pipeline.launch.repro import run_dvc_stage, stages_of_dvc
+from pipeline.launch.job import JobFailed
+from pipeline.launch.repro import run_dvc_repro
 from pipeline.launch.server import API_URL, answers
-
-POOL_TYPE = "process"  # of the pools whose workers start a process on their own machine
+from pipeline.paths import Paths
 
 
 @flow(name="hvg-stage", flow_run_name="{stage}")
 def reproduce(stage: str, force: bool = False) -> None:
-    """Bring one DVC stage up to date, or run it again whatever has changed (`force`). It does not look at others."""
-    try:
-        run_dvc_stage(stage, ["--force"] if force else [], get_run_logger().info)
-    except BaseException as error:
-        if not isinstance(error, Exception):  # cancelled
-            leave_soon(error)
-        raise
+    """Bring one DVC stage up to date, or run it again whatever has changed (`force`). It does not look at others.
+
+    What the stage prints is in the log of its own flow, hvg-train and the like. Raises JobFailed where it fails.
+    """
+    arguments = ["--single-item", *(["--force"] if force else []), "--", stage]
+    code = run_dvc_repro(Paths().state, arguments, "--wait-for-lock")
+    if code:
+        raise JobFailed(f"{stage}: dvc ended with exit code {code}")
 
 
 def deploy(root: Path, pool: str) -> list[str]:
@@ -39,10 +39,17 @@ def deploy(root: Path, pool: str) -> list[str]:
     if not url or not answers(url):
         told = "does not answer" if url else "not set"
         raise UserError(f"{API_URL}: {told}; a deployment needs a server that lasts, as `prefect server start` is")
-    asyncio.run(_pool(url, pool))
-    names = []
+    with get_client(sync_client=True) as client:
+        try:
+            found = client.read_work_pool(pool)
+        except ObjectNotFound:
+            found = client.create_work_pool(WorkPoolCreate(name=pool, type="process"))
+    if found.type != "process":  # whose workers start a process on their own machine
+        raise UserError(f"--pool {pool}: it is of type {found.type}, and stages need a process pool")
     source: Any = flow.from_source(str(root.resolve()), "pipeline/launch/deployment.py:reproduce")
-    for stage in stages_of_dvc():
+    with Repo() as repo:
+        stages = [stage.addressing for stage in repo.index.stages]
+    for stage in stages:
         source.deploy(
             stage,
             work_pool_name=pool,
@@ -54,15 +61,4 @@ def deploy(root: Path, pool: str) -> list[str]:
             print_next_steps=False,
             ignore_warnings=True,
         )
-        names.append(f"{reproduce.name}/{stage}")
-    return names
-
-
-async def _pool(url: str, name: str) -> None:
-    async with PrefectClient(url) as client:
-        try:
-            pool = await client.read_work_pool(name)
-        except ObjectNotFound:
-            pool = await client.create_work_pool(WorkPoolCreate(name=name, type=POOL_TYPE))
-    if pool.type != POOL_TYPE:
-        raise UserError(f"--pool {name}: it is of type {pool.type}, and stages need a {POOL_TYPE} pool")
+    return [f"{reproduce.name}/{stage}" for stage in stages]

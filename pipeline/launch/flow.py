@@ -1,45 +1,40 @@
 """A stage as a Prefect flow: one task that launches its job, tried again after a crash, found again by its name."""
 
-from dataclasses import dataclass
-from typing import Protocol
+import contextlib
+import logging
+import os
+import threading
+from collections.abc import Iterator
 
 from pipeline.errors import UserError
 from pipeline.launch.job import DeadlineExceeded, Job, JobCancelled
-from pipeline.launch.quiet import leave_soon, only_prefect_is_told
+from pipeline.launch.local import LocalLauncher
+from pipeline.launch.remote import ClusterLauncher
 from pipeline.progress import write_line
+from pipeline.system.processes import LEAVE_SECONDS
 
 RETRY_DELAY = 5.0  # seconds
+FLUSH_SECONDS = 10.0  # that Prefect's server may take for what it has not been told yet
 
 
-class Launcher(Protocol):
-    """Where a job runs."""
-
-    def run(self, job: Job, on_line, deadline: float | None = None) -> None:
-        """Run a job to its end; raise UserError or a kind of JobFailed where it fails."""
-
-    def preview(self, job: Job) -> str:
-        """Exactly what `run` would start or submit."""
-        ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """How a stage is run, which changes nothing about what it makes."""
-
-    stage: str  # train
-    name: str  # train level 2
-    tags: tuple[str, ...] = ()
-    retries: int = 1  # after a crash
-    deadline: float | None = None  # seconds a try
-    kept: str = ""  # of one that is stopped, for a person; empty where the stage says so itself
-
-
-def run_flow(plan: Plan, job: Job, launcher: Launcher) -> None:
+def run_flow(
+    job: Job,
+    launcher: LocalLauncher | ClusterLauncher,
+    *,
+    stage: str,
+    name: str,
+    labels: tuple[str, ...] = (),
+    retries: int = 1,
+    deadline: float | None = None,
+    kept: str = "",
+) -> None:
     """Run a job as the Prefect flow `hvg-<stage>`, with the server that PREFECT_API_URL names.
 
-    A crash is tried again `retries` times; a user's mistake, an exceeded deadline and a job that was cancelled are not.
-    The job's lines go to Prefect's log; the launcher alone writes to the terminal. Raises what the launcher raised
-    last.
+    A crash is tried again `retries` times; a user's mistake, an exceeded deadline (seconds a try) and a job that was
+    cancelled are not. The job's lines go to Prefect's log; the launcher alone writes to the terminal, but for what is
+    `kept` of a stage that is stopped and does not say so itself. Raises what the launcher raised last.
+
+    name: train level 2
     """
     # Seconds to import, hence here. Its settings are read at the import, hence after PREFECT_API_URL is set.
     from prefect import flow, get_run_logger, tags, task
@@ -47,44 +42,71 @@ def run_flow(plan: Plan, job: Job, launcher: Launcher) -> None:
     from prefect.exceptions import CancelledRun
     from prefect.states import Cancelled
 
-    tried = 0
     cancelled: JobCancelled | None = None
 
-    def again(_task, _run, state) -> bool:
+    def again(_task, run, state) -> bool:
         error = state.result(raise_on_failure=False)
         wanted = isinstance(error, Exception) and not isinstance(error, UserError | DeadlineExceeded)
-        if wanted and tried <= plan.retries:
-            write_line(f"{plan.name}: {error}; try {tried + 1} of {plan.retries + 1} in {RETRY_DELAY:g} s")
+        if wanted and (tries := run.run_count) <= retries:
+            write_line(f"{name}: {error}; try {tries + 1} of {retries + 1} in {RETRY_DELAY:g} s")
         return wanted
 
     @task(
         name=job.module,
-        task_run_name=plan.name,
-        retries=plan.retries,
+        task_run_name=name,
+        retries=retries,
         retry_delay_seconds=RETRY_DELAY,
         retry_condition_fn=again,
     )
     def launch() -> State | None:
-        nonlocal tried, cancelled
-        tried += 1
+        nonlocal cancelled
         try:
-            launcher.run(job, get_run_logger().info, plan.deadline)
+            launcher.run(job, get_run_logger().info, deadline)
         except JobCancelled as error:
             cancelled = error
             return Cancelled(message=str(error))
         except BaseException as error:
             if not isinstance(error, Exception):  # Ctrl-C, TERM, exit
-                if plan.kept:
-                    write_line(f"{plan.name}: stopped; {plan.kept}")
-                leave_soon(error)
+                if kept:
+                    write_line(f"{name}: stopped; {kept}")
+                _leave_soon(error)
             raise
 
-    @flow(name=f"hvg-{plan.stage}", flow_run_name=plan.name, validate_parameters=False)
+    @flow(name=f"hvg-{stage}", flow_run_name=name, validate_parameters=False)
     def run(module: str, args: tuple[str, ...], workers: int) -> State:  # the parameters are for Prefect's pages
         return launch(return_state=True)
 
-    with only_prefect_is_told(), tags("hvg", plan.stage, *plan.tags):
+    with _only_prefect_is_told(), tags("hvg", stage, *labels):
         try:
             run(job.module, job.args, job.workers)
         except CancelledRun:
-            raise cancelled or JobCancelled(f"{plan.name} was cancelled in Prefect", 143) from None
+            raise cancelled or JobCancelled(f"{name} was cancelled in Prefect") from None
+
+
+@contextlib.contextmanager
+def _only_prefect_is_told() -> Iterator[None]:
+    """What flows and tasks log in the block goes to Prefect's server; at its end the server has it all."""
+    from prefect.events.worker import EventsWorker
+    from prefect.logging.handlers import APILogWorker
+
+    for runs in ("prefect.flow_runs", "prefect.task_runs"):
+        logging.getLogger(runs).setLevel(logging.INFO)
+        logging.getLogger(runs).propagate = False  # to the terminal: what is in there stands on it already
+    try:
+        yield
+    finally:
+        # Lines and states are still on their way, and the server may end with this call. Prefect itself would send
+        # them at the interpreter's end, and try for minutes.
+        EventsWorker.drain_all(timeout=FLUSH_SECONDS)
+        APILogWorker.drain_all(timeout=FLUSH_SECONDS)
+
+
+def _leave_soon(error: BaseException) -> None:
+    """After Ctrl-C, TERM (which Prefect makes a signal of its own) or an exit, end this process in a few seconds.
+
+    What it ran is stopped, and Prefect tries for minutes to tell a server that is gone as well. Servers that this
+    process has started end with it.
+    """
+    timer = threading.Timer(LEAVE_SECONDS, os._exit, (130 if isinstance(error, KeyboardInterrupt) else 143,))
+    timer.daemon = True
+    timer.start()

@@ -14,31 +14,25 @@ class Output:
 
     def __init__(self, on_line: Callable[[str], None], log: Path | None = None) -> None:
         self.on_line = on_line
-        self._log = log.open("ab") if log else None
+        self._log = log.open("ab", buffering=0) if log else None
+        self._sinks = [sys.stdout.buffer, *([self._log] if self._log else [])]
         self._pending = b""  # an unfinished line
-        self._seen = True
 
     def feed(self, data: bytes) -> None:
-        if self._log:
-            self._log.write(data)
-            self._log.flush()
-        if self._seen:
+        for sink in [*self._sinks]:
             try:
-                sys.stdout.buffer.write(data)
-                sys.stdout.buffer.flush()
-            except OSError:  # a closed terminal, or `| head` that has had enough: the job goes on, its log has all
-                self._seen = False
+                sink.write(data)
+                sink.flush()
+            except OSError:  # a closed terminal, `| head` that has had enough, a full disk: the job goes on
+                self._sinks.remove(sink)
         *lines, self._pending = (self._pending + data).split(b"\n")
         for line in lines:
-            self._tell(line)
+            text = line.decode(errors="replace").rstrip("\r").rpartition("\r")[2]
+            if text.strip():
+                self.on_line(text)
 
     def close(self) -> None:
         if self._pending:
             self.feed(b"\n")
         if self._log:
             self._log.close()
-
-    def _tell(self, line: bytes) -> None:
-        text = line.decode(errors="replace").rstrip("\r").rpartition("\r")[2]
-        if text.strip():
-            self.on_line(text)

@@ -1,96 +1,46 @@
-"""`dvc repro`, of all stages with a Prefect server for its time, or of one stage."""
+"""`dvc repro` with a Prefect server for its time."""
 
 import os
 import re
+import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.launch.job import JobFailed
-from pipeline.launch.remote import REMOVAL
+from pipeline.launch.remote import CANCEL_SECONDS, REMOVAL_SECONDS
 from pipeline.launch.server import API_URL, prefect_server
-from pipeline.launch.stopping import GRACE_SECONDS, JOB_SECONDS, LEAVE_SECONDS, end_dvc
-from pipeline.system.tether import tethered
+from pipeline.system.processes import HURRIED_SECONDS, JOB_SECONDS, LEAVE_SECONDS, end_group, start
 
-_DVC = [sys.executable, "-m", "dvc"]
+_KEEPS_GOING = re.compile("-[a-zA-Z]*k[a-zA-Z]*|--k[a-z-]*|--ig[a-z-]*")  # --keep-going, --ignore-errors
 
 
-def run_dvc_repro(state: Path, targets: Sequence[str]) -> int:
-    """Run `dvc repro` and return its exit code.
+def run_dvc_repro(state: Path, arguments: Sequence[str], *options: str) -> int:
+    """Run `dvc OPTIONS repro ARGUMENTS` and return its exit code.
 
-    It has a process group of its own and is stopped as if by Ctrl-C, whatever ends this call: its command stops its
-    job, then DVC ends, and the server last. Only with --interactive is it in front of the terminal with this process,
-    to read what is typed.
+    It has a process group of its own, and so no terminal to read from, and is stopped as if by Ctrl-C, whatever ends
+    this call: its command stops its job, then DVC ends, and the server last.
     """
-    asks = _given(targets, "-[a-zA-Z]*i[a-zA-Z]*|--int[a-z]*")  # also -fi
-    goes_on = _given(targets, "-[a-zA-Z]*k[a-zA-Z]*|--k[a-z-]*|--ig[a-z-]*")  # --keep-going, --ignore-errors
-    with prefect_server(state) as url:
-        process = subprocess.Popen(
-            tethered([*_DVC, "repro", *targets]),
-            stdin=None if asks else subprocess.DEVNULL,  # the terminal's input is for the group in front
-            env={**os.environ, **_environment(), API_URL: url},
-            process_group=None if asks else 0,
-        )
-        try:
-            return process.wait()
-        except BaseException as error:
-            end_dvc(process, _patience(), goes_on=goes_on, told=asks and isinstance(error, KeyboardInterrupt))
-            raise
-
-
-def run_dvc_stage(stage: str, options: Sequence[str], on_line: Callable[[str], Any]) -> None:
-    """Bring one stage up to date and look at no other. Every line goes to `on_line` and to the terminal.
-
-    Raises JobFailed where it fails. Any other exception stops it first.
-    """
-    process = subprocess.Popen(
-        tethered([*_DVC, "--wait-for-lock", "repro", "--single-item", *options, "--", stage]),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        env={**os.environ, **_environment()},
-        process_group=0,
-    )
-    assert process.stdout is not None
-    with process.stdout as lines:
-        try:
-            for line in lines:
-                sys.stdout.write(line)
-                sys.stdout.flush()
-                if text := line.rstrip():
-                    on_line(text)
-            code = process.wait()
-        except BaseException:
-            end_dvc(process, _patience())
-            raise
-    if code:
-        raise JobFailed(f"{stage}: dvc ended with exit code {code}", code)
-
-
-def stages_of_dvc() -> list[str]:
-    """The stages of the graph in this folder."""
-    from dvc.repo import Repo
-
-    with Repo() as repo:
-        return [stage.addressing for stage in repo.index.stages]
-
-
-def _given(targets: Sequence[str], option: str) -> bool:
-    return any(re.fullmatch(option, target) for target in targets)
-
-
-def _patience() -> float:
-    """Seconds that a command has to end its job: one on a cluster gets TERM and is then removed."""
-    if os.environ.get("HVG_CLUSTER", "local") == "local":
-        return JOB_SECONDS + LEAVE_SECONDS
-    return GRACE_SECONDS + 15 + REMOVAL + 15
-
-
-def _environment() -> dict[str, str]:
-    """DVC runs commands in the user's shell, which may be no sh, and in copies that hold no .venv."""
+    # DVC runs commands in the user's shell, which may be no sh, and in copies that hold no .venv.
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
-    return {"SHELL": "/bin/sh", "PATH": path, "DVC_NO_ANALYTICS": "true"}
+    with prefect_server(state) as url:
+        command = [sys.executable, "-m", "dvc", *options, "repro", *arguments]
+        dvc = start(command, env={**os.environ, "SHELL": "/bin/sh", "PATH": path, API_URL: url})
+        try:
+            return dvc.wait()
+        except BaseException:
+            end_dvc(dvc, goes_on=any(_KEEPS_GOING.fullmatch(argument) for argument in arguments))
+            raise
+
+
+def end_dvc(dvc: subprocess.Popen[Any], *, goes_on: bool = False) -> None:
+    """End a dvc, which leads a group, as if by Ctrl-C: it ends by itself after its command, unless it `goes_on` then.
+
+    A command on a cluster has the time that the removal of its job takes. What had its time is hurried.
+    """
+    here = os.environ.get("HVG_CLUSTER", "local") == "local"
+    seconds = JOB_SECONDS + LEAVE_SECONDS if here else CANCEL_SECONDS + REMOVAL_SECONDS + 15
+    if goes_on:
+        dvc.send_signal(signal.SIGSTOP)  # it begins no other stage, and is not waited for
+    end_group(dvc, (signal.SIGINT, seconds), (signal.SIGINT, HURRIED_SECONDS))

@@ -4,6 +4,7 @@ import contextlib
 import http.client
 import logging
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -16,9 +17,8 @@ import psutil
 from filelock import FileLock
 
 from pipeline.errors import Failed
-from pipeline.launch.stopping import SERVER_SECONDS, end_group
 from pipeline.progress import write_line
-from pipeline.system.tether import tethered
+from pipeline.system.processes import SERVER_SECONDS, end_group, start
 from pipeline.system.urls import without_secrets
 
 log = logging.getLogger(__name__)
@@ -35,16 +35,11 @@ def answers(url: str, timeout: float = 5) -> bool:
     try:
         parts = urlsplit(url)
         make = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-        connection = make(parts.netloc.rpartition("@")[2], timeout=timeout)
-    except (ValueError, http.client.InvalidURL):
+        with contextlib.closing(make(parts.netloc.rpartition("@")[2], timeout=timeout)) as connection:
+            connection.request("GET", f"{parts.path.rstrip('/')}/health")
+            return connection.getresponse().status == 200
+    except (OSError, ValueError, http.client.HTTPException):
         return False
-    try:
-        connection.request("GET", f"{parts.path.rstrip('/')}/health")
-        return connection.getresponse().status == 200
-    except (OSError, http.client.HTTPException):
-        return False
-    finally:
-        connection.close()
 
 
 @contextlib.contextmanager
@@ -65,67 +60,48 @@ def prefect_server(state: Path) -> Iterator[str]:
         log.warning("%s=%s does not answer; using a server of this run's own", API_URL, without_secrets(given, given))
     home = (state / "prefect").resolve()
     home.mkdir(parents=True, exist_ok=True)
-    with FileLock(home / "start.lock"):  # one at a time makes the database
-        process, url = _start(home, home / "server.log")
-    try:
+    log_file = home / "server.log"
+    with contextlib.ExitStack() as ending:
+        with FileLock(home / "start.lock"):  # one at a time makes the database
+            log_file.touch()
+            before = log_file.stat().st_size
+            process, url = _begin(home, log_file)
+            ending.callback(end_group, process, (signal.SIGTERM, SERVER_SECONDS))
+            try:
+                _wait(process, url, log_file)
+            except Failed as error:
+                last = log_file.read_bytes()[before:].decode(errors="replace").strip().splitlines()[-LAST_LINES:]
+                told = f": {' / '.join(last)}" if last else ""
+                raise Failed(f"{error}{told}; see {log_file}, or give a server by {API_URL}") from None
         yield url
-    finally:
-        end_group(process, SERVER_SECONDS)
 
 
-def _start(home: Path, log_file: Path) -> tuple[subprocess.Popen[bytes], str]:
-    """A server that answers, and its URL. It may take any time as long as it works."""
-    said = False
-    began = time.monotonic()
-    while True:
-        before = log_file.stat().st_size if log_file.exists() else 0
-        process, url = _begin(home, log_file)
-        try:
-            for idle in _seconds_of_idleness(process):
-                if answers(url, 1) and process.poll() is None:
-                    return process, url
-                if idle > IDLE_SECONDS:
-                    raise Failed(
-                        f"Prefect's server has done nothing for {idle:.0f} s and does not answer; {_way_out(log_file)}"
-                    )
-                if not said and time.monotonic() - began > SAY_SECONDS:
-                    said = True
-                    write_line(f"waiting for Prefect's server to start; its log: {log_file}")
-                time.sleep(0.1)
-        except BaseException:
-            end_group(process, SERVER_SECONDS)
-            raise
-        # Between finding a free port and listening on it another process may have taken it.
-        if not _taken(url):
-            with log_file.open("rb") as lines:
-                lines.seek(before)
-                last = lines.read().decode(errors="replace").strip().splitlines()[-LAST_LINES:]
-            raise Failed(
-                f"Prefect's server ended with exit code {process.returncode}: {' / '.join(last)}; {_way_out(log_file)}"
-            )
-
-
-def _way_out(log_file: Path) -> str:
-    return f"see {log_file}, or give a server by {API_URL}"
-
-
-def _seconds_of_idleness(process: subprocess.Popen[bytes]) -> Iterator[float]:
-    """As long as a process lives: for how long it and its children have used no processor."""
-    used, since = 0.0, time.monotonic()
-    while process.poll() is None:
-        now = _processor_seconds(process.pid)
-        if now > used + WORK_SECONDS:
-            used, since = now, time.monotonic()
-        yield time.monotonic() - since
+def _wait(process: subprocess.Popen[bytes], url: str, log_file: Path) -> None:
+    """Until a server answers. Raises Failed where it has ended or does nothing."""
+    began = idle_since = time.monotonic()
+    used, said = 0.0, False
+    while not (answers(url, 1) and process.poll() is None):  # not another's server, which may have taken the port
+        if process.poll() is not None:
+            raise Failed(f"Prefect's server ended with exit code {process.returncode}")
+        now = time.monotonic()
+        if (works := _processor_seconds(process.pid)) > used + WORK_SECONDS:
+            used, idle_since = works, now
+        if now > idle_since + IDLE_SECONDS:
+            raise Failed(f"Prefect's server has done nothing for {now - idle_since:.0f} s and does not answer")
+        if not said and now > began + SAY_SECONDS:
+            said = True
+            write_line(f"waiting for Prefect's server to start; its log: {log_file}")
+        time.sleep(0.1)
 
 
 def _processor_seconds(pid: int) -> float:
+    """What a process and its children have used, those that are over as well."""
     used = 0.0
     with contextlib.suppress(psutil.Error):
         server = psutil.Process(pid)
         for process in (server, *server.children(recursive=True)):
             with contextlib.suppress(psutil.Error):
-                used += sum(process.cpu_times()[:4])  # with those of children that are over
+                used += sum(process.cpu_times()[:4])
     return used
 
 
@@ -134,21 +110,8 @@ def _begin(home: Path, log_file: Path) -> tuple[subprocess.Popen[bytes], str]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     env = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_API_")}
-    env |= {"PREFECT_HOME": str(home), "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}
+    env["PREFECT_HOME"] = str(home)
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
     with log_file.open("ab") as output:
-        process = subprocess.Popen(
-            tethered(command),
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            env=env,
-            process_group=0,  # not reached by the terminal's Ctrl-C: it stops after the run has said how it ended
-        )
+        process = start(command, stdout=output, stderr=output, env=env)
     return process, f"http://127.0.0.1:{port}/api"
-
-
-def _taken(url: str) -> bool:
-    parts = urlsplit(url)
-    with socket.socket() as probe:
-        return probe.connect_ex((str(parts.hostname), parts.port or 80)) == 0

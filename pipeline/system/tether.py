@@ -10,7 +10,6 @@ import ctypes
 import os
 import signal
 import sys
-from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
@@ -26,11 +25,6 @@ def die_with_parent(parent: int | None = None, number: signal.Signals = signal.S
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
     if parent is not None and os.getppid() != parent:
         os.kill(os.getpid(), number)
-
-
-def tethered(command: list[str]) -> list[str]:
-    """The command line that runs `command` as a child that ends with this process."""
-    return [sys.executable, "-I", "-S", str(Path(__file__).resolve()), str(os.getpid()), *command]
 
 
 if __name__ == "__main__":

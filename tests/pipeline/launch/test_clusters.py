@@ -1,5 +1,7 @@
 """clusters.yaml and what `hvg run` makes of it, without any cluster: mistakes in one line, dry runs."""
 
+import os
+import re
 import shutil
 import signal
 import subprocess
@@ -11,8 +13,6 @@ import pytest
 from pipeline.commands.stages import _inputs
 from pipeline.errors import UserError
 from pipeline.launch.clusters import LocalCluster, SlurmCluster, load_cluster, read_clusters
-from pipeline.launch.launchers import refuse_two
-from pipeline.launch.records import Record, note
 
 ROOT = Path(__file__).parents[3]
 EXAMPLE = """
@@ -77,11 +77,11 @@ def test_the_example_is_read():
         ('gpu: {launcher: slurm, partition: "a\\nb"}', "gpu.partition: "),
         ("gpu: {launcher: slurm, time: 12 h}", "gpu.time: "),
         ("gpu: {launcher: slurm, sbatch: [-p x]}", "gpu.sbatch.0: "),
-        ("gpu: {launcher: slurm, sbatch: [--clusters=b]}", "gpu.sbatch.0: .* without --clusters"),
-        ("gpu: {launcher: slurm, sbatch: [--array=1-2]}", "gpu.sbatch.0: .* without --array"),
-        ("gpu: {launcher: slurm, sbatch: [--test-only]}", "gpu.sbatch.0: .* --dry-run"),
-        ("gpu: {launcher: slurm, sbatch: ['--wrap=rm x']}", "gpu.sbatch.0: .* without --wrap"),
-        ("gpu: {launcher: slurm, sbatch: [--wait]}", "gpu.sbatch.0: .* without --wait"),
+        ("gpu: {launcher: slurm, sbatch: [--clusters=b]}", "gpu.sbatch.0: .*a stage is one job"),
+        ("gpu: {launcher: slurm, sbatch: [--array=1-2]}", "gpu.sbatch.0: .*a stage is one job"),
+        ("gpu: {launcher: slurm, sbatch: [--test-only]}", "gpu.sbatch.0: .*a stage is one job"),
+        ("gpu: {launcher: slurm, sbatch: ['--wrap=rm x']}", "gpu.sbatch.0: .*a stage is one job"),
+        ("gpu: {launcher: slurm, sbatch: [--wait]}", "gpu.sbatch.0: .*a stage is one job"),
         ("gpu: {launcher: slurm, poll: .inf}", "gpu"),
         ("gpu: &a {launcher: slurm, setup: *a}", "gpu: holds a value"),
         ("pods: {launcher: kubernetes, image: x}", "pods.launcher: must be one of local, slurm"),
@@ -131,7 +131,7 @@ def test_a_dry_run_prints_what_would_run_and_does_nothing(project):
     script = hvg_run(project, "train", "--level", "1", "--cluster", "gpu", "--dry-run")
     first, shebang, *_ = script.stdout.splitlines()
     assert shebang == "#!/bin/bash"
-    assert " sbatch --parsable --job-name=hvg-train-level-1 --nodes=2 --ntasks-per-node=1 " in first
+    assert re.search(r" sbatch --job-name=hvg-train-level-1-[0-9a-f]{8}-[0-9a-f]{12} --nodes=2 ", first)
     assert "--partition=a100" in first and "--gpus-per-node=4" in first
     assert "--nproc-per-node 4 -m stages.train --level 1" in script.stdout
     pool = hvg_run(project, "decode", "--cluster", "gpu", "--workers", "8", "--dry-run")
@@ -216,18 +216,14 @@ def test_a_job_of_an_experiment_works_in_its_copy(project):
     assert f"--container-mounts={project}:{project}" in script and f"--container-workdir={copy}" in script
 
 
-def noted(project: Path, cluster: str) -> Path:
-    folder = project / ".hvg" / "jobs"
-    note(folder, "report", Record(cluster=cluster, name="hvg-report-x", id="7", inputs="a"))
-    return folder / "report.json"
-
-
-@pytest.mark.parametrize("cluster", ["gone", "local"])
-def test_a_noted_job_of_a_cluster_that_was_renamed_is_told_of(project, monkeypatch, cluster):
-    monkeypatch.chdir(project)
-    file = noted(project, cluster)
-    for wanted in ("local", "gpu"):
-        with pytest.raises(UserError, match=f"job 7 of the cluster '{cluster}' is noted.*{file.name}"):
-            refuse_two(wanted, stage="report", state=Path(".hvg"))
-    file.unlink()
-    refuse_two("local", stage="report", state=Path(".hvg"))
+def test_a_stage_does_not_run_here_beside_its_job_on_a_cluster(project, monkeypatch):
+    name = re.search(r"--job-name=(\S+)", hvg_run(project, "report", "--cluster", "gpu", "--dry-run").stdout)
+    assert name is not None
+    squeue = project / "bin" / "squeue"
+    squeue.parent.mkdir()
+    squeue.write_text(f"#!/bin/sh\necho {name[1]} 7\n")
+    squeue.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{squeue.parent}:{os.environ['PATH']}")
+    done = hvg_run(project, "report")
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert "error: report: job 7 still runs it on a cluster" in done.stderr and "`scancel 7`" in done.stderr

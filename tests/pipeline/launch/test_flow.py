@@ -32,25 +32,25 @@ PROGRAM = """if True:
     def play(name, *ends, retries=1):
         launcher = Played(*ends)
         try:
-            flow.run_flow(flow.Plan(stage="toy", name=name, tags=("level-2",), retries=retries),
-                          Job(module="stages.toy"), launcher)
+            about = {"stage": "toy", "name": name, "labels": ("level-2",), "retries": retries}
+            flow.run_flow(Job(module="stages.toy"), launcher, **about)
             return launcher.calls, "fine"
         except Exception as error:
             return launcher.calls, f"{type(error).__name__}: {error}"
 
     ends = {
         "good": play("toy good", None),
-        "crash": play("toy crash", JobFailed("oom", 9), None),
-        "crashes": play("toy crashes", JobFailed("oom", 9), JobFailed("oom again", 9)),
+        "crash": play("toy crash", JobFailed("oom"), None),
+        "crashes": play("toy crashes", JobFailed("oom"), JobFailed("oom again")),
         "mistake": play("toy mistake", UserError("a.b: no"), None),
-        "cancelled": play("toy cancelled", JobCancelled("by scancel", 143), None),
+        "cancelled": play("toy cancelled", JobCancelled("by scancel"), None),
         "late": play("toy late", DeadlineExceeded("late"), None),
     }
 
-    flow.leave_soon = lambda _: None  # this process goes on
+    flow._leave_soon = lambda _: None  # this process goes on
     try:
-        stopped = flow.Plan(stage="toy", name="toy stopped", kept="half of it is saved")
-        flow.run_flow(stopped, Job(module="stages.toy"), Played(KeyboardInterrupt()))
+        stopped = {"stage": "toy", "name": "toy stopped", "kept": "half of it is saved"}
+        flow.run_flow(Job(module="stages.toy"), Played(KeyboardInterrupt()), **stopped)
     except KeyboardInterrupt:
         ends["stopped"] = "by Ctrl-C"
 

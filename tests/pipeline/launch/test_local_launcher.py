@@ -26,7 +26,7 @@ SLEEP = """
 
 
 @pytest.fixture
-def toy(tmp_path):
+def toy(tmp_path, monkeypatch):
     """A function that writes a stage and returns its job; the argument is the inside of its main()."""
 
     def write(body: str, workers: int = 1) -> Job:
@@ -37,8 +37,9 @@ def toy(tmp_path):
             textwrap.indent(textwrap.dedent(body), "    "),
         ]
         (tmp_path / "toy.py").write_text("\n".join([*lines, "run_stage(main)"]))
-        return Job(module="toy", workers=workers, env={"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"})
+        return Job(module="toy", workers=workers)
 
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{ROOT}")
     return write
 
 
@@ -92,10 +93,9 @@ def test_a_user_error_is_its_one_line(toy, tmp_path, capfdbinary):
 
 
 def test_a_bug_keeps_its_traceback(toy, tmp_path, capfdbinary):
-    with pytest.raises(JobFailed, match="ZeroDivisionError: division by zero") as raised:
+    with pytest.raises(JobFailed, match="ZeroDivisionError: division by zero"):
         run(toy("1 / 0"), tmp_path)
     out = capfdbinary.readouterr().out
-    assert raised.value.code == 1
     assert b"Traceback" in out and b"ChildFailedError" not in out
 
 
@@ -105,9 +105,8 @@ def test_a_killed_worker_is_a_failure(toy, tmp_path):
 
 
 def test_a_worker_without_a_word_is_told_by_its_code(toy, tmp_path):
-    with pytest.raises(JobFailed, match=r"^ended with exit code 3$") as raised:
+    with pytest.raises(JobFailed, match=r"^ended with exit code 3$"):
         run(toy("os._exit(3)"), tmp_path)
-    assert raised.value.code == 3
 
 
 @pytest.mark.parametrize("before", ["pass", "signal.signal(signal.SIGTERM, signal.SIG_IGN)"], ids=["polite", "deaf"])
@@ -125,7 +124,7 @@ def test_a_deadline_leaves_nothing_behind(toy, tmp_path, before):
 def test_signals_leave_nothing_behind(toy, tmp_path, number):
     pids = tmp_path / "pids"
     pids.mkdir()
-    job = toy(SLEEP.format(before="pass", seconds=120, pids=pids), workers=2)
+    toy(SLEEP.format(before="pass", seconds=120, pids=pids), workers=2)
     program = f"""if True:
         import signal, sys
         from pathlib import Path
@@ -133,7 +132,7 @@ def test_signals_leave_nothing_behind(toy, tmp_path, number):
         from pipeline.launch.local import LocalLauncher
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
         LocalLauncher(Path({str(tmp_path / "logs" / "x.log")!r})).run(
-            Job(module="toy", workers=2, env={dict(job.env)!r}), print)
+            Job(module="toy", workers=2), print)
     """
     parent = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stderr=subprocess.DEVNULL)
     children = written(pids, 2)

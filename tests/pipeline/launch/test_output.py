@@ -20,8 +20,8 @@ class Gone:
 
 def test_a_closed_terminal_costs_the_log_no_line(tmp_path, monkeypatch):
     lines: list[str] = []
-    output = Output(lines.append, tmp_path / "log")
     monkeypatch.setattr(sys, "stdout", Gone())
+    output = Output(lines.append, tmp_path / "log")
     output.feed(b"saving\nsav")
     output.feed(b"ed\n")
     output.close()

@@ -1,177 +1,173 @@
-"""Following a job on a cluster, with a Slurm that is played."""
+"""Following a job on a cluster, with a Slurm that is played: its commands, not ours."""
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from pipeline.errors import UserError
-from pipeline.launch import remote
+from pipeline.errors import Failed, UserError
+from pipeline.launch import remote, slurm
+from pipeline.launch.clusters import SlurmCluster
 from pipeline.launch.job import DeadlineExceeded, Job, JobCancelled, JobFailed
-from pipeline.launch.records import record_file
 from pipeline.launch.remote import ClusterLauncher
-from pipeline.launch.slurm import State
+from pipeline.launch.slurm import Slurm
 
 JOB = Job(module="stages.toy")
-WAITING, RUNNING, DONE = State(phase="waiting", says="PENDING (Resources)"), State(phase="running"), State(phase="done")
+WAITING, RUNNING, DONE, FORGOTTEN = "PENDING (Resources)", "RUNNING node[1-2]", "COMPLETED node[1-2]", ""
 
 
 @dataclass
 class Played:
-    """A cluster where each question for a job's state gets the next answer, the last one again and again."""
+    """A Slurm where each question for the job's state gets the next answer, the last one again and again."""
 
-    answers: list[State | BaseException]
-    lines: list[bytes] = field(default_factory=list)  # one at each look
-    ends_on: tuple[bool, ...] = (False, True)  # of `now`: which cancellations end the job
-    refusal: Exception | None = None  # of what is submitted
-    found: list[str | OSError | None] = field(default_factory=lambda: ["7"])
-    ended_as: Path = Path("nowhere")
+    answers: list[str | OSError]
+    lines: list[bytes] = field(default_factory=list)  # printed before each question
+    ends_on: tuple[bool, ...] = (False, True)  # TERM, removal: which cancellations end the job
+    refusal: BaseException | None = None  # of what is submitted
+    living: str = ""  # what squeue lists at first
+    at_start: Callable[[Slurm], object] = lambda _: None
     submitted: int = 0
     cancelled: list[bool] = field(default_factory=list)
-    poll_every: float = 0.01
-    look_every: float = 0.005
 
-    def preview(self, job: Job, name: str) -> str:
-        return f"{name}: {job.module}"
+    def launcher(self, root: Path, inputs: str = "a" * 64, grace: float = 0.05) -> ClusterLauncher:
+        cluster = SlurmCluster(launcher="slurm", poll=0.01)
+        self.job = ClusterLauncher(cluster=cluster, root=root, stage="toy", inputs=inputs, grace=grace)
+        return self.job
 
-    def submit(self, job: Job, name: str) -> str:
-        self.submitted += 1
-        if self.refusal is not None:
-            raise self.refusal
-        return f"{self.submitted}"
-
-    def find(self, name: str) -> str | None:
-        answer = self.found.pop(0) if len(self.found) > 1 else self.found[0]
-        if isinstance(answer, BaseException):
-            raise answer
-        return answer
-
-    def poll(self, job_id: str, name: str) -> State:
+    def __call__(self, command: list[str], env: dict[str, str] | None = None) -> str:
+        match command[0]:
+            case "sbatch":
+                assert f"--job-name={self.job.name}" in command
+                self.submitted += 1
+                self.at_start(self.job)
+                if self.refusal is not None:
+                    raise self.refusal
+                return "Submitted batch job 7\n"
+            case "scancel":
+                assert command[-1] == f"--name={self.job.name}"
+                self.cancelled.append("--signal=TERM" not in command)
+                if self.cancelled[-1] in self.ends_on:
+                    self.answers = ["CANCELLED"]
+                return ""
+        if "--states=all" not in command:
+            if isinstance(self.answers[0], OSError):
+                raise self.answers[0]
+            return self.living
+        if self.lines:
+            with self.job.log.open("ab") as log:
+                log.write(self.lines.pop(0))
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
-        if isinstance(answer, BaseException):
+        if isinstance(answer, OSError):
             raise answer
-        return answer
-
-    def stream(self, name: str, seen: dict[str, int]) -> bytes:
-        return self.lines.pop(0) if self.lines else b""
-
-    def cancel(self, job_id: str, *, now: bool) -> None:
-        self.cancelled.append(now)
-        if now in self.ends_on:
-            self.answers = [State(phase="cancelled", says="CANCELLED")]
-
-    def log(self, name: str) -> str:
-        return f"{name}.log"
-
-    def ended(self, name: str) -> Path:
-        return self.ended_as
-
-    def way_out(self, job_id: str) -> str:
-        return f"end {job_id}"
+        return f"7 {answer}\n" if answer else ""
 
 
-def launcher(played: Played, folder: Path, inputs: str = "a") -> ClusterLauncher:
-    slurm: Any = played
-    return ClusterLauncher(slurm=slurm, cluster="far", stage="toy", inputs=inputs, folder=folder, grace=0.05)
+@pytest.fixture
+def play(monkeypatch, tmp_path):
+    """Run a job through a played Slurm: the lines that Prefect would be told."""
+    monkeypatch.setattr(remote, "LOOK_SECONDS", 0.005)
+
+    def run(played: Played, *, inputs: str = "a" * 64, grace: float = 0.05, deadline: float | None = None) -> list[str]:
+        monkeypatch.setattr(slurm, "_ask", played)
+        lines: list[str] = []
+        played.launcher(tmp_path, inputs, grace).run(JOB, lines.append, deadline)
+        return lines
+
+    return run
 
 
-def run(played: Played, folder: Path, **options) -> list[str]:
-    lines: list[str] = []
-    launcher(played, folder).run(JOB, lines.append, **options)
-    return lines
-
-
-def test_lines_and_states_are_told_once(tmp_path, capfd):
+def test_lines_and_states_are_told_once(play, capfd):
     played = Played([WAITING, WAITING, RUNNING, RUNNING, DONE], [b"", b"node1 rank 0: o", b"ne\nnode2 rank 1: two\n"])
-    lines = run(played, tmp_path)
-    shown = ["job 1: PENDING (Resources)", "node1 rank 0: one", "node2 rank 1: two", "job 1: "]
-    assert sorted(lines) == sorted(shown)
+    shown = ["job 7: PENDING (Resources)", "node1 rank 0: one", "node2 rank 1: two", "job 7: RUNNING node[1-2]"]
+    assert sorted(play(played)) == sorted(shown)
     out, err = capfd.readouterr()
     assert out == "node1 rank 0: one\nnode2 rank 1: two\n"
-    assert err.splitlines() == ["toy: job 1: PENDING (Resources)", "toy: job 1: "]
-    assert played.cancelled == [] and not list(tmp_path.iterdir())
+    assert err.splitlines() == ["toy: job 7: PENDING (Resources)", "toy: job 7: RUNNING node[1-2]"]
+    assert (played.submitted, played.cancelled) == (1, [])
 
 
-def test_a_cluster_that_does_not_answer_is_waited_for(tmp_path):
-    assert "no answer about job 1: down" in run(Played([OSError("down"), OSError("down"), RUNNING, DONE]), tmp_path)
+def test_a_cluster_that_does_not_answer_is_waited_for(play):
+    lines = play(Played([RUNNING, OSError("down"), OSError("down"), RUNNING, DONE]))
+    assert lines.count("no answer about job 7: down") == 1
 
 
 @pytest.mark.parametrize(
     ("end", "told", "error", "message"),
     [
-        ("failed", [], JobFailed, r"job 1 ended: "),
-        ("gone", [], JobFailed, r"job 1 ended: "),
-        ("failed", [(1, 5, "KeyError: 3")], JobFailed, r"^KeyError: 3$"),
-        ("failed", [(1, 6, "lost"), (1, 5, "KeyError: 3")], JobFailed, r"^KeyError: 3$"),
-        ("failed", [(2, 5, "a.b: no")], UserError, r"^a\.b: no$"),
+        ("FAILED (NonZeroExitCode)", [], JobFailed, r"^job 7 ended: FAILED \(NonZeroExitCode\)$"),
+        (FORGOTTEN, [], JobFailed, r"^job 7 ended: UNKNOWN to Slurm$"),
+        ("FAILED", [(1, 5, "KeyError: 3")], JobFailed, r"^KeyError: 3$"),
+        ("FAILED", [(1, 6, "lost"), (1, 5, "KeyError: 3")], JobFailed, r"^KeyError: 3$"),
+        ("FAILED", [(2, 5, "a.b: no")], UserError, r"^a\.b: no$"),
         # The other node fails because the first one does, and may be faster.
-        ("failed", [(1, 5, "lost"), (2, 6, "a.b: no")], UserError, r"^a\.b: no$"),
-        ("cancelled", [(1, 5, "lost")], JobCancelled, r"job 1 was cancelled"),
+        ("FAILED", [(1, 5, "lost"), (2, 6, "a.b: no")], UserError, r"^a\.b: no$"),
+        ("CANCELLED", [(1, 5, "lost")], JobCancelled, r"^job 7 was cancelled"),
     ],
 )
-def test_ends(tmp_path, end, told, error, message):
-    played = Played([RUNNING, State(phase=end)], ended_as=tmp_path / "[files]" / "job")
-    played.ended_as.parent.mkdir()
-    for node, (code, moment, text) in enumerate(told):
-        file = Path(f"{played.ended_as}.{node}")
-        file.write_text(json.dumps({"code": code, "time": moment, "message": text}))
+def test_ends(play, end, told, error, message):
+    def write(job: Slurm) -> None:
+        for node, (code, moment, text) in enumerate(told):
+            Path(f"{job.files}.ended.{node}").write_text(json.dumps({"code": code, "time": moment, "message": text}))
+
     with pytest.raises(error, match=message) as raised:
-        run(played, tmp_path / "jobs")
+        play(Played([RUNNING, end], at_start=write))
     assert type(raised.value) is error
-    assert not list((tmp_path / "jobs").iterdir())
 
 
-@pytest.fixture
-def waited(monkeypatch) -> list[float]:
-    """The seconds that would have been waited before the questions for a job that may have been submitted."""
-    waits: list[float] = []
-    wait = remote.time.sleep
-    monkeypatch.setattr(remote.time, "sleep", lambda seconds: waits.append(seconds) if seconds > 1 else wait(seconds))
-    return waits
+def test_how_an_earlier_job_of_the_name_ended_says_nothing_of_this_one(play):
+    def write(job: Slurm) -> None:
+        Path(f"{job.files}.ended.0").write_text(json.dumps({"code": 2, "time": 1, "message": "a.b: no"}))
+
+    with pytest.raises(UserError):
+        play(Played(["FAILED"], at_start=write))
+    with pytest.raises(JobFailed, match="job 7 ended: NODE_FAIL"):
+        play(Played(["NODE_FAIL"]))
 
 
-def test_a_job_whose_submission_got_no_answer_is_looked_for(tmp_path, waited):
-    played = Played([RUNNING, DONE], refusal=OSError("timed out"), found=[OSError("down"), None, "7"])
-    run(played, tmp_path)
-    assert (played.submitted, len(waited), played.cancelled) == (1, 3, [])
+def test_a_job_whose_submission_got_no_answer_is_followed_where_it_is_there(play):
+    lost = OSError("sbatch: error: Socket timed out on send/recv")
+    with pytest.raises(JobFailed, match=r"ended: UNKNOWN to Slurm"):
+        play(Played([FORGOTTEN], refusal=lost))
+    played = Played([RUNNING, DONE], refusal=lost)
+    assert "no answer to the submission: sbatch: error: Socket timed out on send/recv" in play(played)
+    assert (played.submitted, played.cancelled) == (1, [])
 
 
-@pytest.mark.parametrize(("found", "kept"), [([None], False), ([None, OSError("down")], True)])
-def test_a_job_that_may_be_there_yet_stays_noted(tmp_path, waited, found, kept):
-    played = Played([RUNNING], refusal=OSError("timed out"), found=found)
-    with pytest.raises(JobFailed, match=r"far did not take the job: (timed out|down)"):
-        run(played, tmp_path)
-    assert sum(waited) == 30
-    assert record_file(tmp_path, "toy").is_file() == kept
-    if kept:
-        assert json.loads(record_file(tmp_path, "toy").read_text())["id"] is None
+def test_a_refused_job_is_a_users_mistake(play):
+    played = Played([RUNNING], refusal=OSError("sbatch: error: invalid partition specified: x"))
+    with pytest.raises(UserError, match="Slurm refuses the job: sbatch: error: invalid partition specified: x"):
+        play(played)
+    assert played.cancelled == []
 
 
-def test_a_cluster_is_told_to_remove_a_job_again_and_again(tmp_path, monkeypatch):
-    monkeypatch.setattr(remote, "REMIND", 0.02)
-    monkeypatch.setattr(remote, "REMOVAL", 0.5)
+def test_ctrl_c_while_it_is_submitted_removes_it(play):
+    played = Played([WAITING], refusal=KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        play(played)
+    assert played.cancelled == [True]
+
+
+def test_a_cluster_is_told_to_remove_a_job_again_and_again(play, monkeypatch, capfd):
+    monkeypatch.setattr(remote, "REMOVAL_SECONDS", 0.5)
     played = Played([RUNNING], ends_on=())
     with pytest.raises(DeadlineExceeded):
-        run(played, tmp_path, deadline=0.01)
+        play(played, deadline=0.01)
     assert played.cancelled[:3] == [False, True, True]
-    assert record_file(tmp_path, "toy").is_file()
+    assert f"toy: job 7 may still run: `scancel --name={played.job.name}`" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(("ends_on", "told"), [((False, True), [False]), ((True,), [False, True])])
-def test_a_deadline_counts_what_runs(tmp_path, ends_on, told):
+def test_a_deadline_counts_what_runs(play, ends_on, told):
     played = Played([*[WAITING] * 30, RUNNING], ends_on=ends_on)
-    following = launcher(played, tmp_path)
-    following.grace = 10 if False in ends_on else 0.05
     with pytest.raises(DeadlineExceeded, match="deadline"):
-        following.run(JOB, print, deadline=0.1)
-    assert played.answers[-1].phase == "cancelled" and played.cancelled == told  # type: ignore[union-attr]
-    assert not list(tmp_path.iterdir())
+        play(played, deadline=0.1, grace=10 if False in ends_on else 0.05)
+    assert played.answers == ["CANCELLED"] and played.cancelled == told
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(143)])
-def test_a_job_that_waits_is_removed_at_once(tmp_path, monkeypatch, error):
+def test_a_job_that_waits_is_removed_at_once(play, monkeypatch, error):
     played = Played([WAITING])
 
     def interrupted(*_):
@@ -179,47 +175,47 @@ def test_a_job_that_waits_is_removed_at_once(tmp_path, monkeypatch, error):
 
     monkeypatch.setattr(remote.time, "sleep", interrupted)
     with pytest.raises(type(error)):
-        run(played, tmp_path)
+        play(played)
     assert played.cancelled == [True]
 
 
-def died(played: Played, folder: Path) -> None:
-    """A process that submitted a job, followed it, and was killed."""
-    launcher(played, folder)._submit(JOB)
+def named(root: Path, inputs: str) -> str:
+    return Played([]).launcher(root, inputs).name
 
 
-def test_the_job_that_still_runs_is_found(tmp_path, capfd):
-    died(played := Played([RUNNING, RUNNING, DONE]), tmp_path)
-    assert json.loads(record_file(tmp_path, "toy").read_text())["id"] == "1"
-    run(played, tmp_path)
-    assert played.submitted == 1
-    assert "toy: job 1 of far runs it already; waiting for that one" in capfd.readouterr().err
+def test_the_job_that_still_runs_is_found(play, tmp_path, capfd):
+    played = Played([RUNNING, DONE], living=f"another 6\n{named(tmp_path, 'a' * 64)} 7\n")
+    play(played)
+    assert played.submitted == 0
+    assert "toy: job 7 runs it already; waiting for that one" in capfd.readouterr().err
 
 
-def test_a_job_is_found_whose_submitter_died_before_the_answer(tmp_path):
-    died(played := Played([RUNNING]), tmp_path)
-    file = record_file(tmp_path, "toy")
-    file.write_text(json.dumps({**json.loads(file.read_text()), "id": None}))
-    slurm: Any = played
-    found = remote.still_there(tmp_path, "toy", slurm)
-    assert found is not None and found.id == "7"
+def test_what_a_found_job_has_said_before_is_not_said_again(play, tmp_path, capfd):
+    played = Played([RUNNING, DONE], [b"now\n"], living=f"{named(tmp_path, 'a' * 64)} 7\n")
+    log = played.launcher(tmp_path).log
+    log.parent.mkdir(parents=True)
+    log.write_bytes(b"before\n")
+    assert "now" in play(played)
+    assert capfd.readouterr().out == "now\n"
 
 
-def test_a_job_that_is_over_is_no_hindrance(tmp_path):
-    died(played := Played([State(phase="failed"), RUNNING, DONE]), tmp_path)
-    run(played, tmp_path)
-    assert played.submitted == 2
+def test_a_job_of_something_else_is_in_the_way(play, tmp_path):
+    played = Played([RUNNING], living=f"{named(tmp_path, 'b' * 64)} 6\n")
+    with pytest.raises(UserError, match=r"job 6 still runs it with other parameters, code or inputs: .*`scancel 6`"):
+        play(played)
+    assert (played.submitted, played.cancelled) == (0, [])
 
 
-def test_a_job_of_something_else_is_in_the_way(tmp_path):
-    died(played := Played([RUNNING]), tmp_path)
-    with pytest.raises(UserError, match=r"job 1 of far still runs it with other parameters, code or inputs: .*`end 1`"):
-        launcher(played, tmp_path, "b").run(JOB, print)
-    assert (played.submitted, played.cancelled) == (1, [])
+def test_a_job_is_in_the_way_on_this_machine_but_not_in_another_checkout(tmp_path, monkeypatch):
+    monkeypatch.setattr(slurm, "_ask", lambda _: f"{named(tmp_path / 'one', 'a' * 64)} 6\n")
+    with pytest.raises(UserError, match=r"toy: job 6 still runs it on a cluster.*`scancel 6`"):
+        slurm.find("toy", tmp_path / "one")
+    assert slurm.find("toy", tmp_path / "two") is None
+    assert slurm.find("to", tmp_path / "one") is None
 
 
-def test_a_silent_cluster_is_not_given_a_second_job(tmp_path):
-    died(played := Played([OSError("down")]), tmp_path)
-    with pytest.raises(UserError, match=r"may still run, and far does not answer \(down\); try again"):
-        run(played, tmp_path)
-    assert played.submitted == 1
+def test_a_silent_cluster_is_not_given_a_second_job(play):
+    played = Played([OSError("down")])
+    with pytest.raises(Failed, match=r"toy: Slurm does not answer whether a job runs it: down"):
+        play(played)
+    assert played.submitted == 0

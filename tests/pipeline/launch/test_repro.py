@@ -1,63 +1,70 @@
-"""How the `dvc repro` of a stage is stopped."""
+"""How a `dvc repro` is stopped."""
 
+import contextlib
+import signal
 import subprocess
 import sys
+import time
 
 import psutil
 import pytest
 
 from pipeline.launch import repro
 from pipeline.launch.job import JobFailed
-from pipeline.launch.remote import REMOVAL
-from pipeline.launch.repro import run_dvc_stage, stages_of_dvc
-from pipeline.launch.stopping import GRACE_SECONDS, end_dvc
-from tests.pipeline.launch.dvc_project import project
+from pipeline.launch.remote import CANCEL_SECONDS, REMOVAL_SECONDS
+from pipeline.launch.repro import end_dvc
+from pipeline.system.processes import GRACE_SECONDS
+from tests.pipeline.launch.dvc_project import environment, project
 
 # Ends by Ctrl-C alone, and says so.
 PATIENT = """if True:
     import time
     from pathlib import Path
     try:
-        print("begun", flush=True)
+        Path("begun").touch()
         time.sleep(600)
     except KeyboardInterrupt:
         Path("interrupted").touch()
 """
 
 
-class Cancelled(BaseException):
-    """As Prefect raises at TERM."""
+RUN = """if True:
+    import contextlib, signal, sys
+    from pathlib import Path
+    from pipeline.launch import repro
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    repro.prefect_server = lambda _: contextlib.nullcontext("http://127.0.0.1:9/api")
+    repro.run_dvc_repro(Path(".hvg"), ["--single-item", "--", "long"], "--wait-for-lock")
+"""
 
 
 @pytest.mark.timeout(60)
-def test_an_interruption_stops_the_stage_as_ctrl_c_does(tmp_path, monkeypatch):
+def test_an_interruption_stops_the_stage_as_ctrl_c_does(tmp_path):
     folder = project(tmp_path / "p", {"long": {"cmd": "python patient.py", "deps": ["patient.py"]}})
     (folder / "patient.py").write_text(PATIENT)
-    monkeypatch.chdir(folder)
-    before, started = psutil.Process().children(recursive=True), []
-
-    def on_line(text):
-        if text == "begun":
-            started.extend(child for child in psutil.Process().children(recursive=True) if child not in before)
-            raise Cancelled
-
-    with pytest.raises(Cancelled):
-        run_dvc_stage("long", [], on_line)
+    run = subprocess.Popen([sys.executable, "-c", RUN], cwd=folder, env=environment())
+    while not (folder / "begun").exists():
+        assert run.poll() is None
+        time.sleep(0.05)
+    started = psutil.Process(run.pid).children(recursive=True)
     assert len(started) >= 2  # dvc and its command
-    _, alive = psutil.wait_procs(started, timeout=5)
-    assert alive == []
+    run.send_signal(signal.SIGTERM)
+    assert run.wait(30) == 143
+    assert psutil.wait_procs(started, timeout=5)[1] == []
     assert (folder / "interrupted").exists()
 
 
 @pytest.mark.parametrize("name", ["a; touch hurt", "--help"])
-def test_no_name_reaches_a_shell_or_becomes_an_option(tmp_path, monkeypatch, name):
+def test_no_name_reaches_a_shell_or_becomes_an_option(tmp_path, monkeypatch, capfd, name):
+    from pipeline.launch.deployment import reproduce
+
     monkeypatch.chdir(project(tmp_path / "p", {"one": {"cmd": "touch one"}, "two": {"cmd": "touch two"}}))
-    lines = []
-    with pytest.raises(JobFailed):
-        run_dvc_stage(name, [], lines.append)
-    assert lines[0].startswith("ERROR: ") and name in lines[0]
+    monkeypatch.setattr(repro, "prefect_server", lambda _: contextlib.nullcontext("http://127.0.0.1:9/api"))
+    with pytest.raises(JobFailed, match="dvc ended with exit code"):
+        reproduce.fn(name)
+    said = capfd.readouterr().err
+    assert said.startswith("ERROR: ") and name in said
     assert not list(tmp_path.rglob("hurt"))
-    assert sorted(stages_of_dvc()) == ["one", "two"]
 
 
 # Begins with its command, which ends by TERM alone, and goes on with another when that one is gone, as `dvc repro -k`.
@@ -72,7 +79,9 @@ GOES_ON = """if True:
 
 
 @pytest.mark.timeout(60)
-def test_no_stage_begins_after_the_one_that_is_stopped_and_what_is_deaf_ends_in_time(tmp_path):
+def test_no_stage_begins_after_the_one_that_is_stopped_and_what_is_deaf_ends_in_time(tmp_path, monkeypatch):
+    for step in ("JOB_SECONDS", "LEAVE_SECONDS", "HURRIED_SECONDS"):
+        monkeypatch.setattr(repro, step, 0.2)
     dvc = subprocess.Popen(
         [sys.executable, "-c", GOES_ON], cwd=tmp_path, stdout=subprocess.PIPE, process_group=0, text=True
     )
@@ -80,13 +89,19 @@ def test_no_stage_begins_after_the_one_that_is_stopped_and_what_is_deaf_ends_in_
     with dvc.stdout as ready:
         ready.readline()
         (command,) = psutil.Process(dvc.pid).children()
-        end_dvc(dvc, 0.5, goes_on=True)
-    assert not command.is_running()
+        end_dvc(dvc, goes_on=True)
+    assert psutil.wait_procs([command], timeout=5)[1] == []
     assert not (tmp_path / "next").exists()
 
 
 def test_a_stage_has_the_time_that_a_cluster_needs(monkeypatch):
-    monkeypatch.delenv("HVG_CLUSTER", raising=False)
-    assert repro._patience() < GRACE_SECONDS
-    monkeypatch.setenv("HVG_CLUSTER", "gpu")
-    assert repro._patience() > GRACE_SECONDS + 15 + REMOVAL  # TERM, then the removal of a job that does not end
+    steps = []
+    monkeypatch.setattr(repro, "end_group", lambda _dvc, first, *_more, **_left: steps.append(first))
+    dvc = subprocess.Popen([sys.executable, "-c", ""])
+    dvc.wait()
+    for cluster in ("local", "gpu"):
+        monkeypatch.setenv("HVG_CLUSTER", cluster)
+        end_dvc(dvc)
+    (here, here_seconds), (there, there_seconds) = steps
+    assert here == there == signal.SIGINT and here_seconds < GRACE_SECONDS
+    assert there_seconds > CANCEL_SECONDS + REMOVAL_SECONDS  # TERM, then the removal of a job that does not end

@@ -37,13 +37,19 @@ def process(program):
 
 def test_another_s_server_on_the_port_is_not_taken_for_its_own(tmp_path, monkeypatch, healthy):
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
-    refused, own = process("raise SystemExit(1)"), process("import time; time.sleep(600)")
+    refused = process("raise SystemExit(1)")
     refused.wait()
-    begun = [(refused, healthy), (own, healthy)]
-    monkeypatch.setattr(server, "_begin", lambda *_: begun.pop(0))
-    with prefect_server(tmp_path):
-        assert begun == []
-        assert own.poll() is None
+    monkeypatch.setattr(server, "_begin", lambda *_: (refused, healthy))
+    with pytest.raises(Failed, match="ended with exit code 1"), prefect_server(tmp_path):
+        pass
+
+
+def test_a_server_ends_with_its_block(tmp_path, monkeypatch, healthy):
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    own = process("import time; time.sleep(600)")
+    monkeypatch.setattr(server, "_begin", lambda *_: (own, healthy))
+    with prefect_server(tmp_path) as url:
+        assert url == healthy and own.poll() is None
     assert own.poll() is not None
 
 

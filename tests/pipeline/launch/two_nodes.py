@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 
-from pipeline.system.tether import tethered
+from pipeline.system.processes import start
 
 DAEMONS = ("munged", "slurmctld", "slurmd")
 # pgid, for cgroups are root's: as with them, TERM reaches what Slurm has started and not its children.
@@ -139,14 +139,12 @@ class TwoNodes:
         program = shutil.which(name.rstrip("12"), path=f"{os.environ['PATH']}:/usr/sbin:/usr/local/sbin")
         assert program is not None
         with (self.folder / f"{name}.out").open("ab") as out:
-            self._daemons[name] = subprocess.Popen(
-                tethered([program, *arguments]),
+            self._daemons[name] = start(
+                [program, *arguments],
                 env=self.env,
                 cwd=self.folder,
-                stdin=subprocess.DEVNULL,
                 stdout=out,
-                stderr=subprocess.STDOUT,
-                process_group=0,
+                stderr=out,
             )
 
 
