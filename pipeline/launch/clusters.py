@@ -87,11 +87,9 @@ def load_cluster(name: str, root: Path = Path()) -> Cluster:
 def read_clusters(path: Path) -> dict[str, Cluster]:
     """All clusters of a file, checked."""
     try:
-        raw = YAML(typ="safe").load(path)
+        raw = YAML(typ="safe").load(path) or {}
     except YAMLError as error:
         raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
-    if raw is None:
-        return {}
     if not isinstance(raw, dict):
         raise UserError(f"{path}: expected a mapping of clusters by name")
     return {name: _cluster(path, name, values) for name, values in raw.items()}

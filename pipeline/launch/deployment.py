@@ -37,8 +37,8 @@ def deploy(root: Path, pool: str) -> list[str]:
     """
     url = os.environ.get(API_URL)
     if not url or not answers(url):
-        told = "does not answer" if url else "not set"
-        raise UserError(f"{API_URL}: {told}; a deployment needs a server that lasts, as `prefect server start` is")
+        how = "does not answer" if url else "not set"
+        raise UserError(f"{API_URL}: {how}; a deployment needs a server that lasts, as `prefect server start` is")
     with get_client(sync_client=True) as client:
         try:
             found = client.read_work_pool(pool)

@@ -22,7 +22,7 @@ def run_flow(
     launcher: LocalLauncher | ClusterLauncher,
     *,
     stage: str,
-    name: str,
+    name: str,  # train level 2
     labels: tuple[str, ...] = (),
     retries: int = 1,
     deadline: float | None = None,
@@ -33,8 +33,6 @@ def run_flow(
     A crash is tried again `retries` times; a user's mistake, an exceeded deadline (seconds a try) and a job that was
     cancelled are not. The job's lines go to Prefect's log; the launcher alone writes to the terminal, but for what is
     `kept` of a stage that is stopped and does not say so itself. Raises what the launcher raised last.
-
-    name: train level 2
     """
     # Seconds to import, hence here. Its settings are read at the import, hence after PREFECT_API_URL is set.
     from prefect import flow, get_run_logger, tags, task

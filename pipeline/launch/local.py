@@ -33,8 +33,7 @@ class LocalLauncher:
 
     def preview(self, job: Job) -> str:
         """What `run` would start, as a line of shell."""
-        added = [f"{name}={shlex.quote(value)}" for name, value in _environment(job).items()]
-        return " ".join([*added, shlex.join(_command(job))]) + "\n"
+        return shlex.join([*(f"{name}={value}" for name, value in _environment(job).items()), *_command(job)]) + "\n"
 
     def run(self, job: Job, on_line: Callable[[str], None], deadline: float | None = None) -> None:
         """Run a job to its end, showing what it prints and giving every line to `on_line`.

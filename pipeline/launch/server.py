@@ -96,13 +96,10 @@ def _wait(process: subprocess.Popen[bytes], url: str, log_file: Path) -> None:
 
 def _processor_seconds(pid: int) -> float:
     """What a process and its children have used, those that are over as well."""
-    used = 0.0
     with contextlib.suppress(psutil.Error):
         server = psutil.Process(pid)
-        for process in (server, *server.children(recursive=True)):
-            with contextlib.suppress(psutil.Error):
-                used += sum(process.cpu_times()[:4])
-    return used
+        return sum(sum(process.cpu_times()[:4]) for process in (server, *server.children(recursive=True)))
+    return 0.0
 
 
 def _begin(home: Path, log_file: Path) -> tuple[subprocess.Popen[bytes], str]:

@@ -83,7 +83,7 @@ class Slurm:
     def preview(self, job: Job) -> str:
         """Exactly what `submit` would hand over; needs no cluster."""
         values = shlex.join(f"{key}={value}" for key, value in self.environment(job).items())
-        return f"# {values} {shlex.join(self.command(job))}\n{self._setup()}{SCRIPT.read_text()}"
+        return "\n".join([f"# {values} {shlex.join(self.command(job))}", *self.cluster.setup, SCRIPT.read_text()])
 
     def environment(self, job: Job) -> dict[str, str]:
         """What sbatch finds in its environment, and hands on, besides what it inherits."""
@@ -119,9 +119,6 @@ class Slurm:
             *job.program(),
         ]
 
-    def _setup(self) -> str:
-        return "".join(f"{line}\n" for line in self.cluster.setup)
-
     def submit(self, job: Job) -> OSError | None:
         """Hand the job over. Returns an error where Slurm may have taken it or not.
 
@@ -132,7 +129,7 @@ class Slurm:
         for old in self.files.parent.glob(f"{self.name}.*"):  # how an earlier job of this name ended
             if old.is_file():
                 old.unlink()
-        Path(f"{self.files}.setup").write_text(self._setup())
+        Path(f"{self.files}.setup").write_text("\n".join([*self.cluster.setup, ""]))
         self.log.touch()  # NFS remembers for a while that a file was not there
         try:
             _ask(self.command(job), self.environment(job))
@@ -165,8 +162,8 @@ def find(stage: str, root: Path, name: str | None = None) -> str | None:
     jobs = dict(line.split() for line in told.splitlines() if line.startswith(_prefix(stage, root)))
     mine = jobs.pop(name or "", None)
     for other in jobs.values():
-        how = "with other parameters, code or inputs" if name else "on a cluster, where --cluster waits for it"
-        raise UserError(f"{stage}: job {other} still runs it {how}: wait for it, or `scancel {other}`")
+        how = "with other parameters, code or inputs: wait for it" if name else "on a cluster: wait for it by --cluster"
+        raise UserError(f"{stage}: job {other} still runs it {how}, or `scancel {other}`")
     return mine
 
 
