@@ -24,7 +24,7 @@ from pipeline.system.stage import run_stage
 from pipeline.training.batches import Batches
 from pipeline.training.early_stopping import window_distance
 from pipeline.training.inputs import inputs_of, record
-from pipeline.training.loop import train
+from pipeline.training.loop import Training
 from pipeline.training.step import Networks
 from pipeline.training.termination import termination
 from pipeline.workers import workers
@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             if us.rank == 0:
                 record(work, made_from)
             shown = (run.log, functools.partial(run.keep, folder="pictures")) if run else (None, None)
-            trained = train(networks, batches, t, us, work, *shown, distance)
+            trained = Training(networks, batches, t, us, work, *shown, distance).run()
             statistics = calibrate(trained.generator, batches.labels, params.seed, chosen, params.sigma, below, us)
             if us.rank == 0:
                 about = {"classes": list(real.classes), "iterations": trained.iteration, "inputs": inputs}

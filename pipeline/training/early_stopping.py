@@ -144,7 +144,7 @@ class WindowDistance:
 
     def _real_windows(self, number: int, mine: range) -> UInt8[Tensor, "b T 3 H W"]:
         chosen = self._clips[number * self._batch :][mine.start : mine.stop]
-        length = self._batches.window * self._batches.config.time_factor
+        length = self._batches.length
         size = self._batches.config.view.size
         frames = [self._real.read(video, start, length) for video, start in chosen]
         stacked = np.stack(frames) if frames else np.empty((0, length, size, size, 3), np.uint8)

@@ -5,8 +5,9 @@ import torch
 from models.hierarchy import f_s, f_t
 from pipeline.data.pixels import to_bytes, to_unit
 from pipeline.errors import UserError
+from pipeline.training.batches import Clips
 from pipeline.workers import Workers
-from tests.pipeline.training.tiny import ALONE, MemoryReader, batches, views
+from tests.pipeline.training.tiny import ALONE, TRAINING, MemoryReader, batches, views
 
 
 def test_grey_levels_go_to_the_unit_range_and_back():
@@ -85,3 +86,25 @@ def test_a_training_video_without_a_class_is_refused():
     unknown = np.where(np.arange(6) == 4, -1, labels)
     with pytest.raises(UserError, match=r"data\.classes: 1 training videos have no class"):
         batches(2, real=MemoryReader(top, unknown), real_condition=MemoryReader(low, unknown, 2))
+
+
+def test_an_iteration_has_fresh_clips_for_each_update():
+    source = batches(2)
+    last, positions = list(source.iterations(4, TRAINING, ALONE))[-1], range(4)  # of 6, each of 2 updates of D
+    assert len(list(source.iterations(4, TRAINING, ALONE))) == 2 and not list(source.iterations(6, TRAINING, ALONE))
+    pairs = [(source.real_clips(update, positions), source.fake_clips(update, positions)) for update in (15, 16)]
+    wanted = [clips for pair in pairs for clips in pair] + [source.fake_clips(17, positions)]
+    for clips, other in zip([c for pair in last.discriminator for c in pair] + [last.generator], wanted, strict=True):
+        assert torch.equal(clips.frames, other.frames) and torch.equal(clips.condition, other.condition)
+
+
+def test_clips_are_cut_and_put_together_again():
+    real, fake = batches(2).real_clips(0, range(4)), batches(2).fake_clips(0, range(4))
+    first, second = real.chunk(2)
+    assert torch.equal(second.video, real.video[2:]) and second.noise is None
+    assert torch.equal(Clips.cat((first, second)).rounding, real.rounding)
+    both = Clips.cat((real, fake))
+    assert both.video is None and both.noise is None  # which one of them lacks
+    assert both.labels.tolist() == [*real.labels.tolist(), *fake.labels.tolist()]
+    wide = real.to(torch.float64)
+    assert wide.video.dtype == torch.float64 and wide.labels.dtype == torch.int64

@@ -5,9 +5,8 @@ import pytest
 from PIL import Image
 
 from pipeline.media.grid import fitting
-from pipeline.training.loop import train
 from pipeline.training.pictures import WIDTH, Pictures
-from tests.pipeline.training.tiny import ALONE, TRAINING, batches, networks, same
+from tests.pipeline.training.tiny import ALONE, TRAINING, batches, networks, same, train
 
 
 @pytest.mark.parametrize("level", [1, 2])

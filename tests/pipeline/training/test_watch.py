@@ -6,8 +6,7 @@ import torch
 from models.layers import SpectralNorm
 from pipeline.errors import UserError
 from pipeline.training import watch
-from pipeline.training.loop import train
-from tests.pipeline.training.tiny import ALONE, TRAINING, batches, networks
+from tests.pipeline.training.tiny import ALONE, TRAINING, batches, networks, train
 
 
 def test_a_row_tells_losses_by_discriminator_gradients_and_sigmas(tmp_path):

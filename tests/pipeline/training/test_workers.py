@@ -24,11 +24,10 @@ from models.layers import ConditionalBatchNorm
 from models.unroll import recalibrate
 from pipeline.params import TrainingParams
 from pipeline.training.batches import Batches, Clips
-from pipeline.training.loop import train
 from pipeline.training.step import Networks
 from pipeline.workers import Workers
 from tests.models.level_configs import FIRST, SECOND
-from tests.pipeline.training.tiny import TRAINING, batches, dummy, in_dtype, precision
+from tests.pipeline.training.tiny import TRAINING, batches, dummy, precision, train
 from tests.pipeline.training.together import Job, results
 
 pytestmark = pytest.mark.timeout(600)  # another interpreter, and 20 iterations of each case twice over
@@ -61,7 +60,7 @@ def trained(level: int, us: Workers, folder: Path, params: TrainingParams) -> di
         stack = source._stack
 
         def cast(clips: list[dict], update: int, positions: range, stream: str) -> Clips:
-            return in_dtype(stack(clips, update, positions, stream), torch.float64)
+            return stack(clips, update, positions, stream).to(torch.float64)
 
         source._stack = cast
         history = train(networks, source, params, us, folder).history
@@ -78,7 +77,7 @@ def state(networks: Networks) -> dict[str, dict[str, Tensor]]:
 
 def statistics(networks: Networks, source: Batches, us: Workers) -> dict[str, Tensor]:
     dtype = networks.generator.last_conv.weight.dtype
-    clips = [in_dtype(source.fake_clips(100 + i, us.positions(4)), dtype) for i in range(2)]
+    clips = [source.fake_clips(100 + i, us.positions(4)).to(dtype) for i in range(2)]
     return recalibrate(networks.generator, map(dummy, clips))
 
 
@@ -91,7 +90,7 @@ def updated(level: int, us: Workers, dtype: torch.dtype) -> dict[str, Tensor]:
             network.to(dtype)
 
     def clips(make: Callable[[int, range], Clips], update: int) -> Clips:
-        return in_dtype(make(update, us.positions(4)), dtype)
+        return make(update, us.positions(4)).to(dtype)
 
     metrics = networks.discriminator_update(clips(source.real_clips, 0), clips(source.fake_clips, 0))
     found = {f"D.{name}.grad": p.grad for name, p in both["D"].named_parameters() if p.grad is not None}

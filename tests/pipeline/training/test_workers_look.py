@@ -10,9 +10,8 @@ from pipeline.metrics.features import random_i3d
 from pipeline.params import EarlyStopping
 from pipeline.training import checkpoint, early_stopping
 from pipeline.training.early_stopping import WindowDistance
-from pipeline.training.loop import train
 from pipeline.workers import Workers
-from tests.pipeline.training.tiny import TRAINING, MemoryReader, batches, networks, views
+from tests.pipeline.training.tiny import TRAINING, MemoryReader, batches, networks, train, views
 from tests.pipeline.training.together import Job, results
 
 STOPPING = EarlyStopping(every=3, patience=5, videos=6, i3d=None)

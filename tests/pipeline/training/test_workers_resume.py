@@ -7,11 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline.training.loop import train
 from pipeline.training.step import Networks
 from pipeline.workers import Workers
 from tests.models.level_configs import SECOND
-from tests.pipeline.training.tiny import TRAINING, batches, weights
+from tests.pipeline.training.tiny import TRAINING, batches, train, weights
 from tests.pipeline.training.together import Job, results
 
 PARAMS = replace(TRAINING, batch=6)
