@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 from pipeline.data.store.reader import ViewReader
 from pipeline.generation import artifact
-from pipeline.generation.generate import SPLITS, calibrate
+from pipeline.generation.generate import calibrate, source_of
 from pipeline.params import fingerprint, load_params
 from pipeline.paths import Paths, alone, publish
 from pipeline.runs import tracking
@@ -35,22 +35,22 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--level", type=int, required=True)
     level = parser.parse_args(argv).level
     params, paths = load_params(), Paths()
-    chosen, t = params.of_level(level), params.of_level(level).training
+    training = params.of_level(level).training
     with termination(), workers() as us:
         real = ViewReader(paths.pyramid, level, "train")
-        below = {s: ViewReader(paths.samples(level - 1), level - 1, s) for s in SPLITS} if level > 1 else None
+        source = source_of(params, paths, level, real)
         config = params.level(level, len(real.classes))
         batches = Batches(
             config,
             seed=params.seed,
             real=real,
             real_condition=ViewReader(paths.pyramid, level - 1, "train") if level > 1 else None,
-            generated=below["samples"] if below else None,
+            generated=source.conditions["samples"] if source.conditions else None,
             factors=params.factors,
             window=params.window(level),
         )
-        networks = Networks(config, t, seed=params.seed, workers=us)
-        distance = window_distance(batches, params, paths, us) if t.early_stopping else None
+        networks = Networks(config, training, seed=params.seed, workers=us)
+        distance = window_distance(batches, params, paths, us) if training.early_stopping else None
         made_from = inputs_of(batches, params, distance)
         inputs = fingerprint(made_from)
         work = paths.work(f"train-level-{level}", inputs, paths.artifact(level))
@@ -60,8 +60,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             if us.rank == 0:
                 record(work, made_from)
             shown = (run.log, functools.partial(run.keep, folder="pictures")) if run else (None, None)
-            trained = Training(networks, batches, t, us, work, *shown, distance).run()
-            statistics = calibrate(trained.generator, batches.labels, params.seed, chosen, params.sigma, below, us)
+            trained = Training(networks, batches, training, us, work, *shown, distance).run()
+            statistics = calibrate(trained.generator, source, training.batch, us)
             if us.rank == 0:
                 about = {"classes": list(real.classes), "iterations": trained.iteration, "inputs": inputs}
                 shutil.rmtree(work / "artifact", ignore_errors=True)  # of a run that was killed while it wrote

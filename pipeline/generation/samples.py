@@ -5,7 +5,6 @@ import logging
 import re
 import shutil
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,7 @@ from pipeline.code_hash import code_hash
 from pipeline.data.store.reader import ViewReader
 from pipeline.errors import UserError
 from pipeline.generation import artifact
-from pipeline.generation.generate import generate, labels_of_data, sigma_of
+from pipeline.generation.generate import Source, generate, labels_of_data, sigma_of
 from pipeline.media.grid import fitting
 from pipeline.media.mp4 import write_mp4
 from pipeline.params import Params, fingerprint
@@ -62,21 +61,16 @@ def sample(
         below = None
         for level, generator in zip(levels, generators, strict=True):
             store = work / "samples" / f"level-{level}"
-            generate(
-                {split: generator},
-                store=store,
-                params=replace(
-                    params.of_level(level).generation,
-                    videos=videos if split == "samples" else 0,
-                    figures=videos if split == "figures" else 0,
-                ),
+            source = Source(
+                params=params.of_level(level).generation,
+                videos={split: videos},
                 sigma=params.sigma,
                 seed=seed,
                 labels=labels,
                 classes=data.classes,
                 conditions=None if below is None else {split: below},
-                workers=workers,
             )
+            generate({split: generator}, source, store, workers)
             below = ViewReader(store, level, split, in_memory=0)
         assert below is not None
         fps = float(np.median(data.videos["fps"].to_numpy(np.float64))) / params.decode.frame_step
