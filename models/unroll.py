@@ -83,7 +83,7 @@ def unroll(
     assert not generator.training
     if piece is None or condition is None:
         return generator(noise, labels, condition)
-    frames, k = condition.shape[1], generator.config.time_factor
+    frames, k = condition.shape[1], generator.config.factor
     overlap = -(-reach(generator) // k)  # frames of the condition
     parts = []
     for begin in range(0, frames, piece):

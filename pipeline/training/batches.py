@@ -91,7 +91,7 @@ class Batches:
         window: int,
     ) -> None:
         self.config, self.seed, self.factors, self.window = config, seed, factors, window
-        self.length = window * config.time_factor  # frames of a clip
+        self.length = window * config.factor  # frames of a clip
         self.real, self.real_condition, self.generated = real, real_condition, generated
         self.starts = windows_of_videos(real.top_frames, factors, config.level, window)
         self.videos = np.flatnonzero(self.starts)
