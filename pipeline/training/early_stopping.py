@@ -4,7 +4,7 @@ PAPER: which metric, measured how and how often is not said; here a Frechet dist
 """
 
 from collections.abc import Callable
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,20 +27,6 @@ from pipeline.workers import Workers
 
 SPLIT = "val"  # its clips measure, so that what was trained on does not
 CHUNK = 4  # clips from one question whether to stop to the next
-
-
-@runtime_checkable
-class Measure(Protocol):
-    """A distance of generators, the lower the better."""
-
-    @property
-    def name(self) -> str:
-        """What it is called in a history."""
-        ...
-
-    def __call__(self, generator: Generator, stop: Callable[[], bool]) -> float | None:
-        """The distance; None where `stop`, which is asked now and then on all workers alike, said to leave off."""
-        ...
 
 
 class EarlyStopper:
@@ -107,6 +93,7 @@ class WindowDistance:
 
     @property
     def name(self) -> str:
+        """What it is called in a history."""
         return "random_i3d_frechet_windows" if self._network.random else "frechet_windows"
 
     @property
@@ -115,6 +102,7 @@ class WindowDistance:
         return self._network.sha256 or self._network.weights
 
     def __call__(self, generator: Generator, stop: Callable[[], bool]) -> float | None:
+        """The distance; None where `stop`, which is asked now and then on all workers alike, said to leave off."""
         if self._moments is None:
             self._moments = self._features(self._real_windows, stop)
         generated = self._features(lambda b, mine: self._generated(generator, b, mine), stop)

@@ -13,7 +13,7 @@ from pipeline.progress import progress
 from pipeline.training import checkpoint
 from pipeline.training.average import Average
 from pipeline.training.batches import Batches, Iteration
-from pipeline.training.early_stopping import EarlyStopper, Measure
+from pipeline.training.early_stopping import EarlyStopper, WindowDistance
 from pipeline.training.pictures import Pictures
 from pipeline.training.step import Networks
 from pipeline.training.termination import EXIT, held
@@ -56,7 +56,7 @@ class Training:
         folder: Path,
         on_log: OnLog | None = None,
         on_picture: OnPicture | None = None,
-        measure: Measure | None = None,
+        measure: WindowDistance | None = None,
     ) -> None:
         assert (measure is None) == (params.early_stopping is None)
         self.networks, self.batches, self.params, self.workers, self.folder = networks, batches, params, workers, folder
@@ -86,12 +86,12 @@ class Training:
         log.info("level %d: %s", self.level, going_on)
         with held(self.kept) as terminated:
             self._run(terminated)
-        if self.stopper is None:
-            return Trained(generator=self.shown, iteration=self.step, history=self.history)
-        best = self.stopper
-        best.restore(self.shown)
-        log.info("level %d: the generator of iteration %d is the best, at %s", self.level, best.iteration, best.best)
-        return Trained(generator=self.shown, iteration=best.iteration, history=self.history)
+        iteration = self.step
+        if self.stopper is not None:
+            iteration, best = self.stopper.iteration, self.stopper.best
+            self.stopper.restore(self.shown)
+            log.info("level %d: the generator of iteration %d is the best, at %s", self.level, iteration, best)
+        return Trained(generator=self.shown, iteration=iteration, history=self.history)
 
     def kept(self) -> str:
         """What is saved and what is not."""

@@ -17,7 +17,7 @@ from tests.stages.fake_project import make_project
 STOPPING = replace(TRAINING, iterations=12, early_stopping=EarlyStopping(every=2, patience=2, videos=2, i3d=None))
 
 
-class Told:
+class Told(WindowDistance):
     """A metric whose values are told beforehand."""
 
     name = "told"
