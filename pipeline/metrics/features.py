@@ -5,11 +5,10 @@ import logging
 import struct
 import zipfile
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -192,30 +191,8 @@ def forth_and_back(frames: int, minimum: int = MIN_FRAMES) -> list[int]:
     return there if frames >= minimum else [period[t % len(period)] for t in range(minimum)]
 
 
-def wrong_frames(frames: np.ndarray) -> str | None:
-    """What keeps an array from being uint8 frames of 0 to 255, and how to mend it; None where nothing does."""
-    if frames.dtype == np.uint8:
-        return None
-    if not np.issubdtype(frames.dtype, np.floating):
-        return f"frames are {frames.dtype}: cast them to uint8, 0 to 255"
-    low, high = (frames.min(), frames.max()) if frames.size else (0, 0)
-    if not (np.isfinite(low) and np.isfinite(high)):
-        return "frames hold NaN or infinity: mend what made them"
-    if low < 0:
-        return f"frames are {frames.dtype} from {low:.3g} to {high:.3g}: from [-1, 1] round (x + 1) * 127.5 to uint8"
-    if high <= 1:
-        return f"frames are {frames.dtype} from {low:.3g} to {high:.3g}: from [0, 1] round x * 255 to uint8"
-    return f"frames are {frames.dtype} from {low:.3g} to {high:.3g}: round them to uint8, 0 to 255"
-
-
-def preprocess(clips: Shaped[Tensor, "B T 3 H W"]) -> Float[Tensor, "B t 3 224 224"]:
-    """uint8 frames as an I3D takes them: [-1, 1], 224 x 224 by bilinear interpolation, at least 9 of them.
-
-    Raises ValueError, with the way out, where frames are not uint8.
-    """
-    wrong = wrong_frames(clips.cpu().numpy()) if clips.dtype != torch.uint8 else None
-    if wrong is not None:
-        raise ValueError(wrong)
+def preprocess(clips: UInt8[Tensor, "B T 3 H W"]) -> Float[Tensor, "B t 3 224 224"]:
+    """Frames as an I3D takes them: [-1, 1], 224 x 224 by bilinear interpolation, at least 9 of them."""
     x = clips.flatten(0, 1).float() / 127.5 - 1
     x = F.interpolate(x, size=(SIZE, SIZE), mode="bilinear", align_corners=False, antialias=False)
     return x.unflatten(0, clips.shape[:2])[:, forth_and_back(clips.shape[1])]
@@ -231,8 +208,3 @@ def extract(network: FeatureNetwork, clips: UInt8[Tensor, "B T 3 H W"]) -> Itera
     """The features of some clips, BATCH at a time and on the CPU."""
     for some in preprocessed(clips, network.device):
         yield network(some)
-
-
-def with_precision(network: FeatureNetwork, precision: Precision) -> FeatureNetwork:
-    """The same network, its arithmetic in another precision."""
-    return replace(network, precision=precision)
