@@ -11,7 +11,7 @@ import torch
 from pipeline.errors import UserError
 from pipeline.metrics.clip_sets import ClipSet, StoreSet
 from pipeline.metrics.evaluation import BATCH
-from pipeline.metrics.measured import Batch, Measured, Networks, scores
+from pipeline.metrics.measured import Batch, FeatureNetworks, Measured, scores
 from pipeline.metrics.protocol import protocol
 from pipeline.progress import progress
 
@@ -20,7 +20,7 @@ NAMES = ("fvd", "fid", "inception_score")
 
 
 def compare(
-    networks: Networks, real: ClipSet, generated: ClipSet, *, frames: int | None, size: int | None, splits: int
+    networks: FeatureNetworks, real: ClipSet, generated: ClipSet, *, frames: int | None, size: int | None, splits: int
 ) -> dict[str, Any]:
     """{fvd, fid, inception_score, …, note, protocol}; what takes weights that were not given is None.
 
@@ -45,12 +45,11 @@ def compare(
         log.warning("%d native frames from one frame of REAL to the next, %d of GENERATED: their speeds differ", *steps)
     of_real = _measured(networks, real, "REAL", frames, size, 1)
     of_generated = _measured(networks, generated, "GENERATED", frames, size, splits)
-    found = scores(networks, of_real, of_generated, labelled=True)
+    numbers = scores(networks, of_real, of_generated, labelled=True)
     measured_on = protocol(
+        networks,
         frames=frames,
         start="the first frames of every video; shorter videos are left out",
-        logits=networks.logits,
-        pooled=networks.pooled,
         real_split=real.what,
         real_videos=of_real.count,
         generated_videos=of_generated.count,
@@ -64,9 +63,8 @@ def compare(
         pyramid=real.digest,
         samples=generated.digest,
     )
-    whole = {name: found.pop(name, None) for name in NAMES} | found
-    of_set = {"generated_set": generated.what, "generated_frame_step": generated.frame_step}
-    return whole | {"note": _note(networks), "protocol": measured_on.as_dict() | of_set}
+    measured_on |= {"generated_set": generated.what, "generated_frame_step": generated.frame_step}
+    return {**dict.fromkeys(NAMES), **numbers, "note": _note(networks), "protocol": measured_on}
 
 
 def render(found: dict[str, Any]) -> str:
@@ -81,7 +79,7 @@ def _plain(value: Any) -> str:
     return "none" if value in (None, ()) else str(value)
 
 
-def _note(networks: Networks) -> str | None:
+def _note(networks: FeatureNetworks) -> str | None:
     missing = [
         f"{what} take{'' if ' and ' in what else 's'} --{option}"
         for network, what, option in (
@@ -95,15 +93,15 @@ def _note(networks: Networks) -> str | None:
     return f"{'; '.join(missing)}: without trained weights a random I3D measures, and its numbers are called random_i3d"
 
 
-def _measured(networks: Networks, side: ClipSet, name: str, frames: int, size: int, splits: int) -> Measured:
-    found = Measured(networks, videos=0, frames=frames, size=size, splits=splits, motion=False)
+def _measured(networks: FeatureNetworks, side: ClipSet, name: str, frames: int, size: int, splits: int) -> Measured:
+    measured = Measured(networks, videos=0, splits=splits)
     total = None if side.lengths is None else int((side.lengths >= frames).sum())
     with progress(total=total, desc=f"features of {name}", unit="clips") as bar:
-        found.measure(networks, _batches(side, frames, size, bar))
-    if found.count < 2:
+        measured.measure(networks, _batches(side, frames, size, bar))
+    if measured.count < 2:
         raise UserError(f"{name} {side.path}: fewer than 2 videos of {frames} frames can be read")
-    _check_splits(splits, found.count)
-    return found
+    _check_splits(splits, measured.count)
+    return measured
 
 
 def _check_splits(splits: int, videos: int) -> None:
@@ -112,8 +110,8 @@ def _check_splits(splits: int, videos: int) -> None:
 
 
 def _batches(side: ClipSet, frames: int, size: int, bar: Any) -> Iterator[Batch]:
-    first, found = 0, side.clips(frames, size)
-    while some := list(islice(found, BATCH)):
+    first, videos = 0, side.clips(frames, size)
+    while some := list(islice(videos, BATCH)):
         clips = torch.from_numpy(np.stack(some)).movedim(-1, -3)
         yield Batch(first=first, clips=clips, labels=torch.full((len(some),), -1))
         first += len(some)

@@ -6,8 +6,6 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from pipeline.workers import sum_of_workers
-
 _GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601 luma
 PSD_SET = 600  # videos at most in each set of spectra (App. D)
 
@@ -60,11 +58,6 @@ class Spectra(nn.Module):
         chosen = torch.arange(first, first + len(videos)) % len(self._n)
         self._n.index_add_(0, chosen, torch.ones(len(videos), dtype=torch.float64))
         self._sum.index_add_(0, chosen, frame_spectra(videos, self.frames))
-
-    def gather(self) -> None:
-        """Take in what the other workers saw."""
-        for name, value in self.named_buffers():
-            setattr(self, name, sum_of_workers(value))
 
     def over_sets(self) -> tuple[Float[Tensor, "F bins"], Float[Tensor, "F bins"]]:
         """The mean and the standard deviation, over the sets, of a set's mean spectrum.

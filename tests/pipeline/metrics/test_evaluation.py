@@ -16,14 +16,14 @@ from pipeline.metrics.cache import StatisticsCache
 from pipeline.metrics.features import FeatureNetwork, extract
 from pipeline.metrics.frechet import Moments, frechet_distance
 from pipeline.metrics.inception_score import inception_score
-from pipeline.metrics.measured import Batch, Measured, Networks, motion_scores, scores
+from pipeline.metrics.measured import Batch, FeatureNetworks, Measured, motion_scores, scores
 from pipeline.metrics.tables import by_number, class_table, count_table, motion_table, psd_table
 from tests.pipeline.metrics.tiny import tiny_network
 
 
-def networks(*, random: bool = False) -> Networks:
+def networks(*, random: bool = False) -> FeatureNetworks:
     digest = None if random else "ab" * 32
-    return Networks(tiny_network(0, digest), tiny_network(1, digest))
+    return FeatureNetworks(tiny_network(0, digest), tiny_network(1, digest))
 
 
 def clips(n: int, seed: int, frames: int = 2) -> torch.Tensor:
@@ -31,7 +31,7 @@ def clips(n: int, seed: int, frames: int = 2) -> torch.Tensor:
     return torch.randint(0, 256, (n, frames, 3, 8, 8), dtype=torch.uint8, generator=draw)
 
 
-def measured(nets: Networks, videos: torch.Tensor, part: int = 3, **given) -> Measured:
+def measured(nets: FeatureNetworks, videos: torch.Tensor, part: int = 3, **given) -> Measured:
     found = Measured(nets, videos=len(videos), frames=videos.shape[1], size=8, psd_frames=(1,), psd_sets=2, **given)
     batches = ((first, videos[first : first + part]) for first in range(0, len(videos), part))
     found.measure(nets, (Batch(first=f, clips=v, labels=torch.arange(f, f + len(v)) % 3) for f, v in batches))
@@ -104,12 +104,12 @@ def test_random_weights_never_give_famous_names():
     unknown, known = FeatureNetwork(some, "random, seed 0", None), FeatureNetwork(some, "k.pt", "ab" * 32)
     real, generated = measured(networks(), clips(4, 0)), measured(networks(), clips(4, 1))
     for nets, names in (
-        (Networks(unknown, unknown), {"random_i3d_frechet_logits", "random_i3d_frechet_pooled"}),
+        (FeatureNetworks(unknown, unknown), {"random_i3d_frechet_logits", "random_i3d_frechet_pooled"}),
         (
-            Networks(known, unknown),
+            FeatureNetworks(known, unknown),
             {"fvd", "random_i3d_frechet_pooled", "inception_score", "inception_score_deviation"},
         ),
-        (Networks(unknown, known), {"random_i3d_frechet_logits", "fid"}),
+        (FeatureNetworks(unknown, known), {"random_i3d_frechet_logits", "fid"}),
     ):
         assert set(scores(nets, real, generated, labelled=True)) == names
         assert set(count_table(nets, real, generated, labelled=True, seed=0)["metric"]) == names - {
@@ -117,7 +117,7 @@ def test_random_weights_never_give_famous_names():
         }
         found = class_table(nets, real, generated, ["a"])
         assert set(found.columns) - {"class", "real", "generated"} == names - {"inception_score_deviation"}
-    assert set(scores(Networks(known, known), real, generated, labelled=False)) == {"fvd", "fid"}
+    assert set(scores(FeatureNetworks(known, known), real, generated, labelled=False)) == {"fvd", "fid"}
 
 
 def test_classes_are_compared_each_with_itself():
