@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from models.generator import Generator
-from models.layers import ConditionalBatchNorm, Conv, Moments
+from models.layers import ConditionalBatchNorm, Conv, TimestepMoments
 
 Inputs = tuple[Tensor, Tensor | None, Tensor | None]  # noise, labels, condition, as the generator takes them
 Statistics = dict[str, Tensor]  # "<module>.mean" and "<module>.variance", each [T, C]
@@ -31,7 +31,7 @@ def recalibrate(generator: Generator, batches: Iterable[Inputs]) -> Statistics:
     norms = _norms(generator)
     generator.train()
     for norm in norms.values():
-        norm.collected = Moments()
+        norm.collected = TimestepMoments()
     try:
         for noise, labels, condition in batches:
             generator(noise, labels, condition)

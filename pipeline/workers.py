@@ -41,10 +41,12 @@ class Workers:
         return values
 
     def sum(self, values: Tensor) -> Tensor:
-        """The sum over all workers, on each."""
-        if self.count > 1:
-            dist.all_reduce(values)
-        return values
+        """The sum over all workers, on each, on the values' own device."""
+        if self.count == 1:
+            return values
+        total = values.detach().to(self.device, copy=True)  # NCCL takes nothing from a CPU
+        dist.all_reduce(total)
+        return total.to(values.device)
 
     def of_first(self, number: float) -> float:
         """Rank 0's number, on each worker."""
@@ -99,17 +101,3 @@ def _by_file(count: int) -> dict[str, Any]:
         return {}
     store = dist.FileStore(meeting, count)  # pyright: ignore[reportPrivateImportUsage] - documented
     return {"store": store, "rank": int(os.environ["RANK"]), "world_size": count}
-
-
-def sum_of_workers(values: Tensor) -> Tensor:
-    """The sum over all workers, on each, on the CPU; alone, the values themselves."""
-    if not dist.is_available() or not dist.is_initialized():
-        return values
-    total = values.detach().to("cuda" if dist.get_backend() == "nccl" else "cpu").clone()
-    dist.all_reduce(total)
-    return total.cpu()
-
-
-def on_all_workers(flag: bool) -> bool:
-    """Whether the flag is set on every worker: the same answer on each."""
-    return not sum_of_workers(torch.tensor(0 if flag else 1)).item()

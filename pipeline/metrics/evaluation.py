@@ -28,7 +28,7 @@ from pipeline.metrics.tables import class_table, count_table, motion_table, psd_
 from pipeline.params import Params
 from pipeline.paths import Paths, origin
 from pipeline.progress import progress
-from pipeline.workers import Workers, sum_of_workers
+from pipeline.workers import Workers
 
 log = logging.getLogger(__name__)
 
@@ -106,7 +106,7 @@ class _Job:
         self.labelled = len(self.real.classes) > 0 and params.data.classes != 0
         random = self.networks.logits.random and self.networks.pooled.random
         self._most = min(chosen.videos, RANDOM_VIDEOS) if random else chosen.videos
-        self._cache = StatisticsCache(Paths(origin(paths.root)).state / "cache" / "metrics")
+        self._cache = StatisticsCache(Paths(origin(paths.root)).state / "cache" / "metrics", workers)
 
     def compare(self, window: int, *, whole: bool) -> _Compared:
         """Measure real and generated clips that span `window` frames of view 1.
@@ -187,7 +187,7 @@ class _Job:
         what = f"real clips of {reader.videos['split'].iloc[0]}" if keep else "generated clips"
         with progress(total=len(clips), desc=f"features of {what}", unit="clips") as bar:
             measured.measure(self.networks, self._batches(reader, clips, frames, bar))
-        measured.gather()
+        measured.gather(self._workers)
         if keep and self._workers.rank == 0:
             self._cache.save(key, measured)
         return measured
@@ -269,7 +269,7 @@ def grounding(params: Params, paths: Paths, level: int, workers: Workers) -> flo
         sample = _tensor(above, [(video, 0)], int(above.n_frames[video]))
         source = _tensor(below, [(video, 0)], int(below.n_frames[video]))  # sample i is made from sample i below
         total += grounding_psnr(sample, source).item()
-    return sum_of_workers(total).item() / len(videos)
+    return workers.sum(total).item() / len(videos)
 
 
 def _parts(key: str, wanted: int, videos: int) -> int:

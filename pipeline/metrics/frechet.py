@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
-from pipeline.workers import sum_of_workers
+from pipeline.workers import Workers
 
 
 class Moments(nn.Module):
@@ -41,12 +41,12 @@ class Moments(nn.Module):
         self.mean += delta * (len(x) / total)
         self._n += len(x)
 
-    def gather(self) -> None:
+    def gather(self, workers: Workers) -> None:
         """Take in what the other workers saw."""
-        total = sum_of_workers(self._n)
-        mean = sum_of_workers(self.mean * self._n) / total.clamp_min(1)
+        total = workers.sum(self._n)
+        mean = workers.sum(self.mean * self._n) / total.clamp_min(1)
         delta = self.mean - mean
-        self._scatter.copy_(sum_of_workers(self._scatter + torch.outer(delta, delta) * self._n))
+        self._scatter.copy_(workers.sum(self._scatter + torch.outer(delta, delta) * self._n))
         self.mean.copy_(mean)
         self._n.copy_(total)
 

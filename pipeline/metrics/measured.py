@@ -13,7 +13,7 @@ from pipeline.metrics.frechet import Moments, frechet_distance
 from pipeline.metrics.inception_score import InceptionScore
 from pipeline.metrics.motion import Motion
 from pipeline.metrics.psd import Spectra
-from pipeline.workers import sum_of_workers
+from pipeline.workers import Workers
 
 # What the numbers of a random I3D are called. They rank nothing but runs of this code with this seed.
 RANDOM_LOGITS, RANDOM_POOLED = "random_i3d_frechet_logits", "random_i3d_frechet_pooled"
@@ -109,14 +109,14 @@ class Measured(nn.Module):
         self.pooled[first : first + kept] = of_pooled.pooled[:kept]
         self.labels[first : first + kept] = labels[:kept]
 
-    def gather(self) -> None:
+    def gather(self, workers: Workers) -> None:
         """Take in what the other workers measured: sums, or moments."""
         for part in self.modules():
             if isinstance(part, Moments):
-                part.gather()
+                part.gather(workers)
                 continue
             for name, value in part.named_buffers(recurse=False):
-                setattr(part, name, sum_of_workers(value))
+                setattr(part, name, workers.sum(value))
 
 
 def scores(networks: FeatureNetworks, real: Measured, generated: Measured, *, labelled: bool) -> dict[str, float]:

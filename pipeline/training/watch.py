@@ -43,19 +43,15 @@ class Means:
         return row
 
 
+@torch.no_grad()
 def sigmas(networks: Networks) -> dict[str, float]:
     """The spectral norm that the first, middle and last layer of G and of D have before they are divided by it."""
     found = {}
     for name, network in (("generator", networks.generator), ("discriminator", networks.discriminators)):
         layers = [module for module in network.modules() if isinstance(module, SpectralNorm)]
         for place, layer in (("first", layers[0]), ("middle", layers[len(layers) // 2]), ("last", layers[-1])):
-            found[f"sigma_{name}_{place}"] = _sigma(layer)
+            found[f"sigma_{name}_{place}"] = layer.sigma().item()
     return found
-
-
-@torch.no_grad()
-def _sigma(layer: SpectralNorm) -> float:
-    return torch.dot(layer.u, layer.weight.flatten(1) @ layer.v).item()
 
 
 def memory_gib(device: torch.device) -> float:

@@ -18,6 +18,7 @@ from pipeline.metrics.frechet import Moments, frechet_distance
 from pipeline.metrics.inception_score import inception_score
 from pipeline.metrics.measured import Batch, FeatureNetworks, Measured, motion_scores, scores
 from pipeline.metrics.tables import by_number, class_table, count_table, motion_table, psd_table
+from pipeline.workers import ALONE, Workers
 from tests.pipeline.metrics.tiny import tiny_network
 
 
@@ -203,7 +204,7 @@ def test_tables_have_their_columns():
 
 def test_kept_statistics_are_those_measured(tmp_path, caplog):
     nets = networks()
-    kept, key = StatisticsCache(tmp_path), {"pyramid": "a", "frames": 2}
+    kept, key = StatisticsCache(tmp_path, ALONE), {"pyramid": "a", "frames": 2}
     found, empty = measured(nets, clips(8, 0)), measured(nets, clips(8, 0)[:0])
     empty = Measured(nets, videos=8, frames=2, size=8, psd_frames=(1,), psd_sets=2)
     assert not kept.load(key, empty)
@@ -217,7 +218,7 @@ def test_kept_statistics_are_those_measured(tmp_path, caplog):
 
 
 def test_statistics_are_kept_under_the_code_that_measured_them(tmp_path, monkeypatch):
-    kept, key = StatisticsCache(tmp_path), {"pyramid": "a"}
+    kept, key = StatisticsCache(tmp_path, ALONE), {"pyramid": "a"}
     before = kept.file(key)
     assert kept.file(key) == before
     monkeypatch.setattr(cache, "code_hash", lambda module: f"another of {module}")
@@ -241,7 +242,7 @@ def _worker(rank: int, count: int, shared: _Shared) -> None:
     found.measure(
         nets, (Batch(first=f, clips=videos[f : f + 4], labels=torch.arange(f, min(f + 4, len(videos)))) for f in firsts)
     )
-    found.gather()
+    found.gather(Workers(rank=rank, count=count))
     torch.save(found.state_dict(), f"{shared.out}-{count}-{rank}.pt")
     if count > 1:
         dist.destroy_process_group()
