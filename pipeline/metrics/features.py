@@ -18,10 +18,10 @@ from torch import Tensor, nn
 
 from models.i3d import I3D, MIN_FRAMES, SIZE
 from pipeline.errors import UserError
+from pipeline.workers import CPU
 
 log = logging.getLogger(__name__)
 BATCH = 4  # clips at a time: on a CPU more are no faster
-CPU = torch.device("cpu")
 SCRIPTS = (".pt", ".pth", ".jit", ".ts", ".torchscript")  # names under which a program may come
 REAL = (torch.float16, torch.bfloat16, torch.float32, torch.float64)  # what weights may be kept in
 Precision = Literal["float32", "bfloat16"]
@@ -72,14 +72,14 @@ class Features:
     logits: Float[Tensor, "N classes"]
 
 
-def random_i3d(seed: int = 0, device: torch.device | str = "cpu") -> FeatureNetwork:
+def random_i3d(seed: int = 0, device: torch.device = CPU) -> FeatureNetwork:
     """The network with seeded random weights. Its numbers are no FVD, FID or IS and may not be called so."""
     network = I3D(400)
     network.randomize(seed)
-    return FeatureNetwork(_ready(network, device), f"random, seed {seed}", None, device=torch.device(device))
+    return FeatureNetwork(_ready(network, device), f"random, seed {seed}", None, device=device)
 
 
-def load_i3d(path: Path, classes: int, key: str, device: torch.device | str = "cpu") -> FeatureNetwork:
+def load_i3d(path: Path, classes: int, key: str, device: torch.device = CPU) -> FeatureNetwork:
     """The network with the weights of `path`: a state dict of the PyTorch port, as .safetensors or saved by torch.
 
     Nothing is unpickled but tensors. For Kinetics-400 it may be the TorchScript file of FVD instead, which is a
@@ -91,17 +91,16 @@ def load_i3d(path: Path, classes: int, key: str, device: torch.device | str = "c
         raise UserError(f"{key}: {path}: no such file; give I3D weights, or null for a random I3D")
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    on = torch.device(device)
     if path.suffix in SCRIPTS and _is_torchscript(path):
         script = _load_script(path, classes, key, device)
-        return FeatureNetwork(script, f"{path.name} (TorchScript)", digest, device=on)
+        return FeatureNetwork(script, f"{path.name} (TorchScript)", digest, device=device)
     state = _load_state(path, key)
     network = I3D(classes)
     wrong = first_wrong(network, state)
     if wrong is not None:
         raise UserError(f"{key}: {path}: not an I3D of {classes} classes: {wrong}; give the PyTorch port's state dict")
     network.load_state_dict(state, strict=False)  # the counters of old batch norms may be missing
-    return FeatureNetwork(_ready(network, device), path.name, digest, device=on)
+    return FeatureNetwork(_ready(network, device), path.name, digest, device=device)
 
 
 def first_wrong(network: I3D, state: object) -> str | None:
@@ -126,9 +125,9 @@ def first_wrong(network: I3D, state: object) -> str | None:
     return next((f"{name} is unknown" for name in state if name not in expected), None)
 
 
-def _ready(network: I3D, device: torch.device | str) -> I3D:
+def _ready(network: I3D, device: torch.device) -> I3D:
     """As it measures; on a CPU in the memory order that its convolutions are faster in."""
-    order = torch.channels_last_3d if torch.device(device).type == "cpu" else torch.contiguous_format
+    order = torch.channels_last_3d if device.type == "cpu" else torch.contiguous_format
     return network.to(device, memory_format=order).eval()  # pyright: ignore[reportCallIssue] - torch's stub lacks it
 
 
@@ -154,7 +153,7 @@ def _is_torchscript(path: Path) -> bool:
         return False
 
 
-def _load_script(path: Path, classes: int, key: str, device: torch.device | str) -> ScriptedI3D:
+def _load_script(path: Path, classes: int, key: str, device: torch.device) -> ScriptedI3D:
     if classes != ScriptedI3D.classes:
         raise UserError(f"{key}: {path}: a TorchScript file gives no pooled activations; give a state dict")
     log.warning("%s: %s is TorchScript, a program: it is run", key, path)
