@@ -40,7 +40,7 @@ def labels_of_data(params: Params, data: ViewReader) -> Int64[np.ndarray, " vide
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
+class SampleSource:
     """What a level's samples are made from, beside its generators."""
 
     params: GenerationParams
@@ -53,13 +53,13 @@ class Source:
     conditions: dict[str, ViewReader] | None
 
 
-def source_of(params: Params, paths: Paths, level: int, data: ViewReader) -> Source:
+def source_of(params: Params, paths: Paths, level: int, data: ViewReader) -> SampleSource:
     """The pipeline's own source of a level's samples; `data`: any view of the training split.
 
     Raises UserError where the level below has no samples.
     """
     chosen, below = params.of_level(level).generation, level - 1
-    return Source(
+    return SampleSource(
         params=chosen,
         videos={"samples": chosen.videos, "figures": chosen.figures},
         sigma=params.sigma,
@@ -71,7 +71,7 @@ def source_of(params: Params, paths: Paths, level: int, data: ViewReader) -> Sou
 
 
 def calibrate(
-    generator: Generator, source: Source, batch: int, workers: Workers
+    generator: Generator, source: SampleSource, batch: int, workers: Workers
 ) -> dict[str, tuple[float, Statistics]]:
     """By split of the samples: the sigma of its noise, and per-timestep statistics at full length for it (App. A).
 
@@ -99,7 +99,7 @@ def calibrate(
     return {split: (deviation, recalibrate(generator, inputs(split, deviation))) for split, deviation in sigmas.items()}
 
 
-def generate(generators: dict[str, Generator], source: Source, store: Path, workers: Workers) -> None:
+def generate(generators: dict[str, Generator], source: SampleSource, store: Path, workers: Workers) -> None:
     """Generate a level's samples into a store; shards that are there already are not made again.
 
     generators: the level's, by split, each with its sigma's statistics.
@@ -129,7 +129,7 @@ def generate(generators: dict[str, Generator], source: Source, store: Path, work
         log.info("level %d: %d videos of %d frames at %dx%d", config.level, len(rows), frames, size, size)
 
 
-def _rows(config: LevelConfig, source: Source) -> pd.DataFrame:
+def _rows(config: LevelConfig, source: SampleSource) -> pd.DataFrame:
     """The index of the samples: split by split, with labels in the data's proportions, or the conditions' own."""
     parts = []
     for split, count in source.videos.items():
@@ -149,7 +149,7 @@ def _rows(config: LevelConfig, source: Source) -> pd.DataFrame:
     return rows
 
 
-def _videos(generator: Generator, rows: pd.DataFrame, source: Source, workers: Workers) -> np.ndarray:
+def _videos(generator: Generator, rows: pd.DataFrame, source: SampleSource, workers: Workers) -> np.ndarray:
     """The videos of some rows of one split: uint8 [n, T, H, W, 3]."""
     config = generator.config
     noise, conditions = [], []

@@ -13,7 +13,7 @@ from pipeline.code_hash import code_hash
 from pipeline.data.store.reader import ViewReader
 from pipeline.errors import UserError
 from pipeline.generation import artifact
-from pipeline.generation.generate import Source, generate, labels_of_data, sigma_of
+from pipeline.generation.generate import SampleSource, generate, labels_of_data, sigma_of
 from pipeline.media.grid import fitting
 from pipeline.media.mp4 import write_mp4
 from pipeline.params import Params, fingerprint
@@ -61,7 +61,7 @@ def sample(
         below = None
         for level, generator in zip(levels, generators, strict=True):
             store = work / "samples" / f"level-{level}"
-            source = Source(
+            source = SampleSource(
                 params=params.of_level(level).generation,
                 videos={split: videos},
                 sigma=params.sigma,

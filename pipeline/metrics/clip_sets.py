@@ -117,15 +117,15 @@ class FolderSet(ClipSet):
             return frames or count, pixels
         raise UserError(f"{self.path}: no video in it can be decoded")
 
-    def _decode(self, file: Path, frames: int, size: int, *, keep: bool) -> "_Frames":
+    def _decode(self, file: Path, frames: int, size: int, *, keep: bool) -> "_Decoded":
         assert self.frame_step is not None
-        sink = _Frames(keep=keep)
+        sink = _Decoded(keep=keep)
         decode_video(file, sink, frame_step=self.frame_step, size=size, crop="center", max_frames=frames,
                      engine="pyav", timeout=TIMEOUT)  # fmt: skip
         return sink
 
 
-class _Frames:
+class _Decoded:
     """How many frames came, and themselves where they are kept."""
 
     def __init__(self, *, keep: bool) -> None:

@@ -5,7 +5,7 @@ import pytest
 
 from models.unroll import use_statistics
 from pipeline.data.store.reader import ViewReader
-from pipeline.generation.generate import SPLITS, Source, calibrate, generate
+from pipeline.generation.generate import SPLITS, SampleSource, calibrate, generate
 from pipeline.params import GenerationParams, SigmaParams
 from tests.pipeline.training.tiny import ALONE, TRAINING, networks
 
@@ -15,7 +15,7 @@ LABELS = np.array([0, 0, 1, 2])
 
 
 def make(level, store, conditions=None, params=PARAMS):
-    source = Source(
+    source = SampleSource(
         params=params,
         videos={"samples": params.videos, "figures": params.figures},
         sigma=SIGMA,
