@@ -99,11 +99,11 @@ def unroll(
 def _timesteps(generator: Generator, begin: int, end: int, *, of: int) -> Iterator[None]:
     """For a while, the stored statistics are those of some of the `of` timesteps that there are."""
     norms = _norms(generator).values()
-    whole = [norm.statistics(of) for norm in norms]
-    for norm, (mean, variance) in zip(norms, whole, strict=True):
+    statistics = [norm.statistics(of) for norm in norms]
+    for norm, (mean, variance) in zip(norms, statistics, strict=True):
         norm.stored = (mean[begin:end], variance[begin:end])
     try:
         yield
     finally:
-        for norm, statistics in zip(norms, whole, strict=True):
-            norm.stored = statistics
+        for norm, pair in zip(norms, statistics, strict=True):
+            norm.stored = pair

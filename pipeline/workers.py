@@ -71,7 +71,7 @@ ALONE = Workers()
 
 
 @contextmanager
-def workers(*, gpus: bool = True) -> Iterator[Workers]:
+def join_workers(*, gpus: bool = True) -> Iterator[Workers]:
     """This process's place in its job: NCCL where there are GPUs, gloo elsewhere; alone, no process group at all.
 
     gpus: False for a stage that has no use for them. Raises UserError where there are more workers than GPUs.

@@ -20,7 +20,7 @@ from pipeline.params import fingerprint, load_params
 from pipeline.paths import Paths, write_atomic
 from pipeline.runs import tracking
 from pipeline.system.stage import run_stage
-from pipeline.workers import workers
+from pipeline.workers import join_workers
 
 log = logging.getLogger(__name__)
 
@@ -33,17 +33,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     levels = range(1, params.n_levels + 1)
     samples = [ViewReader(paths.samples(level), level, in_memory=0).digest for level in levels]
     pyramid = ViewReader(paths.pyramid, params.n_levels, in_memory=0).digest
-    with workers() as us:
+    with join_workers() as workers:
         inputs = fingerprint(params, samples, pyramid)
-        tracked = tracking.run(params, "evaluate", inputs=inputs, paths=paths) if us.rank == 0 else None
+        tracked = tracking.run(params, "evaluate", inputs=inputs, paths=paths) if workers.rank == 0 else None
         with tracked or contextlib.nullcontext() as run:
-            evaluation = evaluate(params, paths, us)
+            evaluation = evaluate(params, paths, workers)
             numbers = evaluation.numbers
             if run:
                 windows = {f"windows_{name}": value for name, value in numbers.get("windows", {}).items()}
                 run.log(numbers["metrics"] | windows)
                 run.params({part: numbers[part] for part in ("protocol", "windows_protocol") if part in numbers})
-        if us.rank == 0:
+        if workers.rank == 0:
             _write(evaluation, paths)
 
 

@@ -27,7 +27,7 @@ from pipeline.training.inputs import inputs_of, record
 from pipeline.training.loop import Training
 from pipeline.training.step import Networks
 from pipeline.training.termination import termination
-from pipeline.workers import workers
+from pipeline.workers import join_workers
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     level = parser.parse_args(argv).level
     params, paths = load_params(), Paths()
     training = params.of_level(level).training
-    with termination(), workers() as us:
+    with termination(), join_workers() as workers:
         real = ViewReader(paths.pyramid, level, "train")
         source = source_of(params, paths, level, real)
         config = params.level(level, len(real.classes))
@@ -49,20 +49,20 @@ def main(argv: Sequence[str] | None = None) -> None:
             factors=params.factors,
             window=params.window(level),
         )
-        networks = Networks(config, training, seed=params.seed, workers=us)
-        distance = window_distance(batches, params, paths, us) if training.early_stopping else None
+        networks = Networks(config, training, seed=params.seed, workers=workers)
+        distance = window_distance(batches, params, paths, workers) if training.early_stopping else None
         made_from = inputs_of(batches, params, distance)
         inputs = fingerprint(made_from)
         work = paths.work(f"train-level-{level}", inputs, paths.artifact(level))
         name = f"train level {level}"
-        tracked = tracking.run(params, name, inputs=inputs, work=work, machine=True) if us.rank == 0 else None
-        with alone(work, us.rank), tracked or contextlib.nullcontext() as run:
-            if us.rank == 0:
+        tracked = tracking.run(params, name, inputs=inputs, work=work, machine=True) if workers.rank == 0 else None
+        with alone(work, workers.rank), tracked or contextlib.nullcontext() as run:
+            if workers.rank == 0:
                 record(work, made_from)
             shown = (run.log, functools.partial(run.keep, folder="pictures")) if run else (None, None)
-            trained = Training(networks, batches, training, us, work, *shown, distance).run()
-            statistics = calibrate(trained.generator, source, training.batch, us)
-            if us.rank == 0:
+            trained = Training(networks, batches, training, workers, work, *shown, distance).run()
+            statistics = calibrate(trained.generator, source, training.batch, workers)
+            if workers.rank == 0:
                 about = {"classes": list(real.classes), "iterations": trained.iteration, "inputs": inputs}
                 shutil.rmtree(work / "artifact", ignore_errors=True)  # of a run that was killed while it wrote
                 artifact.write(work / "artifact", trained.generator, statistics, trained.history, about)

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from pipeline.metrics.features import BATCH, FeatureNetwork, preprocessed, random_i3d
+from pipeline.metrics.features import BATCH_CLIPS, FeatureNetwork, preprocessed, random_i3d
 from pipeline.metrics.measured import Batch, FeatureNetworks, Measured
 from pipeline.progress import progress
 from pipeline.system.machine import cores, cpu_name
@@ -76,10 +76,8 @@ def _measured(network: FeatureNetwork, videos: torch.Tensor) -> Measured:
     networks, (count, frames), size = FeatureNetworks(network, network), videos.shape[:2], videos.shape[-1]
     measured = Measured(networks, videos=count, frames=frames, size=size, psd_frames=(1, frames))
     labels = torch.full((count,), -1)
-    batches = range(0, count, BATCH)
-    measured.measure(
-        networks, (Batch(first=i, clips=videos[i : i + BATCH], labels=labels[i : i + BATCH]) for i in batches)
-    )
+    parts = ((i, slice(i, i + BATCH_CLIPS)) for i in range(0, count, BATCH_CLIPS))
+    measured.measure(networks, (Batch(first=i, clips=videos[part], labels=labels[part]) for i, part in parts))
     return measured
 
 

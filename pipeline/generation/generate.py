@@ -114,8 +114,8 @@ def generate(generators: dict[str, Generator], source: SampleSource, store: Path
     )
     missing = [first for first in range(0, len(rows), writer.shard_videos) if not writer.done(first)]
     workers.wait()  # before anyone writes: all share out the same shards
-    mine = missing[workers.rank :: workers.count]
-    for first in progress(mine, desc=f"generate level {config.level}", unit="shards"):
+    shards = missing[workers.rank :: workers.count]
+    for first in progress(shards, desc=f"generate level {config.level}", unit="shards"):
         videos = []
         for split, part in rows.iloc[first : first + writer.shard_videos].groupby("split", sort=False):
             for begin in range(0, len(part), source.params.batch):

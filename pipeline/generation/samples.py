@@ -22,7 +22,7 @@ from pipeline.progress import progress
 from pipeline.workers import Workers
 
 log = logging.getLogger(__name__)
-SHOWN = 256  # pixels of a video file at most, where the top level is smaller
+SHOWN_PIXELS = 256  # of a video file at most, where the top level is smaller
 
 
 def sample(
@@ -79,15 +79,15 @@ def sample(
         shutil.rmtree(work)
 
 
-def _labels(wanted: Sequence[str], data: ViewReader) -> np.ndarray:
+def _labels(classes: Sequence[str], data: ViewReader) -> np.ndarray:
     """One label for each of the classes named."""
-    found = []
-    for name in wanted:
+    labels = []
+    for name in classes:
         if name not in data.classes:
             near = difflib.get_close_matches(name, data.classes, n=3, cutoff=0.5) or data.classes[:3]
             raise UserError(f"--class: no class {name!r} in the data; there is {', '.join(map(repr, near))}")
-        found.append(data.classes.index(name))
-    return np.array(found)
+        labels.append(data.classes.index(name))
+    return np.array(labels)
 
 
 def _write_videos(reader: ViewReader, folder: Path, fps: float) -> None:
@@ -98,4 +98,4 @@ def _write_videos(reader: ViewReader, folder: Path, fps: float) -> None:
         frames = reader.read(video, 0, int(reader.n_frames[video]))
         file = folder / f"{video:0{digits}}{'-' if plain else ''}{plain}.mp4"
         if not file.exists():
-            write_mp4(file, frames, fps, fitting(reader.size, SHOWN))
+            write_mp4(file, frames, fps, fitting(reader.size, SHOWN_PIXELS))

@@ -11,8 +11,8 @@ from jaxtyping import UInt8
 
 from pipeline.errors import UserError
 
-LOOKED_AT = 8  # videos of an array whose values are looked at beforehand
-MAX_NPZ = 4 * 2**30  # bytes of an array that is held in memory whole
+LOOKED_AT_VIDEOS = 8  # of an array, whose values are looked at beforehand
+MAX_NPZ_BYTES = 4 * 2**30  # of an array that is held in memory whole
 _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
@@ -30,10 +30,10 @@ def open_array(path: Path) -> UInt8[np.ndarray, "N T S S 3"]:
         raise UserError(f"{path}: frames of {array.shape[3]}x{array.shape[2]}: crop or scale them to a square")
     if not array.size:
         raise UserError(f"{path}: an array of shape {array.shape} holds no frame")
-    wrong = wrong_frames(array[:LOOKED_AT])
+    wrong = wrong_frames(array[:LOOKED_AT_VIDEOS])
     if wrong is not None:
         raise UserError(f"{path}: {wrong}")
-    if array[:LOOKED_AT].max() == 1:
+    if array[:LOOKED_AT_VIDEOS].max() == 1:
         raise UserError(f"{path}: no value above 1: frames of [0, 1] were cast to uint8; round x * 255 instead")
     return array
 
@@ -96,7 +96,7 @@ def _load_npz(path: Path) -> np.ndarray:
                 raise ValueError(f"an array of shape {shape} in {member.file_size} bytes")
         if fortran:
             raise UserError(f"{path}: in Fortran's order: save np.ascontiguousarray(x)")
-        if held > MAX_NPZ:
+        if held > MAX_NPZ_BYTES:
             raise UserError(f"{path}: {held} bytes are too many to decompress: save it as .npy, which is read in place")
         with archive.open(member) as file:
             return np.lib.format.read_array(file, allow_pickle=False)

@@ -27,22 +27,22 @@ class StatisticsCache:
 
     def file(self, key: dict[str, Any]) -> Path:
         """Where the statistics of `key` lie: what was measured, on what. The code and torch's version belong to it."""
-        whole = json.dumps([key, code_hash("pipeline.metrics.evaluation"), torch.__version__], sort_keys=True)
-        return self._folder / f"{hashlib.sha256(whole.encode()).hexdigest()}.safetensors"
+        identity = json.dumps([key, code_hash("pipeline.metrics.evaluation"), torch.__version__], sort_keys=True)
+        return self._folder / f"{hashlib.sha256(identity.encode()).hexdigest()}.safetensors"
 
     def load(self, key: dict[str, Any], into: Measured) -> bool:
         """Read statistics into an empty `into`, if every worker has them undamaged; False where not."""
-        file, expected = self.file(key), into.state_dict()
-        kept: dict[str, Tensor] = {}
+        file = self.file(key)
+        statistics: dict[str, Tensor] = {}
         if file.is_file():
             try:
-                kept = load_file(file)
+                statistics = load_file(file)
             except (OSError, SafetensorError) as error:
                 log.warning("%s is damaged and measured again: %s", file, str(error).splitlines()[0])
-        complete = {name: tensor.shape for name, tensor in kept.items()} == {n: t.shape for n, t in expected.items()}
-        if self._workers.any(not complete):
+        shapes, wanted = ({name: tensor.shape for name, tensor in of.items()} for of in (statistics, into.state_dict()))
+        if self._workers.any(shapes != wanted):
             return False
-        into.load_state_dict(kept)
+        into.load_state_dict(statistics)
         log.info("statistics of real clips as measured before: %s", file)
         return True
 

@@ -26,8 +26,8 @@ from pipeline.metrics.arrays import open_array
 from pipeline.progress import progress
 
 log = logging.getLogger(__name__)
-TIMEOUT = 600  # seconds that a video may take
-MAX_CLIP = 2**30  # bytes of a clip, where nobody said how long and large clips are
+TIMEOUT_SECONDS = 600  # that a video may take
+MAX_CLIP_BYTES = 2**30  # of a clip, where nobody said how long and large clips are
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +52,7 @@ class ClipSet(ABC):
     def first(self, frames: int | None, size: int | None) -> tuple[int, int]:
         """(frames, pixels) of a clip: what is given, and for the rest those of the set's first video.
 
-        Raises UserError, with what to give, where nobody said how large it is and that is more than MAX_CLIP bytes.
+        Raises UserError, with what to give, where nobody said how large it is and that is more than MAX_CLIP_BYTES.
         """
         assert self.lengths is not None and self.size is not None
         return frames or int(self.lengths[0]), size or self.size
@@ -104,11 +104,11 @@ class FolderSet(ClipSet):
             try:
                 facts = examine(file, float("inf")).facts
                 pixels = size or min(facts.width, facts.height)
-                most = MAX_CLIP // (3 * pixels**2) + 1  # and no more is decoded
+                most = MAX_CLIP_BYTES // (3 * pixels**2) + 1  # and no more is decoded
                 count = self._decode(file, min(frames or most, most), pixels, keep=False).count
             except (VideoError, FFmpegError):
                 continue
-            if 3 * count * pixels**2 > MAX_CLIP:
+            if 3 * count * pixels**2 > MAX_CLIP_BYTES:
                 missing = [name for name, given in (("--frames", frames), ("--size", size)) if given is None]
                 raise UserError(
                     f"{file}: {count} frames of {pixels}x{pixels} or more are too much for a clip: "
@@ -121,7 +121,7 @@ class FolderSet(ClipSet):
         assert self.frame_step is not None
         sink = _Decoded(keep=keep)
         decode_video(file, sink, frame_step=self.frame_step, size=size, crop="center", max_frames=frames,
-                     engine="pyav", timeout=TIMEOUT)  # fmt: skip
+                     engine="pyav", timeout=TIMEOUT_SECONDS)  # fmt: skip
         return sink
 
 
@@ -192,14 +192,14 @@ def _video_files(path: Path) -> list[Path]:
 
     A link that leads nowhere is among them.
     """
-    found, seen = [], set()
+    videos, seen = [], set()
     for folder, folders, names in os.walk(path, followlinks=True, onerror=_left_out):
         real = os.path.realpath(folder)
         folders[:] = sorted(name for name in folders if not name.startswith(".")) if real not in seen else []
         if real not in seen:
-            found += [Path(folder, name) for name in names if is_video(name) and not name.startswith(".")]
+            videos += [Path(folder, name) for name in names if is_video(name) and not name.startswith(".")]
         seen.add(real)
-    return sorted(file for file in found if file.is_file() or file.is_symlink())
+    return sorted(file for file in videos if file.is_file() or file.is_symlink())
 
 
 def _left_out(error: OSError) -> None:
@@ -229,22 +229,22 @@ def _read_store(path: Path, split: str | None, class_name: str | None) -> StoreS
     if level is None:
         raise UserError(f"{path}: a store without a level; make it anew, or copy it whole")
     splits = set(ViewReader(path, level, in_memory=0).videos["split"])
-    wanted = split or next((name for name in ("samples", "figures") if name in splits), "val")
-    if wanted not in splits:
-        raise UserError(f"--real-split: {path} has the splits {', '.join(sorted(splits))}, not {wanted!r}")
-    reader = ViewReader(path, level, wanted, in_memory=0)
+    split = split or next((name for name in ("samples", "figures") if name in splits), "val")
+    if split not in splits:
+        raise UserError(f"--real-split: {path} has the splits {', '.join(sorted(splits))}, not {split!r}")
+    reader = ViewReader(path, level, split, in_memory=0)
     chosen = np.arange(len(reader))
     if class_name is not None:
         if class_name not in reader.classes:
             raise UserError(f"--class: {path} has no class {class_name!r}")
         chosen = np.flatnonzero(reader.labels == reader.classes.index(class_name))
         if len(chosen) < 2:
-            raise UserError(f"--class: split {wanted} of {path} has {len(chosen)} videos of {class_name!r}, not two")
+            raise UserError(f"--class: split {split} of {path} has {len(chosen)} videos of {class_name!r}, not two")
     sigmas = set(reader.videos["sigma"]) if "sigma" in reader.videos else set()
     step = group.attrs.get("frame_step")
     return StoreSet(
         path=path,
-        what=f"split {wanted} of the store {path}, level {level}" + (f", class {class_name!r}" if class_name else ""),
+        what=f"split {split} of the store {path}, level {level}" + (f", class {class_name!r}" if class_name else ""),
         digest=reader.digest,
         lengths=reader.n_frames[chosen],
         size=reader.size,

@@ -10,7 +10,7 @@ import torch
 
 from pipeline.errors import UserError
 from pipeline.metrics.clip_sets import ClipSet, StoreSet
-from pipeline.metrics.evaluation import BATCH
+from pipeline.metrics.evaluation import BATCH_CLIPS
 from pipeline.metrics.measured import Batch, FeatureNetworks, Measured, scores
 from pipeline.metrics.protocol import protocol
 from pipeline.progress import progress
@@ -46,7 +46,7 @@ def compare(
     of_real = _measured(networks, real, "REAL", frames, size, 1)
     of_generated = _measured(networks, generated, "GENERATED", frames, size, splits)
     numbers = scores(networks, of_real, of_generated, labelled=True)
-    measured_on = protocol(
+    setting = protocol(
         networks,
         frames=frames,
         start="the first frames of every video; shorter videos are left out",
@@ -63,16 +63,17 @@ def compare(
         pyramid=real.digest,
         samples=generated.digest,
     )
-    measured_on |= {"generated_set": generated.what, "generated_frame_step": generated.frame_step}
-    return {**dict.fromkeys(NAMES), **numbers, "note": _note(networks), "protocol": measured_on}
+    setting |= {"generated_set": generated.what, "generated_frame_step": generated.frame_step}
+    return {**dict.fromkeys(NAMES), **numbers, "note": _note(networks), "protocol": setting}
 
 
-def render(found: dict[str, Any]) -> str:
+def render(comparison: dict[str, Any]) -> str:
     """For people: the numbers, what they lack, and what they were measured on."""
-    numbers = {name: value for name, value in found.items() if name not in ("note", "protocol") and value is not None}
-    lines = [f"{name:28} {value:.4f}" for name, value in numbers.items()]
-    lines += ["", found["note"], ""] if found["note"] else [""]
-    return "\n".join([*lines, *(f"{name:28} {_plain(value)}" for name, value in found["protocol"].items())])
+    numbers = dict(comparison)
+    note, setting = numbers.pop("note"), numbers.pop("protocol")
+    lines = [f"{name:28} {value:.4f}" for name, value in numbers.items() if value is not None]
+    lines += ["", note, ""] if note else [""]
+    return "\n".join([*lines, *(f"{name:28} {_plain(value)}" for name, value in setting.items())])
 
 
 def _plain(value: Any) -> str:
@@ -111,8 +112,8 @@ def _check_splits(splits: int, videos: int) -> None:
 
 def _batches(side: ClipSet, frames: int, size: int, bar: Any) -> Iterator[Batch]:
     first, videos = 0, side.clips(frames, size)
-    while some := list(islice(videos, BATCH)):
-        clips = torch.from_numpy(np.stack(some)).movedim(-1, -3)
-        yield Batch(first=first, clips=clips, labels=torch.full((len(some),), -1))
-        first += len(some)
-        bar.update(len(some))
+    while batch := list(islice(videos, BATCH_CLIPS)):
+        clips = torch.from_numpy(np.stack(batch)).movedim(-1, -3)
+        yield Batch(first=first, clips=clips, labels=torch.full((len(batch),), -1))
+        first += len(batch)
+        bar.update(len(batch))

@@ -33,9 +33,9 @@ from pipeline.workers import Workers
 log = logging.getLogger(__name__)
 
 Places = list[tuple[int, int]]  # of clips in a view: video, first frame
-BATCH = 8  # clips in memory at a time
+BATCH_CLIPS = 8  # in memory at a time
 RANDOM_VIDEOS = 64  # at most, of each side, where the I3D is random: numbers that mean little are not worth hours
-WINDOW = 6  # frames of the view below the top that a window spans ("12 frames" at K_T = 2, Sec. 5.2)
+WINDOW_FRAMES = 6  # of the view below the top that a window spans ("12 frames" at K_T = 2, Sec. 5.2)
 WHOLE_START = "a random frame that the lowest view has too"
 # PAPER: the window's video is made from 6 frames of level 1 alone; here it is a part of the unrolled video.
 WINDOW_START = "a random window of {} frames of the lowest view; of samples, cut out of the whole"
@@ -57,15 +57,15 @@ def evaluate(params: Params, paths: Paths, workers: Workers) -> Evaluation:
     """
     job = _Job(params, paths, workers)
     lowest, window = params.view(1).frames, window_frames(params.factors)
-    whole = job.compare(lowest, whole=True)
-    real, generated, networks = whole.real, whole.generated, job.networks
-    metrics = whole.scores | job.probe(whole) | motion_scores(real, generated)
+    videos = job.compare(lowest, full_length=True)
+    real, generated, networks = videos.real, videos.generated, job.networks
+    metrics = videos.scores | job.probe(videos) | motion_scores(real, generated)
     for level in range(2, params.n_levels + 1):
         metrics[f"grounding_psnr_level_{level}"] = grounding(params, paths, level, workers)
-    numbers = {"metrics": metrics, "protocol": whole.protocol}
+    numbers = {"metrics": metrics, "protocol": videos.protocol}
     if lowest > window:
-        part = job.compare(window, whole=False)
-        numbers |= {"windows": part.scores, "windows_protocol": part.protocol}
+        windows = job.compare(window, full_length=False)
+        numbers |= {"windows": windows.scores, "windows_protocol": windows.protocol}
     tables = {
         "psd": psd_table(real, generated),
         "per_class": class_table(networks, real, generated, job.real.classes if job.labelled else ()),
@@ -77,7 +77,7 @@ def evaluate(params: Params, paths: Paths, workers: Workers) -> Evaluation:
 
 def window_frames(factors: tuple[int, ...]) -> int:
     """Frames of view 1 that a window spans, for the K_T between successive views, lowest first."""
-    return max(WINDOW // prod(factors[:-1]), 1)
+    return max(WINDOW_FRAMES // prod(factors[:-1]), 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,25 +108,25 @@ class _Job:
         self._most = min(chosen.videos, RANDOM_VIDEOS) if random else chosen.videos
         self._cache = StatisticsCache(Paths(origin(paths.root)).state / "cache" / "metrics", workers)
 
-    def compare(self, window: int, *, whole: bool) -> _Compared:
+    def compare(self, window: int, *, full_length: bool) -> _Compared:
         """Measure real and generated clips that span `window` frames of view 1.
 
-        whole: they are whole videos, of which motion and spectra are measured as well.
+        full_length: they are whole videos, of which motion and spectra are measured as well.
         """
         params, chosen, frames = self.params, self.params.evaluation, window * prod(self.params.factors)
         of_real = choose_clips(params, self.real, "real", self._most, window)
         of_generated = choose_clips(params, self._generated, "generated", self._most, window)
         splits, psd_frames, psd_sets, series = _parts("splits", chosen.splits, len(of_generated)), (), 0, {}
-        if whole:
+        if full_length:
             psd_frames = chosen.psd_frames
             psd_sets = _parts("psd_sets", chosen.psd_sets, min(len(of_real), len(of_generated)))
             series = {"frames": frames, "size": self.real.size, "psd_frames": psd_frames, "psd_sets": psd_sets}
         real = self._measured(self.real, of_real, frames, keep=True, **series)
         generated = self._measured(self._generated, of_generated, frames, keep=False, splits=splits, **series)
-        measured_on = protocol(
+        setting = protocol(
             self.networks,
             frames=frames,
-            start=WHOLE_START if whole else WINDOW_START.format(window),
+            start=WHOLE_START if full_length else WINDOW_START.format(window),
             real_split=self.split,
             real_videos=real.count,
             generated_videos=generated.count,
@@ -141,18 +141,18 @@ class _Job:
             samples=self._generated.digest,
         )
         numbers = scores(self.networks, real, generated, labelled=self.labelled)
-        return _Compared(real=real, generated=generated, real_clips=of_real, scores=numbers, protocol=measured_on)
+        return _Compared(real=real, generated=generated, real_clips=of_real, scores=numbers, protocol=setting)
 
-    def probe(self, whole: _Compared) -> dict[str, float]:
+    def probe(self, videos: _Compared) -> dict[str, float]:
         """The accuracies of a linear probe trained on real clips that are not measured themselves.
 
         Clips without a class count on no side, and a side that has no others has no accuracy.
         """
-        frames = whole.protocol["frames"]
+        frames = videos.protocol["frames"]
         if not self.labelled or not _long_enough(self._paths.pyramid, "train", frames):
             return {}
         train = ViewReader(self._paths.pyramid, self.top, "train", in_memory=0)
-        measured = {int(self.real.rows[video]) for video, _ in whole.real_clips}
+        measured = {int(self.real.rows[video]) for video, _ in videos.real_clips}
         clips = choose_clips(self.params, train, "probe", len(train), self.params.view(1).frames)
         clips = [clip for clip in clips if train.labels[clip[0]] >= 0 and int(train.rows[clip[0]]) not in measured]
         clips = clips[: self._most]
@@ -162,7 +162,7 @@ class _Job:
         of_train = self._measured(train, clips, frames, keep=True)
         probe = Probe(of_train.pooled, of_train.labels)
         accuracies = {}
-        for name, side in (("probe_accuracy_real", whole.real), ("probe_accuracy_generated", whole.generated)):
+        for name, side in (("probe_accuracy_real", videos.real), ("probe_accuracy_generated", videos.generated)):
             known = side.labels >= 0
             if known.any():
                 accuracies[name] = probe.accuracy(side.pooled[known], side.labels[known])
@@ -194,11 +194,11 @@ class _Job:
 
     def _batches(self, reader: ViewReader, clips: Places, frames: int, bar: Any) -> Iterator[Batch]:
         """This worker's batches of a set: they are dealt out in turn."""
-        for first in range(self._workers.rank * BATCH, len(clips), self._workers.count * BATCH):
-            some = clips[first : first + BATCH]
-            labels = torch.from_numpy(reader.labels[[video for video, _ in some]])
-            yield Batch(first=first, clips=_tensor(reader, some, frames), labels=labels)
-            bar.update(min(BATCH * self._workers.count, len(clips) - bar.n))
+        for first in range(self._workers.rank * BATCH_CLIPS, len(clips), self._workers.count * BATCH_CLIPS):
+            batch = clips[first : first + BATCH_CLIPS]
+            labels = torch.from_numpy(reader.labels[[video for video, _ in batch]])
+            yield Batch(first=first, clips=_tensor(reader, batch, frames), labels=labels)
+            bar.update(min(BATCH_CLIPS * self._workers.count, len(clips) - bar.n))
 
 
 def load_networks(
@@ -219,23 +219,23 @@ def load_networks(
     if i3d_k400 is None or i3d_k600 is None:
         stand_in = replace(random_i3d(seed, device), precision=precision)
         log.info("no I3D weights for every metric: numbers of the random I3D carry random_i3d in their names")
-    given = []
+    networks = []
     for key, path, classes in ((keys[0], i3d_k400, 400), (keys[1], i3d_k600, 600)):
         if path is None:
-            given.append(stand_in)
+            networks.append(stand_in)
         else:
-            given.append(replace(load_i3d(root / path, classes, key, device), precision=precision))
-    return FeatureNetworks(logits=given[0], pooled=given[1])
+            networks.append(replace(load_i3d(root / path, classes, key, device), precision=precision))
+    return FeatureNetworks(logits=networks[0], pooled=networks[1])
 
 
-def real_split(pyramid: Path, wanted: str, frames: int) -> str:
+def real_split(pyramid: Path, chosen: str, frames: int) -> str:
     """The split that real clips come from: the wanted one, or train where it has no two videos long enough."""
-    for split in (wanted, "train"):
+    for split in (chosen, "train"):
         if _long_enough(pyramid, split, frames) >= 2:
-            if split != wanted:
-                log.warning("split %r has no two videos of %d frames: real clips come from train", wanted, frames)
+            if split != chosen:
+                log.warning("split %r has no two videos of %d frames: real clips come from train", chosen, frames)
             return split
-    raise UserError(f"evaluation.split: neither {wanted!r} nor 'train' has two videos of {frames} frames in {pyramid}")
+    raise UserError(f"evaluation.split: neither {chosen!r} nor 'train' has two videos of {frames} frames in {pyramid}")
 
 
 def _long_enough(pyramid: Path, split: str, frames: int) -> int:
@@ -272,11 +272,11 @@ def grounding(params: Params, paths: Paths, level: int, workers: Workers) -> flo
     return workers.sum(total).item() / len(videos)
 
 
-def _parts(key: str, wanted: int, videos: int) -> int:
+def _parts(key: str, parts: int, videos: int) -> int:
     """How many parts a set is measured in; a small one ends no run that took hours, and the protocol tells."""
-    if wanted > videos:
-        log.warning("evaluation.%s is %d and there are %d videos: as many parts as videos", key, wanted, videos)
-    return min(wanted, videos)
+    if parts > videos:
+        log.warning("evaluation.%s is %d and there are %d videos: as many parts as videos", key, parts, videos)
+    return min(parts, videos)
 
 
 def _tensor(reader: ViewReader, clips: Places, frames: int) -> UInt8[Tensor, "B T 3 H W"]:

@@ -21,7 +21,7 @@ from pipeline.errors import UserError
 from pipeline.workers import CPU
 
 log = logging.getLogger(__name__)
-BATCH = 4  # clips at a time: on a CPU more are no faster
+BATCH_CLIPS = 4  # at a time: on a CPU more are no faster
 SCRIPTS = (".pt", ".pth", ".jit", ".ts", ".torchscript")  # names under which a program may come
 REAL = (torch.float16, torch.bfloat16, torch.float32, torch.float64)  # what weights may be kept in
 Precision = Literal["float32", "bfloat16"]
@@ -198,12 +198,12 @@ def preprocess(clips: UInt8[Tensor, "B T 3 H W"]) -> Float[Tensor, "B t 3 224 22
 
 
 def preprocessed(clips: UInt8[Tensor, "B T 3 H W"], device: torch.device) -> Iterator[Tensor]:
-    """Some clips as `preprocess` makes them, BATCH at a time and on the device."""
-    for some in clips.split(BATCH):
-        yield preprocess(some.to(device))
+    """Some clips as `preprocess` makes them, BATCH_CLIPS at a time and on the device."""
+    for batch in clips.split(BATCH_CLIPS):
+        yield preprocess(batch.to(device))
 
 
 def extract(network: FeatureNetwork, clips: UInt8[Tensor, "B T 3 H W"]) -> Iterator[Features]:
-    """The features of some clips, BATCH at a time and on the CPU."""
-    for some in preprocessed(clips, network.device):
-        yield network(some)
+    """The features of some clips, BATCH_CLIPS at a time and on the CPU."""
+    for batch in preprocessed(clips, network.device):
+        yield network(batch)

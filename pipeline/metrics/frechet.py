@@ -84,8 +84,8 @@ def frechet_of_sets(a: Shaped[Tensor, "N D"], b: Shaped[Tensor, "M D"]) -> float
     """
     if max(len(a), len(b)) > a.shape[1]:
         moments = Moments(a.shape[1]), Moments(a.shape[1])
-        for found, vectors in zip(moments, (a, b), strict=True):
-            found.update(vectors)
+        for side, vectors in zip(moments, (a, b), strict=True):
+            side.update(vectors)
         return frechet_distance(*moments)
     if min(len(a), len(b)) < 2:
         raise ValueError(f"a covariance takes at least 2 videos, not {min(len(a), len(b))}")

@@ -47,6 +47,6 @@ class InceptionScore(nn.Module):
 
 def inception_score(logits: Shaped[Tensor, "N classes"], splits: int = 1) -> tuple[float, float]:
     """Its mean and standard deviation over splits of a set held whole."""
-    found = InceptionScore(logits.shape[1], splits)
-    found.update(logits)
-    return found.score()
+    score = InceptionScore(logits.shape[1], splits)
+    score.update(logits)
+    return score.score()

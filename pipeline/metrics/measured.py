@@ -17,7 +17,7 @@ from pipeline.workers import Workers
 
 # What the numbers of a random I3D are called. They rank nothing but runs of this code with this seed.
 RANDOM_LOGITS, RANDOM_POOLED = "random_i3d_frechet_logits", "random_i3d_frechet_pooled"
-KEPT = 65536  # clips at most whose features are kept, 373 MB: for the tables by class and by number, and the probe
+KEPT_CLIPS = 65536  # at most, whose features are kept, 373 MB: for the tables by class and by number, and the probe
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Batch:
 
 
 class Measured(nn.Module):
-    """What is kept of a set of clips: its memory does not grow with their number beyond KEPT.
+    """What is kept of a set of clips: its memory does not grow with their number beyond KEPT_CLIPS.
 
     A module for its state dict alone: the statistics of a real set are kept and read again.
     """
@@ -77,7 +77,7 @@ class Measured(nn.Module):
         self.inception = InceptionScore(classes, splits)
         self.spectra = Spectra(psd_frames, size, psd_sets)
         self.motion = Motion(frames)
-        kept = min(videos, KEPT)
+        kept = min(videos, KEPT_CLIPS)
         self.register_buffer("logits", torch.zeros(kept, classes))
         self.register_buffer("pooled", torch.zeros(kept, FEATURES))
         self.register_buffer("labels", torch.zeros(kept, dtype=torch.int64))
@@ -92,9 +92,9 @@ class Measured(nn.Module):
             self.spectra.update(batch.clips, batch.first)
             self.motion.update(batch.clips)
             begin = 0
-            for some in preprocessed(batch.clips, networks.logits.device):
-                self._add(networks, batch.first + begin, some, batch.labels[begin : begin + len(some)])
-                begin += len(some)
+            for x in preprocessed(batch.clips, networks.logits.device):
+                self._add(networks, batch.first + begin, x, batch.labels[begin : begin + len(x)])
+                begin += len(x)
 
     def _add(
         self, networks: FeatureNetworks, first: int, x: Float[Tensor, "B T 3 224 224"], labels: Int64[Tensor, " B"]

@@ -14,7 +14,7 @@ from pipeline.metrics.inception_score import inception_score
 from pipeline.metrics.measured import FeatureNetworks, Measured, scores
 
 log = logging.getLogger(__name__)
-COUNTED = 2048  # videos at most behind the curve by number of samples, but for its end
+COUNTED_VIDEOS = 2048  # at most, behind the curve by number of samples, but for its end
 RESAMPLES = 8  # draws for each point of it
 
 
@@ -64,7 +64,7 @@ def count_table(
     """Each metric from n videos of each side, for a few n: whether there are enough of them.
 
     It ends at the smaller side's number of videos with the metric itself, which comes from all videos of both sides.
-    Where these are more than COUNTED, the bar there is that of COUNTED videos, as a rule the wider one.
+    Where these are more than COUNTED_VIDEOS, the bar there is that of COUNTED_VIDEOS videos, as a rule the wider one.
     """
     exact, all_videos = scores(networks, real, generated, labelled=labelled), min(real.count, generated.count)
     measures = _measures(networks, real, generated, labelled=labelled, splits=generated.inception.splits)
@@ -98,7 +98,7 @@ def by_number(
     The mean is over draws of different videos, the deviation over draws with replacement (the bootstrap): these repeat
     videos, which raises a Frechet distance, so that their mean says nothing.
     """
-    a, b = a[:COUNTED], b[:COUNTED]
+    a, b = a[:COUNTED_VIDEOS], b[:COUNTED_VIDEOS]
     most = min(len(a), len(b))
     draw = np.random.default_rng(seed)
 

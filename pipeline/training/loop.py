@@ -184,9 +184,9 @@ class Training:
             self.on_log(numbers, self.step)
 
     def _save(self) -> None:
-        kept = {"history": self.history, "sums": self.means.shared(self.workers)}
+        extra = {"history": self.history, "sums": self.means.shared(self.workers)}
         if self.workers.rank == 0:
-            checkpoint.save(self.folder, self.step, self.parts, kept)
+            checkpoint.save(self.folder, self.step, self.parts, extra)
         self.saved, self.saved_at = self.step, time.monotonic()
 
     def _stop(self) -> NoReturn:

@@ -27,7 +27,7 @@ from pipeline.metrics.measured import FeatureNetworks
 from pipeline.params import load_params
 from pipeline.paths import Paths
 from pipeline.runs.store import Store
-from pipeline.workers import workers
+from pipeline.workers import join_workers
 from stages import evaluate
 from tests.pipeline.metrics.tiny import tiny_network
 from tests.pipeline.training.tiny import ALONE
@@ -269,10 +269,10 @@ def _worker(rank: int, port: int, folder: str) -> None:
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     evaluation.random_i3d = _tiny  # pyright: ignore[reportAttributeAccessIssue]
-    evaluation.BATCH = 1  # both have something to do
+    evaluation.BATCH_CLIPS = 1  # both have something to do
     paths = Paths(Path(folder))
-    with workers() as us:
-        found = evaluation.evaluate(load_params(paths.params), paths, us)
+    with join_workers() as workers:
+        found = evaluation.evaluate(load_params(paths.params), paths, workers)
     (paths.root / f"rank-{rank}.json").write_text(json.dumps(found.numbers))
 
 

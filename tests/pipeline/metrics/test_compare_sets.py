@@ -270,7 +270,7 @@ def test_an_npz_is_decompressed_only_where_it_holds_what_it_declares(tmp_path, m
         ):
             with pytest.raises(UserError, match=says):
                 open_set(path, split=None, frame_step=1)
-        patch.setattr(arrays, "MAX_NPZ", good.size - 1)
+        patch.setattr(arrays, "MAX_NPZ_BYTES", good.size - 1)
         with pytest.raises(UserError, match=r"too many to decompress: save it as \.npy"):
             open_set(whole, split=None, frame_step=1)
 
@@ -317,7 +317,7 @@ def test_the_first_video_that_can_be_decoded_sets_length_and_size(tmp_path, monk
         return decode(*given, **chosen)
 
     monkeypatch.setattr(clip_sets, "decode_video", counts)
-    monkeypatch.setattr(clip_sets, "MAX_CLIP", 3 * 9 * 64 * 64 - 1)
+    monkeypatch.setattr(clip_sets, "MAX_CLIP_BYTES", 3 * 9 * 64 * 64 - 1)
     for frames, size, says in ((None, None, "9 frames of 64x64 .* give --frames and --size"),
                                (10, None, "9 frames of 64x64 .* give --size$"),
                                (None, 96, "4 frames of 96x96 .* give --frames$")):  # fmt: skip

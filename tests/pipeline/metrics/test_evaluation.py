@@ -91,7 +91,7 @@ def test_a_network_that_says_nan_is_refused():
 
 
 def test_memory_does_not_grow_with_the_number_of_videos(monkeypatch):
-    monkeypatch.setattr(evaluation, "KEPT", 4)
+    monkeypatch.setattr(evaluation, "KEPT_CLIPS", 4)
     nets = networks()
     few, many = measured(nets, clips(4, 0)), measured(nets, clips(30, 0))
     assert {n: t.shape for n, t in few.state_dict().items()} == {n: t.shape for n, t in many.state_dict().items()}
@@ -151,14 +151,14 @@ def test_the_curve_ends_at_the_whole_set_and_its_bars_shrink():
 
 
 def test_the_curve_looks_at_a_bounded_number_of_videos(monkeypatch):
-    monkeypatch.setattr(tables, "COUNTED", 16)
+    monkeypatch.setattr(tables, "COUNTED_VIDEOS", 16)
     assert [n for n, *_ in by_number(lambda x, y: 0.0, torch.zeros(99, 1), torch.zeros(99, 1), seed=0)] == [2, 4, 8, 16]
 
 
 @pytest.mark.parametrize(("real_videos", "generated_videos"), [(40, 40), (40, 31), (9, 40), (16, 16), (17, 18)])
 def test_the_curve_ends_at_the_reported_metrics(monkeypatch, real_videos, generated_videos):
-    monkeypatch.setattr(evaluation, "KEPT", 20)
-    monkeypatch.setattr(tables, "COUNTED", 16)
+    monkeypatch.setattr(evaluation, "KEPT_CLIPS", 20)
+    monkeypatch.setattr(tables, "COUNTED_VIDEOS", 16)
     nets = networks()
     real, generated = measured(nets, clips(real_videos, 0)), measured(nets, clips(generated_videos, 1), splits=3)
     counts = count_table(nets, real, generated, labelled=True, seed=0)
@@ -176,7 +176,7 @@ def test_a_table_of_a_part_of_the_clips_says_so_once(monkeypatch, caplog):
     whole = measured(nets, clips(9, 0))
     class_table(nets, whole, whole, ["a", "b", "c"])
     assert not caplog.records
-    monkeypatch.setattr(evaluation, "KEPT", 6)
+    monkeypatch.setattr(evaluation, "KEPT_CLIPS", 6)
     part = measured(nets, clips(9, 0))
     table = class_table(nets, part, whole, ["a", "b", "c"])
     assert table["real"].tolist() == [2, 2, 2] and table["generated"].tolist() == [3, 3, 3]
