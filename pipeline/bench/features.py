@@ -77,7 +77,7 @@ def _measured(network: FeatureNetwork, videos: torch.Tensor) -> Measured:
     measured = Measured(networks, videos=count, frames=frames, size=size, psd_frames=(1, frames))
     labels = torch.full((count,), -1)
     parts = ((i, slice(i, i + BATCH_CLIPS)) for i in range(0, count, BATCH_CLIPS))
-    measured.measure(networks, (Batch(first=i, clips=videos[part], labels=labels[part]) for i, part in parts))
+    measured.measure(Batch(first=i, clips=videos[part], labels=labels[part]) for i, part in parts)
     return measured
 
 

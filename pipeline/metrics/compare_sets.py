@@ -45,7 +45,7 @@ def compare(
         log.warning("%d native frames from one frame of REAL to the next, %d of GENERATED: their speeds differ", *steps)
     of_real = _measured(networks, real, "REAL", frames, size, 1)
     of_generated = _measured(networks, generated, "GENERATED", frames, size, splits)
-    numbers = scores(networks, of_real, of_generated, labelled=True)
+    numbers = scores(of_real, of_generated, labelled=True)
     setting = protocol(
         networks,
         frames=frames,
@@ -98,7 +98,7 @@ def _measured(networks: FeatureNetworks, side: ClipSet, name: str, frames: int, 
     measured = Measured(networks, videos=0, splits=splits)
     total = None if side.lengths is None else int((side.lengths >= frames).sum())
     with progress(total=total, desc=f"features of {name}", unit="clips") as bar:
-        measured.measure(networks, _batches(side, frames, size, bar))
+        measured.measure(_batches(side, frames, size, bar))
     if measured.count < 2:
         raise UserError(f"{name} {side.path}: fewer than 2 videos of {frames} frames can be read")
     _check_splits(splits, measured.count)

@@ -58,7 +58,7 @@ def evaluate(params: Params, paths: Paths, workers: Workers) -> Evaluation:
     job = _Job(params, paths, workers)
     lowest, window = params.view(1).frames, window_frames(params.factors)
     videos = job.compare(lowest, full_length=True)
-    real, generated, networks = videos.real, videos.generated, job.networks
+    real, generated = videos.real, videos.generated
     metrics = videos.scores | job.probe(videos) | motion_scores(real, generated)
     for level in range(2, params.n_levels + 1):
         metrics[f"grounding_psnr_level_{level}"] = grounding(params, paths, level, workers)
@@ -68,8 +68,8 @@ def evaluate(params: Params, paths: Paths, workers: Workers) -> Evaluation:
         numbers |= {"windows": windows.scores, "windows_protocol": windows.protocol}
     tables = {
         "psd": psd_table(real, generated),
-        "per_class": class_table(networks, real, generated, job.real.classes if job.labelled else ()),
-        "counts": count_table(networks, real, generated, labelled=job.labelled, seed=params.seed),
+        "per_class": class_table(real, generated, job.real.classes if job.labelled else ()),
+        "counts": count_table(real, generated, labelled=job.labelled, seed=params.seed),
         "motion": motion_table(real, generated),
     }
     return Evaluation(numbers=numbers, tables=tables)
@@ -140,7 +140,7 @@ class _Job:
             pyramid=self.real.digest,
             samples=self._generated.digest,
         )
-        numbers = scores(self.networks, real, generated, labelled=self.labelled)
+        numbers = scores(real, generated, labelled=self.labelled)
         return _Compared(real=real, generated=generated, real_clips=of_real, scores=numbers, protocol=setting)
 
     def probe(self, videos: _Compared) -> dict[str, float]:
@@ -186,7 +186,7 @@ class _Job:
             return measured
         what = f"real clips of {reader.videos['split'].iloc[0]}" if keep else "generated clips"
         with progress(total=len(clips), desc=f"features of {what}", unit="clips") as bar:
-            measured.measure(self.networks, self._batches(reader, clips, frames, bar))
+            measured.measure(self._batches(reader, clips, frames, bar))
         measured.gather(self._workers)
         if keep and self._workers.rank == 0:
             self._cache.save(key, measured)

@@ -71,6 +71,7 @@ class Measured(nn.Module):
         frames, size: of a clip, where differences from frame to frame and spectra are measured.
         """
         super().__init__()
+        self.networks = networks
         classes = networks.logits.network.classes
         self.logits_moments = Moments(classes)
         self.pooled_moments = Moments(FEATURES)
@@ -86,21 +87,20 @@ class Measured(nn.Module):
     def count(self) -> int:
         return self.logits_moments.count
 
-    def measure(self, networks: FeatureNetworks, batches: Iterable[Batch]) -> None:
+    def measure(self, batches: Iterable[Batch]) -> None:
         """Go once over the clips of the set, or over this worker's part of them and then `gather`."""
         for batch in batches:
             self.spectra.update(batch.clips, batch.first)
             self.motion.update(batch.clips)
             begin = 0
-            for x in preprocessed(batch.clips, networks.logits.device):
-                self._add(networks, batch.first + begin, x, batch.labels[begin : begin + len(x)])
+            for x in preprocessed(batch.clips, self.networks.logits.device):
+                self._add(batch.first + begin, x, batch.labels[begin : begin + len(x)])
                 begin += len(x)
 
-    def _add(
-        self, networks: FeatureNetworks, first: int, x: Float[Tensor, "B T 3 224 224"], labels: Int64[Tensor, " B"]
-    ) -> None:
-        of_logits = networks.logits(x)
-        of_pooled = of_logits if networks.pooled is networks.logits else networks.pooled(x)
+    def _add(self, first: int, x: Float[Tensor, "B T 3 224 224"], labels: Int64[Tensor, " B"]) -> None:
+        logits, pooled = self.networks.logits, self.networks.pooled
+        of_logits = logits(x)
+        of_pooled = of_logits if pooled is logits else pooled(x)
         self.logits_moments.update(of_logits.logits)
         self.pooled_moments.update(of_pooled.pooled)
         self.inception.update(of_logits.logits, first)
@@ -119,11 +119,12 @@ class Measured(nn.Module):
                 setattr(part, name, workers.sum(value))
 
 
-def scores(networks: FeatureNetworks, real: Measured, generated: Measured, *, labelled: bool) -> dict[str, float]:
-    """FVD, FID and, for data with classes, IS of the generated set (Sec. 5.1).
+def scores(real: Measured, generated: Measured, *, labelled: bool) -> dict[str, float]:
+    """FVD, FID and, for data with classes, IS of the generated set (Sec. 5.1); both are measured by the same networks.
 
     A Frechet distance under random weights carries random_i3d in its name, and there is no IS of a random network.
     """
+    networks = real.networks
     distances = {
         networks.logits_name: frechet_distance(real.logits_moments, generated.logits_moments),
         networks.pooled_name: frechet_distance(real.pooled_moments, generated.pooled_moments),

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pipeline.metrics.frechet import frechet_of_sets
 from pipeline.metrics.inception_score import inception_score
-from pipeline.metrics.measured import FeatureNetworks, Measured, scores
+from pipeline.metrics.measured import Measured, scores
 
 log = logging.getLogger(__name__)
 COUNTED_VIDEOS = 2048  # at most, behind the curve by number of samples, but for its end
@@ -40,7 +40,7 @@ def _columns(real: tuple[Tensor, Tensor], generated: tuple[Tensor, Tensor]) -> d
     return {name: values.flatten().tolist() for name, values in zip(names, (*real, *generated), strict=True)}
 
 
-def class_table(networks: FeatureNetworks, real: Measured, generated: Measured, classes: Sequence[str]) -> pd.DataFrame:
+def class_table(real: Measured, generated: Measured, classes: Sequence[str]) -> pd.DataFrame:
     """A row for every class with at least two videos on each side (Table 4), of those whose features are kept.
 
     No rows where there are no classes.
@@ -48,7 +48,7 @@ def class_table(networks: FeatureNetworks, real: Measured, generated: Measured, 
     if len(classes) and any(side.count > len(side.labels) for side in (real, generated)):
         kept = max(len(side.labels) for side in (real, generated))
         log.warning("the table by class is of the first %d clips of a side alone: see docs/metrics.md", kept)
-    measures = _measures(networks, real, generated, labelled=True, splits=1)
+    measures = _measures(real, generated, labelled=True, splits=1)
     rows = []
     for label, name in enumerate(classes):
         a, b = real.labels == label, generated.labels == label
@@ -58,16 +58,14 @@ def class_table(networks: FeatureNetworks, real: Measured, generated: Measured, 
     return pd.DataFrame(rows, columns=["class", "real", "generated", *measures])
 
 
-def count_table(
-    networks: FeatureNetworks, real: Measured, generated: Measured, *, labelled: bool, seed: int
-) -> pd.DataFrame:
+def count_table(real: Measured, generated: Measured, *, labelled: bool, seed: int) -> pd.DataFrame:
     """Each metric from n videos of each side, for a few n: whether there are enough of them.
 
     It ends at the smaller side's number of videos with the metric itself, which comes from all videos of both sides.
     Where these are more than COUNTED_VIDEOS, the bar there is that of COUNTED_VIDEOS videos, as a rule the wider one.
     """
-    exact, all_videos = scores(networks, real, generated, labelled=labelled), min(real.count, generated.count)
-    measures = _measures(networks, real, generated, labelled=labelled, splits=generated.inception.splits)
+    exact, all_videos = scores(real, generated, labelled=labelled), min(real.count, generated.count)
+    measures = _measures(real, generated, labelled=labelled, splits=generated.inception.splits)
     rows = []
     for name, (measure, a, b) in measures.items():
         points = by_number(measure, a, b, seed)
@@ -77,10 +75,10 @@ def count_table(
 
 
 def _measures(
-    networks: FeatureNetworks, real: Measured, generated: Measured, *, labelled: bool, splits: int
+    real: Measured, generated: Measured, *, labelled: bool, splits: int
 ) -> dict[str, tuple[Measure, Tensor, Tensor]]:
     """By metric, how it is measured of some videos, and the features of all that are kept of both sides."""
-    logits, pooled = (real.logits, generated.logits), (real.pooled, generated.pooled)
+    networks, logits, pooled = real.networks, (real.logits, generated.logits), (real.pooled, generated.pooled)
     distances = {
         networks.logits_name: (frechet_of_sets, *logits),
         networks.pooled_name: (frechet_of_sets, *pooled),
