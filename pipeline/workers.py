@@ -35,10 +35,7 @@ class Workers:
 
     def mean(self, values: Tensor) -> Tensor:
         """The mean over all workers, on each."""
-        if self.count > 1:
-            dist.all_reduce(values)
-            values = values / self.count
-        return values
+        return self.sum(values) / self.count
 
     def sum(self, values: Tensor) -> Tensor:
         """The sum over all workers, on each, on the values' own device."""
@@ -50,16 +47,11 @@ class Workers:
 
     def of_first(self, number: float) -> float:
         """Rank 0's number, on each worker."""
-        value = torch.tensor(number if self.rank == 0 else 0, dtype=torch.float64, device=self.device)
-        return float(self.sum(value))
+        return float(self.sum(torch.tensor(number if self.rank == 0 else 0, dtype=torch.float64)))
 
     def any(self, flag: bool) -> bool:
         """Whether the flag is set on any worker: the same answer on each."""
-        if self.count == 1:
-            return flag
-        value = torch.tensor(float(flag), device=self.device)
-        dist.all_reduce(value, op=dist.ReduceOp.MAX)
-        return bool(value)
+        return bool(self.sum(torch.tensor(float(flag))))
 
     def wait(self) -> None:
         """Until every worker is here. Raises RuntimeError where one of them ended."""
