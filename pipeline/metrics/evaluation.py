@@ -168,8 +168,8 @@ class _Job:
                 accuracies[name] = probe.accuracy(side.pooled[known], side.labels[known])
         return accuracies
 
-    def _measured(self, reader: ViewReader, clips: Places, frames: int, *, keep: bool, **parts: Any) -> Measured:
-        """Statistics of clips, by all workers. keep: those that were kept are read, others are kept."""
+    def _measured(self, reader: ViewReader, clips: Places, length: int, *, keep: bool, **parts: Any) -> Measured:
+        """Statistics of clips of `length` frames, by all workers. keep: they are kept, and read where they were."""
         measured = Measured(self.networks, videos=len(clips), **parts)
         rows = np.array([(int(reader.rows[video]), start) for video, start in clips], np.int64)
         networks = [self.networks.logits, self.networks.pooled]
@@ -177,7 +177,7 @@ class _Job:
             "pyramid": reader.digest,
             "level": self.top,
             "clips": hashlib.sha256(rows.tobytes()).hexdigest(),
-            "frames": frames,
+            "frames": length,
             "networks": [[network.weights, network.sha256, network.precision] for network in networks],
             "device": self._workers.device.type,
             "parts": parts,
@@ -186,7 +186,7 @@ class _Job:
             return measured
         what = f"real clips of {reader.videos['split'].iloc[0]}" if keep else "generated clips"
         with progress(total=len(clips), desc=f"features of {what}", unit="clips") as bar:
-            measured.measure(self._batches(reader, clips, frames, bar))
+            measured.measure(self._batches(reader, clips, length, bar))
         measured.gather(self._workers)
         if keep and self._workers.rank == 0:
             self._cache.save(key, measured)
