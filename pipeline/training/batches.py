@@ -9,7 +9,8 @@ import math
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -53,8 +54,9 @@ class Clips:
     def cat(cls, parts: Sequence["Clips"]) -> "Clips":
         """All clips of some, one after another; what one of them lacks, the whole lacks."""
         tensors = [part._tensors() for part in parts]
-        names = [f.name for f in fields(cls)]
-        return cls(**{n: torch.cat([t[n] for t in tensors]) if all(n in t for t in tensors) else None for n in names})
+        shared = [name for name in tensors[0] if all(name in others for others in tensors)]
+        values: dict[str, Any] = {name: torch.cat([part[name] for part in tensors]) for name in shared}
+        return cls(**{**dict.fromkeys(vars(parts[0])), **values})
 
     def _tensors(self) -> dict[str, Tensor]:
         return {name: tensor for name, tensor in vars(self).items() if tensor is not None}

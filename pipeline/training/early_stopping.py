@@ -88,13 +88,9 @@ class WindowDistance:
         """real: the validation split of the level's view. videos: clips of each side. batch: training's."""
         self._batches, self._real, self._network = batches, real, network
         self._videos, self._batch, self._workers = videos, batch, workers
+        self.name = "random_i3d_frechet_windows" if network.random else "frechet_windows"  # in a history
         self._clips = _windows(batches, real, videos)
         self._moments: Moments | None = None  # of the real windows, which stay the same
-
-    @property
-    def name(self) -> str:
-        """What it is called in a history."""
-        return "random_i3d_frechet_windows" if self._network.random else "frechet_windows"
 
     @property
     def weights(self) -> str:
