@@ -51,7 +51,7 @@ class LevelConfig:
     discriminators: DiscriminatorConfig
 
     @property
-    def time_factor(self) -> int:
+    def factor(self) -> int:
         """K_T between the condition and the output: 1 at level 1."""
         return 1 if self.condition is None else self.view.frames // self.condition.frames
 

@@ -89,6 +89,6 @@ class Discriminators(nn.Module):
         outputs = {"spatial": self.spatial(chosen, labels), "temporal": self.temporal(half, labels)}
         if self.matching is not None:
             assert condition is not None
-            pair = torch.cat((condition, f_s(f_t(x, self.config.time_factor), condition.shape[-1])), dim=2)
+            pair = torch.cat((condition, f_s(f_t(x, self.config.factor), condition.shape[-1])), dim=2)
             outputs["matching"] = self.matching(pair if rounding is None else pair + rounding, labels)
         return outputs

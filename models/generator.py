@@ -102,7 +102,7 @@ class Generator(nn.Module):
         z = noise if self.embedding is None else torch.cat((noise, self.embedding(labels)), dim=1)
         frames = self.config.view.frames
         if condition is not None:
-            condition = repeat(condition, "b t c h w -> b (t k) c h w", k=self.config.time_factor)
+            condition = repeat(condition, "b t c h w -> b (t k) c h w", k=self.config.factor)
             frames = condition.shape[1]
         x = rearrange(self.first(z), "b (c h w) -> b c h w", h=self.config.first_size, w=self.config.first_size)
         x = repeat(x, "b c h w -> b t c h w", t=frames)

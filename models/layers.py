@@ -52,7 +52,11 @@ class SpectralNorm(nn.Module):
     def normalized(self) -> Tensor:
         """W / sigma, with the gradient through sigma; u and v are constants."""
         with without_autocast(self.weight):
-            return self.weight / torch.dot(self.u, self.weight.flatten(1) @ self.v)
+            return self.weight / self.sigma()
+
+    def sigma(self) -> Float[Tensor, ""]:
+        """u^T W v: the first singular value, as far as the power iterations have come."""
+        return torch.dot(self.u, self.weight.flatten(1) @ self.v)
 
     @torch.no_grad()
     def iterate(self) -> None:
@@ -128,7 +132,7 @@ class ConditionalBatchNorm(nn.Module):
         self.gain = Linear(condition, channels, bias=False)
         self.bias = Linear(condition, channels, bias=False)
         self.stored: tuple[Tensor, Tensor] | None = None  # mean and variance, each [T, C]
-        self.collected: Moments | None = None  # takes every batch's statistics while not None
+        self.collected: TimestepMoments | None = None  # takes every batch's statistics while not None
 
     def forward(self, x: Float[Tensor, "B T C H W"], condition: Float[Tensor, "B d"]) -> Float[Tensor, "B T C H W"]:
         steps = x.flatten(1, 2)  # B (T C) H W: to a plain batch norm, every (timestep, channel) is a channel
@@ -150,7 +154,7 @@ class ConditionalBatchNorm(nn.Module):
         return self.stored
 
 
-class Moments:
+class TimestepMoments:
     """Exact cumulative mean and variance per (timestep, channel) over batches of equal size, in float64."""
 
     def __init__(self) -> None:

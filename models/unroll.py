@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from models.generator import Generator
-from models.layers import ConditionalBatchNorm, Conv, Moments
+from models.layers import ConditionalBatchNorm, Conv, TimestepMoments
 
 Inputs = tuple[Tensor, Tensor | None, Tensor | None]  # noise, labels, condition, as the generator takes them
 Statistics = dict[str, Tensor]  # "<module>.mean" and "<module>.variance", each [T, C]
@@ -31,7 +31,7 @@ def recalibrate(generator: Generator, batches: Iterable[Inputs]) -> Statistics:
     norms = _norms(generator)
     generator.train()
     for norm in norms.values():
-        norm.collected = Moments()
+        norm.collected = TimestepMoments()
     try:
         for noise, labels, condition in batches:
             generator(noise, labels, condition)
@@ -83,7 +83,7 @@ def unroll(
     assert not generator.training
     if piece is None or condition is None:
         return generator(noise, labels, condition)
-    frames, k = condition.shape[1], generator.config.time_factor
+    frames, k = condition.shape[1], generator.config.factor
     overlap = -(-reach(generator) // k)  # frames of the condition
     parts = []
     for begin in range(0, frames, piece):
@@ -99,11 +99,11 @@ def unroll(
 def _timesteps(generator: Generator, begin: int, end: int, *, of: int) -> Iterator[None]:
     """For a while, the stored statistics are those of some of the `of` timesteps that there are."""
     norms = _norms(generator).values()
-    whole = [norm.statistics(of) for norm in norms]
-    for norm, (mean, variance) in zip(norms, whole, strict=True):
+    statistics = [norm.statistics(of) for norm in norms]
+    for norm, (mean, variance) in zip(norms, statistics, strict=True):
         norm.stored = (mean[begin:end], variance[begin:end])
     try:
         yield
     finally:
-        for norm, statistics in zip(norms, whole, strict=True):
-            norm.stored = statistics
+        for norm, pair in zip(norms, statistics, strict=True):
+            norm.stored = pair

@@ -167,7 +167,8 @@ class Params:
     @property
     def factors(self) -> tuple[int, ...]:
         """K_T between successive views, lowest first."""
-        return tuple(self.time_factor(level) for level in range(2, self.n_levels + 1))
+        frames = [self.view(level).frames for level in range(1, self.n_levels + 1)]
+        return tuple(above // below for below, above in pairwise(frames))
 
     def of_level(self, level: int) -> LevelParams:
         """What belongs to one level alone. Raises UserError for a level that there is not."""
@@ -177,10 +178,6 @@ class Params:
 
     def view(self, level: int) -> View:
         return self.views[str(level)]
-
-    def time_factor(self, level: int) -> int:
-        """K_T from view `level` - 1 to view `level`; 1 at level 1."""
-        return 1 if level == 1 else self.view(level).frames // self.view(level - 1).frames
 
     def level(self, level: int, classes: int | None = None) -> LevelConfig:
         """The networks' configuration of a level. `classes` as found in the data, where data.classes is null."""

@@ -35,29 +35,23 @@ class Workers:
 
     def mean(self, values: Tensor) -> Tensor:
         """The mean over all workers, on each."""
-        if self.count > 1:
-            dist.all_reduce(values)
-            values = values / self.count
-        return values
+        return self.sum(values) / self.count
 
     def sum(self, values: Tensor) -> Tensor:
-        """The sum over all workers, on each."""
-        if self.count > 1:
-            dist.all_reduce(values)
-        return values
+        """The sum over all workers, on each, on the values' own device."""
+        if self.count == 1:
+            return values
+        total = values.detach().to(self.device, copy=True)  # NCCL takes nothing from a CPU
+        dist.all_reduce(total)
+        return total.to(values.device)
 
     def of_first(self, number: float) -> float:
         """Rank 0's number, on each worker."""
-        value = torch.tensor(number if self.rank == 0 else 0, dtype=torch.float64, device=self.device)
-        return float(self.sum(value))
+        return float(self.sum(torch.tensor(number if self.rank == 0 else 0, dtype=torch.float64)))
 
     def any(self, flag: bool) -> bool:
         """Whether the flag is set on any worker: the same answer on each."""
-        if self.count == 1:
-            return flag
-        value = torch.tensor(float(flag), device=self.device)
-        dist.all_reduce(value, op=dist.ReduceOp.MAX)
-        return bool(value)
+        return bool(self.sum(torch.tensor(float(flag))))
 
     def wait(self) -> None:
         """Until every worker is here. Raises RuntimeError where one of them ended."""
@@ -69,7 +63,7 @@ ALONE = Workers()
 
 
 @contextmanager
-def workers(*, gpus: bool = True) -> Iterator[Workers]:
+def join_workers(*, gpus: bool = True) -> Iterator[Workers]:
     """This process's place in its job: NCCL where there are GPUs, gloo elsewhere; alone, no process group at all.
 
     gpus: False for a stage that has no use for them. Raises UserError where there are more workers than GPUs.
@@ -99,17 +93,3 @@ def _by_file(count: int) -> dict[str, Any]:
         return {}
     store = dist.FileStore(meeting, count)  # pyright: ignore[reportPrivateImportUsage] - documented
     return {"store": store, "rank": int(os.environ["RANK"]), "world_size": count}
-
-
-def sum_of_workers(values: Tensor) -> Tensor:
-    """The sum over all workers, on each, on the CPU; alone, the values themselves."""
-    if not dist.is_available() or not dist.is_initialized():
-        return values
-    total = values.detach().to("cuda" if dist.get_backend() == "nccl" else "cpu").clone()
-    dist.all_reduce(total)
-    return total.cpu()
-
-
-def on_all_workers(flag: bool) -> bool:
-    """Whether the flag is set on every worker: the same answer on each."""
-    return not sum_of_workers(torch.tensor(0 if flag else 1)).item()

@@ -14,7 +14,7 @@ from pipeline.params import load_params
 from pipeline.paths import Paths
 from pipeline.system.machine import cores
 from pipeline.system.stage import run_stage
-from pipeline.workers import workers
+from pipeline.workers import join_workers
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -24,8 +24,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if options.workers < 1:
         parser.error(f"--workers: at least 1, not {options.workers}")
     paths = Paths()
-    with workers(gpus=False) as us:
-        decode(load_params(paths.params), paths, options.workers, us)
+    with join_workers(gpus=False) as nodes:
+        decode(load_params(paths.params), paths, options.workers, nodes)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from pipeline.params import fingerprint, load_params
 from pipeline.paths import Paths, write_atomic
 from pipeline.runs import tracking
 from pipeline.system.stage import run_stage
-from pipeline.workers import workers
+from pipeline.workers import join_workers
 
 log = logging.getLogger(__name__)
 
@@ -33,31 +33,30 @@ def main(argv: Sequence[str] | None = None) -> None:
     levels = range(1, params.n_levels + 1)
     samples = [ViewReader(paths.samples(level), level, in_memory=0).digest for level in levels]
     pyramid = ViewReader(paths.pyramid, params.n_levels, in_memory=0).digest
-    with workers() as us:
+    with join_workers() as workers:
         inputs = fingerprint(params, samples, pyramid)
-        tracked = tracking.run(params, "evaluate", inputs=inputs, paths=paths) if us.rank == 0 else None
+        tracked = tracking.run(params, "evaluate", inputs=inputs, paths=paths) if workers.rank == 0 else None
         with tracked or contextlib.nullcontext() as run:
-            found = evaluate(params, paths, us)
+            evaluation = evaluate(params, paths, workers)
+            numbers = evaluation.numbers
             if run:
-                run.log(found.metrics | {f"windows_{name}": value for name, value in (found.windows or {}).items()})
-                protocols = {"protocol": found.protocol, "windows_protocol": found.windows_protocol}
-                run.params({name: measured.as_dict() for name, measured in protocols.items() if measured is not None})
-        if us.rank == 0:
-            _write(found, paths)
+                windows = {f"windows_{name}": value for name, value in numbers.get("windows", {}).items()}
+                run.log(numbers["metrics"] | windows)
+                run.params({part: numbers[part] for part in ("protocol", "windows_protocol") if part in numbers})
+        if workers.rank == 0:
+            _write(evaluation, paths)
 
 
-def _write(found: Evaluation, paths: Paths) -> None:
-    content = {"metrics": found.metrics, "protocol": found.protocol.as_dict()}
-    if found.windows is not None and found.windows_protocol is not None:
-        content |= {"windows": found.windows, "windows_protocol": found.windows_protocol.as_dict()}
+def _write(evaluation: Evaluation, paths: Paths) -> None:
     for part, of in (("metrics", "protocol"), ("windows", "windows_protocol")):
-        for name, value in content.get(part, {}).items():
-            log.info("%s %s %.4g", part, name, value)
-        if of in content:
-            log.info("%s measured on %s", part, "; ".join(f"{name}: {value}" for name, value in content[of].items()))
-    for name, table in found.tables.items():
+        if part in evaluation.numbers:
+            for name, value in evaluation.numbers[part].items():
+                log.info("%s %s %.4g", part, name, value)
+            setting = "; ".join(f"{name}: {value}" for name, value in evaluation.numbers[of].items())
+            log.info("%s measured on %s", part, setting)
+    for name, table in evaluation.tables.items():
         write_atomic(paths.reports / f"{name}.csv", table.to_csv(index=False))
-    write_atomic(paths.reports / "metrics.json", json.dumps(content, indent=2, allow_nan=False) + "\n")
+    write_atomic(paths.reports / "metrics.json", json.dumps(evaluation.numbers, indent=2, allow_nan=False) + "\n")
 
 
 if __name__ == "__main__":

@@ -15,11 +15,11 @@ from collections.abc import Sequence
 from pipeline.code_hash import code_hash
 from pipeline.data.store.reader import ViewReader
 from pipeline.generation import artifact
-from pipeline.generation.generate import SPLITS, generate, labels_of_data, sigma_of
+from pipeline.generation.generate import SPLITS, generate, sigma_of, source_of
 from pipeline.params import fingerprint, load_params
 from pipeline.paths import Made, Paths, alone, publish
 from pipeline.system.stage import run_stage
-from pipeline.workers import workers
+from pipeline.workers import join_workers
 
 log = logging.getLogger(__name__)
 
@@ -29,32 +29,22 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--level", type=int, required=True)
     level = parser.parse_args(argv).level
     params, paths = load_params(), Paths()
-    chosen = params.of_level(level).generation
-    with workers() as us:
+    with join_workers() as workers:
         data = ViewReader(paths.pyramid, 1, "train", in_memory=0)
-        below = {s: ViewReader(paths.samples(level - 1), level - 1, s) for s in SPLITS} if level > 1 else None
+        source = source_of(params, paths, level, data)
         folder = paths.artifact(level)
-        generators = {s: artifact.read(folder, s, sigma_of(s, params.sigma)).to(us.device) for s in SPLITS}
-        digests = [data.digest, below["samples"].digest if below else None, artifact.digest(folder)]
-        inputs = fingerprint(chosen, params.sigma, params.seed, digests, code_hash("stages.generate"))
+        generators = {s: artifact.read(folder, s, sigma_of(s, params.sigma)).to(workers.device) for s in SPLITS}
+        below = source.conditions["samples"].digest if source.conditions else None
+        digests = [data.digest, below, artifact.digest(folder)]
+        inputs = fingerprint(source.params, params.sigma, params.seed, digests, code_hash("stages.generate"))
         work = paths.work(f"generate-level-{level}", inputs, paths.samples(level))
         made = Made.of(paths, paths.samples(level), inputs)
-        with alone(work, us.rank):
-            if us.any(us.rank == 0 and made.unchanged()):
+        with alone(work, workers.rank):
+            if workers.any(workers.rank == 0 and made.unchanged()):
                 log.info("%s is made by this artifact and code already; remove it to generate again", made.out)
                 return
-            generate(
-                generators,
-                store=work / "samples",
-                params=chosen,
-                sigma=params.sigma,
-                seed=params.seed,
-                labels=labels_of_data(params, data),
-                classes=data.classes,
-                conditions=below,
-                workers=us,
-            )
-            if us.rank == 0:
+            generate(generators, source, work / "samples", workers)
+            if workers.rank == 0:
                 publish(work / "samples", made.out)
                 made.keep()
                 shutil.rmtree(work)

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 from pipeline.data.store.reader import ViewReader
 from pipeline.generation import artifact
-from pipeline.generation.generate import SPLITS, calibrate
+from pipeline.generation.generate import calibrate, source_of
 from pipeline.params import fingerprint, load_params
 from pipeline.paths import Paths, alone, publish
 from pipeline.runs import tracking
@@ -24,10 +24,10 @@ from pipeline.system.stage import run_stage
 from pipeline.training.batches import Batches
 from pipeline.training.early_stopping import window_distance
 from pipeline.training.inputs import inputs_of, record
-from pipeline.training.loop import train
+from pipeline.training.loop import Training
 from pipeline.training.step import Networks
 from pipeline.training.termination import termination
-from pipeline.workers import workers
+from pipeline.workers import join_workers
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -35,34 +35,34 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--level", type=int, required=True)
     level = parser.parse_args(argv).level
     params, paths = load_params(), Paths()
-    chosen, t = params.of_level(level), params.of_level(level).training
-    with termination(), workers() as us:
+    training = params.of_level(level).training
+    with termination(), join_workers() as workers:
         real = ViewReader(paths.pyramid, level, "train")
-        below = {s: ViewReader(paths.samples(level - 1), level - 1, s) for s in SPLITS} if level > 1 else None
+        source = source_of(params, paths, level, real)
         config = params.level(level, len(real.classes))
         batches = Batches(
             config,
             seed=params.seed,
             real=real,
             real_condition=ViewReader(paths.pyramid, level - 1, "train") if level > 1 else None,
-            generated=below["samples"] if below else None,
+            generated=source.conditions["samples"] if source.conditions else None,
             factors=params.factors,
             window=params.window(level),
         )
-        networks = Networks(config, t, seed=params.seed, workers=us)
-        distance = window_distance(batches, params, paths, us) if t.early_stopping else None
+        networks = Networks(config, training, seed=params.seed, workers=workers)
+        distance = window_distance(batches, params, paths, workers) if training.early_stopping else None
         made_from = inputs_of(batches, params, distance)
         inputs = fingerprint(made_from)
         work = paths.work(f"train-level-{level}", inputs, paths.artifact(level))
         name = f"train level {level}"
-        tracked = tracking.run(params, name, inputs=inputs, work=work, machine=True) if us.rank == 0 else None
-        with alone(work, us.rank), tracked or contextlib.nullcontext() as run:
-            if us.rank == 0:
+        tracked = tracking.run(params, name, inputs=inputs, work=work, machine=True) if workers.rank == 0 else None
+        with alone(work, workers.rank), tracked or contextlib.nullcontext() as run:
+            if workers.rank == 0:
                 record(work, made_from)
             shown = (run.log, functools.partial(run.keep, folder="pictures")) if run else (None, None)
-            trained = train(networks, batches, t, us, work, *shown, distance)
-            statistics = calibrate(trained.generator, batches.labels, params.seed, chosen, params.sigma, below, us)
-            if us.rank == 0:
+            trained = Training(networks, batches, training, workers, work, *shown, distance).run()
+            statistics = calibrate(trained.generator, source, training.batch, workers)
+            if workers.rank == 0:
                 about = {"classes": list(real.classes), "iterations": trained.iteration, "inputs": inputs}
                 shutil.rmtree(work / "artifact", ignore_errors=True)  # of a run that was killed while it wrote
                 artifact.write(work / "artifact", trained.generator, statistics, trained.history, about)

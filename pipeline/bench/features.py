@@ -6,12 +6,13 @@ Wall time of this machine's processor, or of its GPU. Rounds are interleaved and
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
 
-from pipeline.metrics.features import BATCH, FeatureNetwork, preprocessed, random_i3d, with_precision
-from pipeline.metrics.measured import Batch, Measured, Networks
+from pipeline.metrics.features import BATCH_CLIPS, FeatureNetwork, preprocessed, random_i3d
+from pipeline.metrics.measured import Batch, FeatureNetworks, Measured
 from pipeline.progress import progress
 from pipeline.system.machine import cores, cpu_name
 
@@ -26,7 +27,7 @@ def bench_features(*, clips: int, frames: int, size: int, rounds: int) -> dict[s
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     exact = random_i3d(0, device)
-    rounded = with_precision(exact, "bfloat16")
+    rounded = replace(exact, precision="bfloat16")
     draw = torch.Generator().manual_seed(0)
     videos = torch.randint(0, 256, (clips, frames, 3, size, size), dtype=torch.uint8, generator=draw)
     ready = list(preprocessed(videos, device))
@@ -72,13 +73,11 @@ def render(found: dict[str, Any]) -> str:
 
 def _measured(network: FeatureNetwork, videos: torch.Tensor) -> Measured:
     """All that an evaluation measures of a set: features, their moments, the spectra of two frames, and motion."""
-    networks, (count, frames), size = Networks(network, network), videos.shape[:2], videos.shape[-1]
+    networks, (count, frames), size = FeatureNetworks(network, network), videos.shape[:2], videos.shape[-1]
     measured = Measured(networks, videos=count, frames=frames, size=size, psd_frames=(1, frames))
     labels = torch.full((count,), -1)
-    batches = range(0, count, BATCH)
-    measured.measure(
-        networks, (Batch(first=i, clips=videos[i : i + BATCH], labels=labels[i : i + BATCH]) for i in batches)
-    )
+    parts = ((i, slice(i, i + BATCH_CLIPS)) for i in range(0, count, BATCH_CLIPS))
+    measured.measure(Batch(first=i, clips=videos[part], labels=labels[part]) for i, part in parts)
     return measured
 
 

@@ -34,13 +34,13 @@ def sample(out: Path, videos: int, classes: tuple[str, ...], for_metrics: bool, 
     """
     from pipeline.generation.samples import sample as draw
     from pipeline.params import load_params
-    from pipeline.workers import workers
+    from pipeline.workers import join_workers
 
     paths = Paths()
     params = load_params(paths.params)
     chosen, split = params.seed if seed is None else seed, "samples" if for_metrics else "figures"
-    with workers() as us:
-        draw(params, paths, out, videos=videos, classes=classes, split=split, seed=chosen, workers=us)
+    with join_workers() as workers:
+        draw(params, paths, out, videos=videos, classes=classes, split=split, seed=chosen, workers=workers)
     click.echo(f"{out / 'videos'}: {videos} videos; {out}/level-{params.n_levels}: the same for hvg metrics")
 
 
@@ -88,8 +88,8 @@ def metrics(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     k400, k600 = (None if path is None else str(path) for path in (i3d_k400, i3d_k600))
     networks = load_networks(Path(), k400, k600, "float32", 0, device, keys=("--i3d-k400", "--i3d-k600"))
-    found = compare(networks, *sides, frames=frames, size=size, splits=splits)
-    click.echo(json.dumps(found, indent=2, allow_nan=False) if as_json else render(found))
+    comparison = compare(networks, *sides, frames=frames, size=size, splits=splits)
+    click.echo(json.dumps(comparison, indent=2, allow_nan=False) if as_json else render(comparison))
 
 
 @click.command("convert-i3d", short_help="I3D weights from DeepMind's checkpoints.")

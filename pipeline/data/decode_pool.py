@@ -71,7 +71,7 @@ class Settings:
             videos=videos,
             shard_videos=chosen.shard_videos,
             views={level: (frames, params.view(level).size) for level, frames in bounds.items()},
-            factors={level: params.time_factor(level) for level in range(2, params.n_levels + 1)},
+            factors=dict(enumerate(params.factors, start=2)),
             frame_step=chosen.frame_step,
             crop=chosen.crop,
             max_frames=chosen.max_frames,

@@ -212,7 +212,7 @@ class _Look:
         views = {max(self.grids): top}
         for level in range(max(self.grids) - 1, 0, -1):
             clip = torch.from_numpy(views[level + 1]).permute(0, 3, 1, 2)[None]
-            small = f_s(f_t(clip, self.params.time_factor(level + 1)), self.grids[level].size)
+            small = f_s(f_t(clip, self.params.factors[level - 1]), self.grids[level].size)
             views[level] = np.ascontiguousarray(small[0].permute(0, 2, 3, 1).numpy())
         return views
 

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,8 @@ from pipeline.data.pixels import to_bytes, to_unit
 from pipeline.data.store.reader import ViewReader
 from pipeline.data.store.writer import StoreWriter
 from pipeline.data.windows import windows_of_videos
-from pipeline.params import GenerationParams, LevelParams, Params, SigmaParams
+from pipeline.params import GenerationParams, Params, SigmaParams
+from pipeline.paths import Paths
 from pipeline.progress import progress
 from pipeline.workers import Workers
 
@@ -37,30 +39,55 @@ def labels_of_data(params: Params, data: ViewReader) -> Int64[np.ndarray, " vide
     return data.labels[windows_of_videos(data.top_frames, params.factors, 1, params.window(1)) > 0]
 
 
+@dataclass(frozen=True, kw_only=True)
+class SampleSource:
+    """What a level's samples are made from, beside its generators."""
+
+    params: GenerationParams
+    videos: dict[str, int]  # how many, by split
+    sigma: SigmaParams
+    seed: int
+    labels: Int64[np.ndarray, " videos"]  # of the data; level 1's samples keep their proportions
+    classes: tuple[str, ...]
+    # Level l-1's samples by split: sample i of a split is made from its sample i, whole and with its label.
+    conditions: dict[str, ViewReader] | None
+
+
+def source_of(params: Params, paths: Paths, level: int, data: ViewReader) -> SampleSource:
+    """The pipeline's own source of a level's samples; `data`: any view of the training split.
+
+    Raises UserError where the level below has no samples.
+    """
+    chosen, below = params.of_level(level).generation, level - 1
+    return SampleSource(
+        params=chosen,
+        videos={"samples": chosen.videos, "figures": chosen.figures},
+        sigma=params.sigma,
+        seed=params.seed,
+        labels=labels_of_data(params, data),
+        classes=data.classes,
+        conditions={split: ViewReader(paths.samples(below), below, split) for split in SPLITS} if below else None,
+    )
+
+
 def calibrate(
-    generator: Generator,
-    labels: Int64[np.ndarray, " videos"],
-    seed: int,
-    params: LevelParams,
-    sigma: SigmaParams,
-    conditions: dict[str, ViewReader] | None,
-    workers: Workers,
+    generator: Generator, source: SampleSource, batch: int, workers: Workers
 ) -> dict[str, tuple[float, Statistics]]:
     """By split of the samples: the sigma of its noise, and per-timestep statistics at full length for it (App. A).
 
-    labels: of the videos that the level was trained on; level 1 draws from them.
-    conditions: level l-1's samples by split, which are taken whole and with their labels.
+    batch: of each pass, over all workers. Labels are drawn from the source's at level 1, above it conditions are,
+    whole and with their labels.
     """
-    config, passes = generator.config, params.generation.recalibration
+    config, passes, conditions = generator.config, source.params.recalibration, source.conditions
 
     def inputs(split: str, deviation: float) -> Iterator[Inputs]:
         for step in progress(range(passes), desc=f"recalibrate level {config.level}, {split}", unit="passes"):
             noise, drawn, videos = [], [], []
-            for position in workers.positions(params.training.batch):
-                draw = sampling.generator(seed, config.level, f"recalibrate-{split}", step, position)
+            for position in workers.positions(batch):
+                draw = sampling.generator(source.seed, config.level, f"recalibrate-{split}", step, position)
                 noise.append(draw.standard_normal(config.generator.noise, dtype=np.float32) * deviation)
                 if conditions is None:
-                    drawn.append(labels[draw.integers(len(labels))])
+                    drawn.append(source.labels[draw.integers(len(source.labels))])
                 else:
                     condition = conditions[split]
                     video = int(draw.integers(len(condition)))
@@ -68,30 +95,17 @@ def calibrate(
                     drawn.append(condition.labels[video])
             yield _inputs(config, noise, drawn, videos, workers.device)
 
-    sigmas = {split: sigma_of(split, sigma) for split in SPLITS}
+    sigmas = {split: sigma_of(split, source.sigma) for split in SPLITS}
     return {split: (deviation, recalibrate(generator, inputs(split, deviation))) for split, deviation in sigmas.items()}
 
 
-def generate(
-    generators: dict[str, Generator],
-    *,
-    store: Path,
-    params: GenerationParams,
-    sigma: SigmaParams,
-    seed: int,
-    labels: np.ndarray,
-    classes: tuple[str, ...],
-    conditions: dict[str, ViewReader] | None,
-    workers: Workers,
-) -> None:
+def generate(generators: dict[str, Generator], source: SampleSource, store: Path, workers: Workers) -> None:
     """Generate a level's samples into a store; shards that are there already are not made again.
 
-    generators: the level's, by split, each with its sigma's statistics. A split of no videos needs none.
-    labels: level 1's samples keep their proportions.
-    conditions: level l-1's samples by split: sample i of a split is made from its sample i, whole, with its label.
+    generators: the level's, by split, each with its sigma's statistics.
     """
     config = next(iter(generators.values())).config
-    rows = _rows(config, params, sigma, seed, labels, classes, conditions)
+    rows = _rows(config, source)
     writer = StoreWriter(
         store,
         views={config.level: (config.view.frames, config.view.size)},
@@ -100,75 +114,53 @@ def generate(
     )
     missing = [first for first in range(0, len(rows), writer.shard_videos) if not writer.done(first)]
     workers.wait()  # before anyone writes: all share out the same shards
-    mine = missing[workers.rank :: workers.count]
-    for first in progress(mine, desc=f"generate level {config.level}", unit="shards"):
+    shards = missing[workers.rank :: workers.count]
+    for first in progress(shards, desc=f"generate level {config.level}", unit="shards"):
         videos = []
         for split, part in rows.iloc[first : first + writer.shard_videos].groupby("split", sort=False):
-            for begin in range(0, len(part), params.batch):
-                chosen = part.iloc[begin : begin + params.batch]
-                condition = conditions[str(split)] if conditions else None
-                videos.append(_videos(generators[str(split)], chosen, condition, seed, params.piece, workers))
+            for begin in range(0, len(part), source.params.batch):
+                batch = part.iloc[begin : begin + source.params.batch]
+                videos.append(_videos(generators[str(split)], batch, source, workers))
         writer.write(first, {config.level: np.concatenate(videos)})
     workers.wait()
     if workers.rank == 0:
-        writer.finish(rows, kind="samples", classes=classes)
-        log.info("level %d: %d videos of %d frames at %dx%d", config.level, len(rows), *_shape(config))
+        writer.finish(rows, kind="samples", classes=source.classes)
+        frames, size = config.view.frames, config.view.size
+        log.info("level %d: %d videos of %d frames at %dx%d", config.level, len(rows), frames, size, size)
 
 
-def _shape(config: LevelConfig) -> tuple[int, int, int]:
-    return config.view.frames, config.view.size, config.view.size
-
-
-def _rows(
-    config: LevelConfig,
-    params: GenerationParams,
-    sigma: SigmaParams,
-    seed: int,
-    labels: np.ndarray,
-    classes: tuple[str, ...],
-    conditions: dict[str, ViewReader] | None,
-) -> pd.DataFrame:
+def _rows(config: LevelConfig, source: SampleSource) -> pd.DataFrame:
     """The index of the samples: split by split, with labels in the data's proportions, or the conditions' own."""
     parts = []
-    for split, count in zip(SPLITS, (params.videos, params.figures), strict=True):
-        if not count:
-            continue
-        if conditions is not None:
-            chosen = conditions[split].labels[:count]
+    for split, count in source.videos.items():
+        if source.conditions is not None:
+            labels = source.conditions[split].labels[:count]
         elif config.classes:
-            ordered = sampling.spread(np.bincount(labels, minlength=config.classes), count)
-            chosen = sampling.generator(seed, config.level, f"labels-{split}", 0, 0).permutation(ordered)
+            ordered = sampling.spread(np.bincount(source.labels, minlength=config.classes), count)
+            labels = sampling.generator(source.seed, config.level, f"labels-{split}", 0, 0).permutation(ordered)
         else:
-            chosen = np.full(count, -1)
-        numbers = np.arange(len(chosen))
-        parts.append(
-            pd.DataFrame({"split": split, "sample": numbers, "label": chosen, "sigma": sigma_of(split, sigma)})
-        )
+            labels = np.full(count, -1)
+        columns = {"split": split, "sample": np.arange(len(labels)), "label": labels}
+        parts.append(pd.DataFrame({**columns, "sigma": sigma_of(split, source.sigma)}))
     rows = pd.concat(parts, ignore_index=True)
     rows.insert(0, "row", np.arange(len(rows)))
-    rows["class"] = [classes[label] if 0 <= label < len(classes) else "" for label in rows["label"]]
+    rows["class"] = [source.classes[i] if 0 <= i < len(source.classes) else "" for i in rows["label"]]
     rows["n_frames"] = config.view.frames
     return rows
 
 
-def _videos(
-    generator: Generator,
-    rows: pd.DataFrame,
-    condition: ViewReader | None,
-    seed: int,
-    piece: int | None,
-    workers: Workers,
-) -> np.ndarray:
+def _videos(generator: Generator, rows: pd.DataFrame, source: SampleSource, workers: Workers) -> np.ndarray:
     """The videos of some rows of one split: uint8 [n, T, H, W, 3]."""
     config = generator.config
     noise, conditions = [], []
     for split, sample, sigma in zip(rows["split"], rows["sample"], rows["sigma"], strict=True):
-        draw = sampling.generator(seed, config.level, f"generate-{split}", 0, sample)
+        draw = sampling.generator(source.seed, config.level, f"generate-{split}", 0, sample)
         noise.append(draw.standard_normal(config.generator.noise, dtype=np.float32) * sigma)
-        if condition is not None:
-            conditions.append(condition.read(sample, 0, int(condition.n_frames[sample])))
+        if source.conditions is not None:
+            below = source.conditions[split]
+            conditions.append(below.read(sample, 0, int(below.n_frames[sample])))
     inputs = _inputs(config, noise, list(rows["label"]), conditions, workers.device)
-    return to_bytes(unroll(generator, *inputs, piece=piece))
+    return to_bytes(unroll(generator, *inputs, piece=source.params.piece))
 
 
 def _inputs(

@@ -5,7 +5,6 @@ import logging
 import re
 import shutil
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,7 @@ from pipeline.code_hash import code_hash
 from pipeline.data.store.reader import ViewReader
 from pipeline.errors import UserError
 from pipeline.generation import artifact
-from pipeline.generation.generate import generate, labels_of_data, sigma_of
+from pipeline.generation.generate import SampleSource, generate, labels_of_data, sigma_of
 from pipeline.media.grid import fitting
 from pipeline.media.mp4 import write_mp4
 from pipeline.params import Params, fingerprint
@@ -23,7 +22,7 @@ from pipeline.progress import progress
 from pipeline.workers import Workers
 
 log = logging.getLogger(__name__)
-SHOWN = 256  # pixels of a video file at most, where the top level is smaller
+SHOWN_PIXELS = 256  # of a video file at most, where the top level is smaller
 
 
 def sample(
@@ -62,21 +61,16 @@ def sample(
         below = None
         for level, generator in zip(levels, generators, strict=True):
             store = work / "samples" / f"level-{level}"
-            generate(
-                {split: generator},
-                store=store,
-                params=replace(
-                    params.of_level(level).generation,
-                    videos=videos if split == "samples" else 0,
-                    figures=videos if split == "figures" else 0,
-                ),
+            source = SampleSource(
+                params=params.of_level(level).generation,
+                videos={split: videos},
                 sigma=params.sigma,
                 seed=seed,
                 labels=labels,
                 classes=data.classes,
                 conditions=None if below is None else {split: below},
-                workers=workers,
             )
+            generate({split: generator}, source, store, workers)
             below = ViewReader(store, level, split, in_memory=0)
         assert below is not None
         fps = float(np.median(data.videos["fps"].to_numpy(np.float64))) / params.decode.frame_step
@@ -85,15 +79,15 @@ def sample(
         shutil.rmtree(work)
 
 
-def _labels(wanted: Sequence[str], data: ViewReader) -> np.ndarray:
+def _labels(classes: Sequence[str], data: ViewReader) -> np.ndarray:
     """One label for each of the classes named."""
-    found = []
-    for name in wanted:
+    labels = []
+    for name in classes:
         if name not in data.classes:
             near = difflib.get_close_matches(name, data.classes, n=3, cutoff=0.5) or data.classes[:3]
             raise UserError(f"--class: no class {name!r} in the data; there is {', '.join(map(repr, near))}")
-        found.append(data.classes.index(name))
-    return np.array(found)
+        labels.append(data.classes.index(name))
+    return np.array(labels)
 
 
 def _write_videos(reader: ViewReader, folder: Path, fps: float) -> None:
@@ -104,4 +98,4 @@ def _write_videos(reader: ViewReader, folder: Path, fps: float) -> None:
         frames = reader.read(video, 0, int(reader.n_frames[video]))
         file = folder / f"{video:0{digits}}{'-' if plain else ''}{plain}.mp4"
         if not file.exists():
-            write_mp4(file, frames, fps, fitting(reader.size, SHOWN))
+            write_mp4(file, frames, fps, fitting(reader.size, SHOWN_PIXELS))

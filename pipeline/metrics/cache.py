@@ -14,7 +14,7 @@ from torch import Tensor
 from pipeline.code_hash import code_hash
 from pipeline.metrics.measured import Measured
 from pipeline.paths import write_atomic
-from pipeline.workers import on_all_workers
+from pipeline.workers import Workers
 
 log = logging.getLogger(__name__)
 
@@ -22,27 +22,27 @@ log = logging.getLogger(__name__)
 class StatisticsCache:
     """A folder of statistics, each in a file named by a hash of all that it depends on."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, workers: Workers) -> None:
+        self._folder, self._workers = folder, workers
 
     def file(self, key: dict[str, Any]) -> Path:
         """Where the statistics of `key` lie: what was measured, on what. The code and torch's version belong to it."""
-        whole = json.dumps([key, code_hash("pipeline.metrics.evaluation"), torch.__version__], sort_keys=True)
-        return self._folder / f"{hashlib.sha256(whole.encode()).hexdigest()}.safetensors"
+        identity = json.dumps([key, code_hash("pipeline.metrics.evaluation"), torch.__version__], sort_keys=True)
+        return self._folder / f"{hashlib.sha256(identity.encode()).hexdigest()}.safetensors"
 
     def load(self, key: dict[str, Any], into: Measured) -> bool:
         """Read statistics into an empty `into`, if every worker has them undamaged; False where not."""
-        file, expected = self.file(key), into.state_dict()
-        kept: dict[str, Tensor] = {}
+        file = self.file(key)
+        statistics: dict[str, Tensor] = {}
         if file.is_file():
             try:
-                kept = load_file(file)
+                statistics = load_file(file)
             except (OSError, SafetensorError) as error:
                 log.warning("%s is damaged and measured again: %s", file, str(error).splitlines()[0])
-        whole = {name: tensor.shape for name, tensor in kept.items()} == {n: t.shape for n, t in expected.items()}
-        if not on_all_workers(whole):
+        shapes, wanted = ({name: tensor.shape for name, tensor in of.items()} for of in (statistics, into.state_dict()))
+        if self._workers.any(shapes != wanted):
             return False
-        into.load_state_dict(kept)
+        into.load_state_dict(statistics)
         log.info("statistics of real clips as measured before: %s", file)
         return True
 

@@ -10,8 +10,8 @@ import torch
 
 from pipeline.errors import UserError
 from pipeline.metrics.clip_sets import ClipSet, StoreSet
-from pipeline.metrics.evaluation import BATCH
-from pipeline.metrics.measured import Batch, Measured, Networks, scores
+from pipeline.metrics.evaluation import BATCH_CLIPS
+from pipeline.metrics.measured import Batch, FeatureNetworks, Measured, scores
 from pipeline.metrics.protocol import protocol
 from pipeline.progress import progress
 
@@ -20,7 +20,7 @@ NAMES = ("fvd", "fid", "inception_score")
 
 
 def compare(
-    networks: Networks, real: ClipSet, generated: ClipSet, *, frames: int | None, size: int | None, splits: int
+    networks: FeatureNetworks, real: ClipSet, generated: ClipSet, *, frames: int | None, size: int | None, splits: int
 ) -> dict[str, Any]:
     """{fvd, fid, inception_score, …, note, protocol}; what takes weights that were not given is None.
 
@@ -45,12 +45,11 @@ def compare(
         log.warning("%d native frames from one frame of REAL to the next, %d of GENERATED: their speeds differ", *steps)
     of_real = _measured(networks, real, "REAL", frames, size, 1)
     of_generated = _measured(networks, generated, "GENERATED", frames, size, splits)
-    found = scores(networks, of_real, of_generated, labelled=True)
-    measured_on = protocol(
+    numbers = scores(of_real, of_generated, labelled=True)
+    setting = protocol(
+        networks,
         frames=frames,
         start="the first frames of every video; shorter videos are left out",
-        logits=networks.logits,
-        pooled=networks.pooled,
         real_split=real.what,
         real_videos=of_real.count,
         generated_videos=of_generated.count,
@@ -64,24 +63,24 @@ def compare(
         pyramid=real.digest,
         samples=generated.digest,
     )
-    whole = {name: found.pop(name, None) for name in NAMES} | found
-    of_set = {"generated_set": generated.what, "generated_frame_step": generated.frame_step}
-    return whole | {"note": _note(networks), "protocol": measured_on.as_dict() | of_set}
+    setting |= {"generated_set": generated.what, "generated_frame_step": generated.frame_step}
+    return {**dict.fromkeys(NAMES), **numbers, "note": _note(networks), "protocol": setting}
 
 
-def render(found: dict[str, Any]) -> str:
+def render(comparison: dict[str, Any]) -> str:
     """For people: the numbers, what they lack, and what they were measured on."""
-    numbers = {name: value for name, value in found.items() if name not in ("note", "protocol") and value is not None}
-    lines = [f"{name:28} {value:.4f}" for name, value in numbers.items()]
-    lines += ["", found["note"], ""] if found["note"] else [""]
-    return "\n".join([*lines, *(f"{name:28} {_plain(value)}" for name, value in found["protocol"].items())])
+    numbers = dict(comparison)
+    note, setting = numbers.pop("note"), numbers.pop("protocol")
+    lines = [f"{name:28} {value:.4f}" for name, value in numbers.items() if value is not None]
+    lines += ["", note, ""] if note else [""]
+    return "\n".join([*lines, *(f"{name:28} {_plain(value)}" for name, value in setting.items())])
 
 
 def _plain(value: Any) -> str:
     return "none" if value in (None, ()) else str(value)
 
 
-def _note(networks: Networks) -> str | None:
+def _note(networks: FeatureNetworks) -> str | None:
     missing = [
         f"{what} take{'' if ' and ' in what else 's'} --{option}"
         for network, what, option in (
@@ -95,15 +94,15 @@ def _note(networks: Networks) -> str | None:
     return f"{'; '.join(missing)}: without trained weights a random I3D measures, and its numbers are called random_i3d"
 
 
-def _measured(networks: Networks, side: ClipSet, name: str, frames: int, size: int, splits: int) -> Measured:
-    found = Measured(networks, videos=0, frames=frames, size=size, splits=splits, motion=False)
+def _measured(networks: FeatureNetworks, side: ClipSet, name: str, frames: int, size: int, splits: int) -> Measured:
+    measured = Measured(networks, videos=0, splits=splits)
     total = None if side.lengths is None else int((side.lengths >= frames).sum())
     with progress(total=total, desc=f"features of {name}", unit="clips") as bar:
-        found.measure(networks, _batches(side, frames, size, bar))
-    if found.count < 2:
+        measured.measure(_batches(side, frames, size, bar))
+    if measured.count < 2:
         raise UserError(f"{name} {side.path}: fewer than 2 videos of {frames} frames can be read")
-    _check_splits(splits, found.count)
-    return found
+    _check_splits(splits, measured.count)
+    return measured
 
 
 def _check_splits(splits: int, videos: int) -> None:
@@ -112,9 +111,9 @@ def _check_splits(splits: int, videos: int) -> None:
 
 
 def _batches(side: ClipSet, frames: int, size: int, bar: Any) -> Iterator[Batch]:
-    first, found = 0, side.clips(frames, size)
-    while some := list(islice(found, BATCH)):
-        clips = torch.from_numpy(np.stack(some)).movedim(-1, -3)
-        yield Batch(first=first, clips=clips, labels=torch.full((len(some),), -1))
-        first += len(some)
-        bar.update(len(some))
+    first, videos = 0, side.clips(frames, size)
+    while batch := list(islice(videos, BATCH_CLIPS)):
+        clips = torch.from_numpy(np.stack(batch)).movedim(-1, -3)
+        yield Batch(first=first, clips=clips, labels=torch.full((len(batch),), -1))
+        first += len(batch)
+        bar.update(len(batch))

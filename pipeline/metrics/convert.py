@@ -60,17 +60,17 @@ def state_of_tensorflow(variables: Mapping[str, np.ndarray]) -> dict[str, Tensor
         expected = I3D(variables[logits].size).state_dict()
     state = {}
     for name, tensor in expected.items():
-        theirs = tensorflow_name(name)
-        if theirs is None:
+        variable = tensorflow_name(name)
+        if variable is None:
             if name.endswith("bn.weight"):
                 state[name] = torch.ones(tensor.shape)
             continue  # and the counters of batch norms
-        if scope + theirs not in variables:
-            raise ValueError(f"{scope}{theirs} is missing")
-        value = np.asarray(variables[scope + theirs], np.float32)
+        if scope + variable not in variables:
+            raise ValueError(f"{scope}{variable} is missing")
+        value = np.asarray(variables[scope + variable], np.float32)
         moved = value.transpose(4, 3, 0, 1, 2) if value.ndim == 5 and name.endswith("weight") else value.reshape(-1)
         if moved.shape != tensor.shape:
-            raise ValueError(f"{scope}{theirs} has shape {value.shape}, which makes no {tuple(tensor.shape)}")
+            raise ValueError(f"{scope}{variable} has shape {value.shape}, which makes no {tuple(tensor.shape)}")
         state[name] = torch.from_numpy(np.ascontiguousarray(moved))
     return state
 

@@ -3,9 +3,10 @@
 import hashlib
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,21 +19,23 @@ from pipeline.data.store.reader import ViewReader
 from pipeline.data.windows import choose_start, start_in_view, windows_of_videos
 from pipeline.errors import UserError
 from pipeline.metrics.cache import StatisticsCache
-from pipeline.metrics.features import Precision, load_i3d, random_i3d, with_precision
+from pipeline.metrics.features import Precision, load_i3d, random_i3d
 from pipeline.metrics.grounding import grounding_psnr
-from pipeline.metrics.measured import Batch, Measured, Networks, motion_scores, scores
+from pipeline.metrics.measured import Batch, FeatureNetworks, Measured, motion_scores, scores
 from pipeline.metrics.probe import Probe
-from pipeline.metrics.protocol import Protocol, protocol
+from pipeline.metrics.protocol import protocol
 from pipeline.metrics.tables import class_table, count_table, motion_table, psd_table
 from pipeline.params import Params
 from pipeline.paths import Paths, origin
 from pipeline.progress import progress
-from pipeline.workers import Workers, sum_of_workers
+from pipeline.workers import Workers
 
 log = logging.getLogger(__name__)
-BATCH = 8  # clips in memory at a time
+
+Places = list[tuple[int, int]]  # of clips in a view: video, first frame
+BATCH_CLIPS = 8  # in memory at a time
 RANDOM_VIDEOS = 64  # at most, of each side, where the I3D is random: numbers that mean little are not worth hours
-WINDOW = 6  # frames of the view below the top that a window spans ("12 frames" at K_T = 2, Sec. 5.2)
+WINDOW_FRAMES = 6  # of the view below the top that a window spans ("12 frames" at K_T = 2, Sec. 5.2)
 WHOLE_START = "a random frame that the lowest view has too"
 # PAPER: the window's video is made from 6 frames of level 1 alone; here it is a part of the unrolled video.
 WINDOW_START = "a random window of {} frames of the lowest view; of samples, cut out of the whole"
@@ -40,20 +43,11 @@ WINDOW_START = "a random window of {} frames of the lowest view; of samples, cut
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """The numbers of whole videos and of windows, what they were measured on, and tables for plots."""
+    """Numbers with what they were measured on, and tables for plots."""
 
-    metrics: dict[str, float]
-    protocol: Protocol
-    windows: dict[str, float] | None  # None: a window is no shorter than the whole
-    windows_protocol: Protocol | None
-    psd: pd.DataFrame  # frame, cycles, real_mean, real_deviation, generated_mean, generated_deviation
-    per_class: pd.DataFrame  # class, real, generated, and a column a metric
-    counts: pd.DataFrame  # metric, n, mean, low, high
-    motion: pd.DataFrame  # step, real_mean, real_deviation, generated_mean, generated_deviation
-
-    @property
-    def tables(self) -> dict[str, pd.DataFrame]:
-        return {"psd": self.psd, "per_class": self.per_class, "counts": self.counts, "motion": self.motion}
+    # metrics and protocol of whole videos; windows and windows_protocol, where a window is shorter than the whole.
+    numbers: dict[str, dict[str, Any]]
+    tables: dict[str, pd.DataFrame]  # psd, per_class, counts, motion: as pipeline.metrics.tables makes them
 
 
 def evaluate(params: Params, paths: Paths, workers: Workers) -> Evaluation:
@@ -62,28 +56,28 @@ def evaluate(params: Params, paths: Paths, workers: Workers) -> Evaluation:
     Clips are shared among the workers, which take part all together and get the same numbers.
     """
     job = _Job(params, paths, workers)
-    lowest = params.view(1).frames
-    whole = job.compare(lowest, WHOLE_START)
-    window = window_frames(params.factors)
-    windows = job.compare(window, WINDOW_START.format(window)) if lowest > window else None
-    metrics = job.scores(whole) | job.probe(whole) | motion_scores(whole.real, whole.generated)
+    lowest, window = params.view(1).frames, window_frames(params.factors)
+    videos = job.compare(lowest, full_length=True)
+    real, generated = videos.real, videos.generated
+    metrics = videos.scores | job.probe(videos) | motion_scores(real, generated)
     for level in range(2, params.n_levels + 1):
         metrics[f"grounding_psnr_level_{level}"] = grounding(params, paths, level, workers)
-    return Evaluation(
-        metrics=metrics,
-        protocol=job.protocol(whole),
-        windows=job.scores(windows) if windows else None,
-        windows_protocol=job.protocol(windows) if windows else None,
-        psd=psd_table(whole.real, whole.generated),
-        per_class=class_table(job.networks, whole.real, whole.generated, job.real.classes if job.labelled else ()),
-        counts=count_table(job.networks, whole.real, whole.generated, labelled=job.labelled, seed=params.seed),
-        motion=motion_table(whole.real, whole.generated),
-    )
+    numbers = {"metrics": metrics, "protocol": videos.protocol}
+    if lowest > window:
+        windows = job.compare(window, full_length=False)
+        numbers |= {"windows": windows.scores, "windows_protocol": windows.protocol}
+    tables = {
+        "psd": psd_table(real, generated),
+        "per_class": class_table(real, generated, job.real.classes if job.labelled else ()),
+        "counts": count_table(real, generated, labelled=job.labelled, seed=params.seed),
+        "motion": motion_table(real, generated),
+    }
+    return Evaluation(numbers=numbers, tables=tables)
 
 
 def window_frames(factors: tuple[int, ...]) -> int:
     """Frames of view 1 that a window spans, for the K_T between successive views, lowest first."""
-    return max(WINDOW // prod(factors[:-1]), 1)
+    return max(WINDOW_FRAMES // prod(factors[:-1]), 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,11 +86,9 @@ class _Compared:
 
     real: Measured
     generated: Measured
-    real_clips: list[tuple[int, int]]
-    frames: int
-    start: str
-    splits: int
-    psd_sets: int
+    real_clips: Places
+    scores: dict[str, float]
+    protocol: dict[str, Any]
 
 
 class _Job:
@@ -114,107 +106,99 @@ class _Job:
         self.labelled = len(self.real.classes) > 0 and params.data.classes != 0
         random = self.networks.logits.random and self.networks.pooled.random
         self._most = min(chosen.videos, RANDOM_VIDEOS) if random else chosen.videos
-        self._cache = StatisticsCache(Paths(origin(paths.root)).state / "cache" / "metrics")
+        self._cache = StatisticsCache(Paths(origin(paths.root)).state / "cache" / "metrics", workers)
 
-    def compare(self, window: int, start: str) -> _Compared:
-        """Measure real and generated clips that span `window` frames of view 1; `start` says how they are chosen."""
-        chosen, frames = self.params.evaluation, window * prod(self.params.factors)
-        of_real = choose_clips(self.params, self.real, "real", self._most, window)
-        of_generated = choose_clips(self.params, self._generated, "generated", self._most, window)
-        sets = _parts("psd_sets", chosen.psd_sets, min(len(of_real), len(of_generated)))
-        splits = _parts("splits", chosen.splits, len(of_generated))
-        psd = {"psd_frames": chosen.psd_frames if start == WHOLE_START else (), "psd_sets": sets}
-        real = self._measured_real(self.real, of_real, frames, **psd)
-        generated = self._empty(self._generated, of_generated, frames, splits=splits, **psd)
-        self._measure(generated, self._generated, of_generated, frames, "generated clips")
-        return _Compared(
-            real=real, generated=generated, real_clips=of_real, frames=frames, start=start, splits=splits, psd_sets=sets
+    def compare(self, window: int, *, full_length: bool) -> _Compared:
+        """Measure real and generated clips that span `window` frames of view 1.
+
+        full_length: they are whole videos, of which motion and spectra are measured as well.
+        """
+        params, chosen, frames = self.params, self.params.evaluation, window * prod(self.params.factors)
+        of_real = choose_clips(params, self.real, "real", self._most, window)
+        of_generated = choose_clips(params, self._generated, "generated", self._most, window)
+        splits, psd_frames, psd_sets, series = _parts("splits", chosen.splits, len(of_generated)), (), 0, {}
+        if full_length:
+            psd_frames = chosen.psd_frames
+            psd_sets = _parts("psd_sets", chosen.psd_sets, min(len(of_real), len(of_generated)))
+            series = {"frames": frames, "size": self.real.size, "psd_frames": psd_frames, "psd_sets": psd_sets}
+        real = self._measured(self.real, of_real, frames, keep=True, **series)
+        generated = self._measured(self._generated, of_generated, frames, keep=False, splits=splits, **series)
+        setting = protocol(
+            self.networks,
+            frames=frames,
+            start=WHOLE_START if full_length else WINDOW_START.format(window),
+            real_split=self.split,
+            real_videos=real.count,
+            generated_videos=generated.count,
+            size=self.real.size,
+            frame_step=params.decode.frame_step,
+            sigma=params.sigma.metrics,
+            splits=splits,
+            psd_frames=psd_frames,
+            psd_sets=psd_sets,
+            seed=params.seed,
+            pyramid=self.real.digest,
+            samples=self._generated.digest,
         )
+        numbers = scores(real, generated, labelled=self.labelled)
+        return _Compared(real=real, generated=generated, real_clips=of_real, scores=numbers, protocol=setting)
 
-    def scores(self, found: _Compared) -> dict[str, float]:
-        return scores(self.networks, found.real, found.generated, labelled=self.labelled)
-
-    def probe(self, found: _Compared) -> dict[str, float]:
+    def probe(self, videos: _Compared) -> dict[str, float]:
         """The accuracies of a linear probe trained on real clips that are not measured themselves.
 
         Clips without a class count on no side, and a side that has no others has no accuracy.
         """
-        if not self.labelled or not _long_enough(self._paths.pyramid, "train", found.frames):
+        frames = videos.protocol["frames"]
+        if not self.labelled or not _long_enough(self._paths.pyramid, "train", frames):
             return {}
         train = ViewReader(self._paths.pyramid, self.top, "train", in_memory=0)
-        measured = {int(self.real.rows[video]) for video, _ in found.real_clips}
+        measured = {int(self.real.rows[video]) for video, _ in videos.real_clips}
         clips = choose_clips(self.params, train, "probe", len(train), self.params.view(1).frames)
         clips = [clip for clip in clips if train.labels[clip[0]] >= 0 and int(train.rows[clip[0]]) not in measured]
         clips = clips[: self._most]
         if len(set(train.labels[[video for video, _ in clips]].tolist())) < 2:
             log.warning("the train split has no two classes of clips beside those measured: no linear probe")
             return {}
-        of_train = self._measured_real(train, clips, found.frames)
+        of_train = self._measured(train, clips, frames, keep=True)
         probe = Probe(of_train.pooled, of_train.labels)
-        sides = {"probe_accuracy_real": found.real, "probe_accuracy_generated": found.generated}
-        known = {name: side.labels >= 0 for name, side in sides.items()}
-        return {
-            name: probe.accuracy(side.pooled[known[name]], side.labels[known[name]])
-            for name, side in sides.items()
-            if known[name].any()
-        }
+        accuracies = {}
+        for name, side in (("probe_accuracy_real", videos.real), ("probe_accuracy_generated", videos.generated)):
+            known = side.labels >= 0
+            if known.any():
+                accuracies[name] = probe.accuracy(side.pooled[known], side.labels[known])
+        return accuracies
 
-    def protocol(self, found: _Compared) -> Protocol:
-        whole = found.start == WHOLE_START
-        return protocol(
-            frames=found.frames,
-            start=found.start,
-            logits=self.networks.logits,
-            pooled=self.networks.pooled,
-            real_split=self.split,
-            real_videos=found.real.count,
-            generated_videos=found.generated.count,
-            size=self.real.size,
-            frame_step=self.params.decode.frame_step,
-            sigma=self.params.sigma.metrics,
-            splits=found.splits,
-            psd_frames=self.params.evaluation.psd_frames if whole else (),
-            psd_sets=found.psd_sets if whole else 0,
-            seed=self.params.seed,
-            pyramid=self.real.digest,
-            samples=self._generated.digest,
-        )
-
-    def _measured_real(self, reader: ViewReader, clips: list[tuple[int, int]], frames: int, **parts) -> Measured:
-        """Statistics of real clips: as they were kept, or measured and kept."""
+    def _measured(self, reader: ViewReader, clips: Places, length: int, *, keep: bool, **parts: Any) -> Measured:
+        """Statistics of clips of `length` frames, by all workers. keep: they are kept, and read where they were."""
+        measured = Measured(self.networks, videos=len(clips), **parts)
         rows = np.array([(int(reader.rows[video]), start) for video, start in clips], np.int64)
         networks = [self.networks.logits, self.networks.pooled]
         key = {
             "pyramid": reader.digest,
             "level": self.top,
             "clips": hashlib.sha256(rows.tobytes()).hexdigest(),
-            "frames": frames,
+            "frames": length,
             "networks": [[network.weights, network.sha256, network.precision] for network in networks],
             "device": self._workers.device.type,
-            **parts,
+            "parts": parts,
         }
-        found = self._empty(reader, clips, frames, **parts)
-        if not self._cache.load(key, found):
-            self._measure(found, reader, clips, frames, f"real clips of {reader.videos['split'].iloc[0]}")
-            if self._workers.rank == 0:
-                self._cache.save(key, found)
-        return found
-
-    def _empty(self, reader: ViewReader, clips: list[tuple[int, int]], frames: int, **parts) -> Measured:
-        return Measured(self.networks, videos=len(clips), frames=frames, size=reader.size, **parts)
-
-    def _measure(self, into: Measured, reader: ViewReader, clips: list[tuple[int, int]], frames: int, what: str):
+        if keep and self._cache.load(key, measured):
+            return measured
+        what = f"real clips of {reader.videos['split'].iloc[0]}" if keep else "generated clips"
         with progress(total=len(clips), desc=f"features of {what}", unit="clips") as bar:
-            into.measure(self.networks, self._batches(reader, clips, frames, bar))
-        into.gather()
+            measured.measure(self._batches(reader, clips, length, bar))
+        measured.gather(self._workers)
+        if keep and self._workers.rank == 0:
+            self._cache.save(key, measured)
+        return measured
 
-    def _batches(self, reader: ViewReader, clips: list[tuple[int, int]], frames: int, bar) -> Iterator[Batch]:
+    def _batches(self, reader: ViewReader, clips: Places, frames: int, bar: Any) -> Iterator[Batch]:
         """This worker's batches of a set: they are dealt out in turn."""
-        for first in range(self._workers.rank * BATCH, len(clips), self._workers.count * BATCH):
-            some = clips[first : first + BATCH]
-            labels = torch.from_numpy(reader.labels[[video for video, _ in some]])
-            yield Batch(first=first, clips=_tensor(reader, some, frames), labels=labels)
-            bar.update(min(BATCH * self._workers.count, len(clips) - bar.n))
+        for first in range(self._workers.rank * BATCH_CLIPS, len(clips), self._workers.count * BATCH_CLIPS):
+            batch = clips[first : first + BATCH_CLIPS]
+            labels = torch.from_numpy(reader.labels[[video for video, _ in batch]])
+            yield Batch(first=first, clips=_tensor(reader, batch, frames), labels=labels)
+            bar.update(min(BATCH_CLIPS * self._workers.count, len(clips) - bar.n))
 
 
 def load_networks(
@@ -225,7 +209,7 @@ def load_networks(
     seed: int,
     device: torch.device,
     keys: tuple[str, str] = ("evaluation.i3d_k400", "evaluation.i3d_k600"),
-) -> Networks:
+) -> FeatureNetworks:
     """The I3Ds of these files, from `root`; one random network stands in where there are no weights.
 
     keys: what the two are called in messages.
@@ -233,25 +217,25 @@ def load_networks(
     torch.backends.cudnn.allow_tf32 = False  # torch's default on GPUs: features would differ from a CPU's by 1e-3
     stand_in = None
     if i3d_k400 is None or i3d_k600 is None:
-        stand_in = with_precision(random_i3d(seed, device), precision)
+        stand_in = replace(random_i3d(seed, device), precision=precision)
         log.info("no I3D weights for every metric: numbers of the random I3D carry random_i3d in their names")
-    given = []
+    networks = []
     for key, path, classes in ((keys[0], i3d_k400, 400), (keys[1], i3d_k600, 600)):
         if path is None:
-            given.append(stand_in)
+            networks.append(stand_in)
         else:
-            given.append(with_precision(load_i3d(root / path, classes, key, device), precision))
-    return Networks(logits=given[0], pooled=given[1])
+            networks.append(replace(load_i3d(root / path, classes, key, device), precision=precision))
+    return FeatureNetworks(logits=networks[0], pooled=networks[1])
 
 
-def real_split(pyramid: Path, wanted: str, frames: int) -> str:
+def real_split(pyramid: Path, chosen: str, frames: int) -> str:
     """The split that real clips come from: the wanted one, or train where it has no two videos long enough."""
-    for split in (wanted, "train"):
+    for split in (chosen, "train"):
         if _long_enough(pyramid, split, frames) >= 2:
-            if split != wanted:
-                log.warning("split %r has no two videos of %d frames: real clips come from train", wanted, frames)
+            if split != chosen:
+                log.warning("split %r has no two videos of %d frames: real clips come from train", chosen, frames)
             return split
-    raise UserError(f"evaluation.split: neither {wanted!r} nor 'train' has two videos of {frames} frames in {pyramid}")
+    raise UserError(f"evaluation.split: neither {chosen!r} nor 'train' has two videos of {frames} frames in {pyramid}")
 
 
 def _long_enough(pyramid: Path, split: str, frames: int) -> int:
@@ -260,7 +244,7 @@ def _long_enough(pyramid: Path, split: str, frames: int) -> int:
     return len(table[(table["split"] == split) & (table["n_frames"] >= frames)])
 
 
-def choose_clips(params: Params, reader: ViewReader, side: str, most: int, window: int) -> list[tuple[int, int]]:
+def choose_clips(params: Params, reader: ViewReader, side: str, most: int, window: int) -> Places:
     """(video, first frame) of at most `most` clips of the top view, in random order, one of a video.
 
     A clip spans `window` frames of view 1 and begins where one of them does.
@@ -285,16 +269,16 @@ def grounding(params: Params, paths: Paths, level: int, workers: Workers) -> flo
         sample = _tensor(above, [(video, 0)], int(above.n_frames[video]))
         source = _tensor(below, [(video, 0)], int(below.n_frames[video]))  # sample i is made from sample i below
         total += grounding_psnr(sample, source).item()
-    return sum_of_workers(total).item() / len(videos)
+    return workers.sum(total).item() / len(videos)
 
 
-def _parts(key: str, wanted: int, videos: int) -> int:
+def _parts(key: str, parts: int, videos: int) -> int:
     """How many parts a set is measured in; a small one ends no run that took hours, and the protocol tells."""
-    if wanted > videos:
-        log.warning("evaluation.%s is %d and there are %d videos: as many parts as videos", key, wanted, videos)
-    return min(wanted, videos)
+    if parts > videos:
+        log.warning("evaluation.%s is %d and there are %d videos: as many parts as videos", key, parts, videos)
+    return min(parts, videos)
 
 
-def _tensor(reader: ViewReader, clips: list[tuple[int, int]], frames: int) -> UInt8[Tensor, "B T 3 H W"]:
+def _tensor(reader: ViewReader, clips: Places, frames: int) -> UInt8[Tensor, "B T 3 H W"]:
     stacked = np.stack([reader.read(video, start, frames) for video, start in clips])
     return torch.from_numpy(stacked).movedim(-1, -3)

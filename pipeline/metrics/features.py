@@ -5,11 +5,10 @@ import logging
 import struct
 import zipfile
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -19,10 +18,10 @@ from torch import Tensor, nn
 
 from models.i3d import I3D, MIN_FRAMES, SIZE
 from pipeline.errors import UserError
+from pipeline.workers import CPU
 
 log = logging.getLogger(__name__)
-BATCH = 4  # clips at a time: on a CPU more are no faster
-CPU = torch.device("cpu")
+BATCH_CLIPS = 4  # at a time: on a CPU more are no faster
 SCRIPTS = (".pt", ".pth", ".jit", ".ts", ".torchscript")  # names under which a program may come
 REAL = (torch.float16, torch.bfloat16, torch.float32, torch.float64)  # what weights may be kept in
 Precision = Literal["float32", "bfloat16"]
@@ -73,14 +72,14 @@ class Features:
     logits: Float[Tensor, "N classes"]
 
 
-def random_i3d(seed: int = 0, device: torch.device | str = "cpu") -> FeatureNetwork:
+def random_i3d(seed: int = 0, device: torch.device = CPU) -> FeatureNetwork:
     """The network with seeded random weights. Its numbers are no FVD, FID or IS and may not be called so."""
     network = I3D(400)
     network.randomize(seed)
-    return FeatureNetwork(_ready(network, device), f"random, seed {seed}", None, device=torch.device(device))
+    return FeatureNetwork(_ready(network, device), f"random, seed {seed}", None, device=device)
 
 
-def load_i3d(path: Path, classes: int, key: str, device: torch.device | str = "cpu") -> FeatureNetwork:
+def load_i3d(path: Path, classes: int, key: str, device: torch.device = CPU) -> FeatureNetwork:
     """The network with the weights of `path`: a state dict of the PyTorch port, as .safetensors or saved by torch.
 
     Nothing is unpickled but tensors. For Kinetics-400 it may be the TorchScript file of FVD instead, which is a
@@ -92,17 +91,16 @@ def load_i3d(path: Path, classes: int, key: str, device: torch.device | str = "c
         raise UserError(f"{key}: {path}: no such file; give I3D weights, or null for a random I3D")
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    on = torch.device(device)
     if path.suffix in SCRIPTS and _is_torchscript(path):
         script = _load_script(path, classes, key, device)
-        return FeatureNetwork(script, f"{path.name} (TorchScript)", digest, device=on)
+        return FeatureNetwork(script, f"{path.name} (TorchScript)", digest, device=device)
     state = _load_state(path, key)
     network = I3D(classes)
     wrong = first_wrong(network, state)
     if wrong is not None:
         raise UserError(f"{key}: {path}: not an I3D of {classes} classes: {wrong}; give the PyTorch port's state dict")
     network.load_state_dict(state, strict=False)  # the counters of old batch norms may be missing
-    return FeatureNetwork(_ready(network, device), path.name, digest, device=on)
+    return FeatureNetwork(_ready(network, device), path.name, digest, device=device)
 
 
 def first_wrong(network: I3D, state: object) -> str | None:
@@ -127,9 +125,9 @@ def first_wrong(network: I3D, state: object) -> str | None:
     return next((f"{name} is unknown" for name in state if name not in expected), None)
 
 
-def _ready(network: I3D, device: torch.device | str) -> I3D:
+def _ready(network: I3D, device: torch.device) -> I3D:
     """As it measures; on a CPU in the memory order that its convolutions are faster in."""
-    order = torch.channels_last_3d if torch.device(device).type == "cpu" else torch.contiguous_format
+    order = torch.channels_last_3d if device.type == "cpu" else torch.contiguous_format
     return network.to(device, memory_format=order).eval()  # pyright: ignore[reportCallIssue] - torch's stub lacks it
 
 
@@ -155,7 +153,7 @@ def _is_torchscript(path: Path) -> bool:
         return False
 
 
-def _load_script(path: Path, classes: int, key: str, device: torch.device | str) -> ScriptedI3D:
+def _load_script(path: Path, classes: int, key: str, device: torch.device) -> ScriptedI3D:
     if classes != ScriptedI3D.classes:
         raise UserError(f"{key}: {path}: a TorchScript file gives no pooled activations; give a state dict")
     log.warning("%s: %s is TorchScript, a program: it is run", key, path)
@@ -192,47 +190,20 @@ def forth_and_back(frames: int, minimum: int = MIN_FRAMES) -> list[int]:
     return there if frames >= minimum else [period[t % len(period)] for t in range(minimum)]
 
 
-def wrong_frames(frames: np.ndarray) -> str | None:
-    """What keeps an array from being uint8 frames of 0 to 255, and how to mend it; None where nothing does."""
-    if frames.dtype == np.uint8:
-        return None
-    if not np.issubdtype(frames.dtype, np.floating):
-        return f"frames are {frames.dtype}: cast them to uint8, 0 to 255"
-    low, high = (frames.min(), frames.max()) if frames.size else (0, 0)
-    if not (np.isfinite(low) and np.isfinite(high)):
-        return "frames hold NaN or infinity: mend what made them"
-    if low < 0:
-        return f"frames are {frames.dtype} from {low:.3g} to {high:.3g}: from [-1, 1] round (x + 1) * 127.5 to uint8"
-    if high <= 1:
-        return f"frames are {frames.dtype} from {low:.3g} to {high:.3g}: from [0, 1] round x * 255 to uint8"
-    return f"frames are {frames.dtype} from {low:.3g} to {high:.3g}: round them to uint8, 0 to 255"
-
-
-def preprocess(clips: Shaped[Tensor, "B T 3 H W"]) -> Float[Tensor, "B t 3 224 224"]:
-    """uint8 frames as an I3D takes them: [-1, 1], 224 x 224 by bilinear interpolation, at least 9 of them.
-
-    Raises ValueError, with the way out, where frames are not uint8.
-    """
-    wrong = wrong_frames(clips.cpu().numpy()) if clips.dtype != torch.uint8 else None
-    if wrong is not None:
-        raise ValueError(wrong)
+def preprocess(clips: UInt8[Tensor, "B T 3 H W"]) -> Float[Tensor, "B t 3 224 224"]:
+    """Frames as an I3D takes them: [-1, 1], 224 x 224 by bilinear interpolation, at least 9 of them."""
     x = clips.flatten(0, 1).float() / 127.5 - 1
     x = F.interpolate(x, size=(SIZE, SIZE), mode="bilinear", align_corners=False, antialias=False)
     return x.unflatten(0, clips.shape[:2])[:, forth_and_back(clips.shape[1])]
 
 
 def preprocessed(clips: UInt8[Tensor, "B T 3 H W"], device: torch.device) -> Iterator[Tensor]:
-    """Some clips as `preprocess` makes them, BATCH at a time and on the device."""
-    for some in clips.split(BATCH):
-        yield preprocess(some.to(device))
+    """Some clips as `preprocess` makes them, BATCH_CLIPS at a time and on the device."""
+    for batch in clips.split(BATCH_CLIPS):
+        yield preprocess(batch.to(device))
 
 
 def extract(network: FeatureNetwork, clips: UInt8[Tensor, "B T 3 H W"]) -> Iterator[Features]:
-    """The features of some clips, BATCH at a time and on the CPU."""
-    for some in preprocessed(clips, network.device):
-        yield network(some)
-
-
-def with_precision(network: FeatureNetwork, precision: Precision) -> FeatureNetwork:
-    """The same network, its arithmetic in another precision."""
-    return replace(network, precision=precision)
+    """The features of some clips, BATCH_CLIPS at a time and on the CPU."""
+    for batch in preprocessed(clips, network.device):
+        yield network(batch)

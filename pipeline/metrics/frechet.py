@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
-from pipeline.workers import sum_of_workers
+from pipeline.workers import Workers
 
 
 class Moments(nn.Module):
@@ -41,12 +41,12 @@ class Moments(nn.Module):
         self.mean += delta * (len(x) / total)
         self._n += len(x)
 
-    def gather(self) -> None:
+    def gather(self, workers: Workers) -> None:
         """Take in what the other workers saw."""
-        total = sum_of_workers(self._n)
-        mean = sum_of_workers(self.mean * self._n) / total.clamp_min(1)
+        total = workers.sum(self._n)
+        mean = workers.sum(self.mean * self._n) / total.clamp_min(1)
         delta = self.mean - mean
-        self._scatter.copy_(sum_of_workers(self._scatter + torch.outer(delta, delta) * self._n))
+        self._scatter.copy_(workers.sum(self._scatter + torch.outer(delta, delta) * self._n))
         self.mean.copy_(mean)
         self._n.copy_(total)
 
@@ -84,8 +84,8 @@ def frechet_of_sets(a: Shaped[Tensor, "N D"], b: Shaped[Tensor, "M D"]) -> float
     """
     if max(len(a), len(b)) > a.shape[1]:
         moments = Moments(a.shape[1]), Moments(a.shape[1])
-        for found, vectors in zip(moments, (a, b), strict=True):
-            found.update(vectors)
+        for side, vectors in zip(moments, (a, b), strict=True):
+            side.update(vectors)
         return frechet_distance(*moments)
     if min(len(a), len(b)) < 2:
         raise ValueError(f"a covariance takes at least 2 videos, not {min(len(a), len(b))}")

@@ -7,13 +7,13 @@ from torch import Tensor
 from models.hierarchy import f_s, f_t
 
 PEAK = 255.0
-HIGHEST = 100.0  # dB, of two videos without any difference; one grey level in one of 50,000 values is 95 dB
+HIGHEST_DB = 100.0  # of two videos without any difference; one grey level in one of 50,000 values is 95 dB
 
 
 def psnr(a: UInt8[Tensor, "B T C H W"], b: UInt8[Tensor, "B T C H W"]) -> Float[Tensor, " B"]:
     """Peak signal to noise ratio of each pair of videos over all its values, in dB, at most 100."""
     error = (a.double() - b.double()).square().flatten(1).mean(dim=1)
-    return (10 * torch.log10(PEAK**2 / error)).clamp_max(HIGHEST)
+    return (10 * torch.log10(PEAK**2 / error)).clamp_max(HIGHEST_DB)
 
 
 def grounding_psnr(samples: UInt8[Tensor, "B T C H W"], condition: UInt8[Tensor, "B t C h w"]) -> Float[Tensor, " B"]:

@@ -4,8 +4,6 @@ import torch
 from jaxtyping import Shaped
 from torch import Tensor, nn
 
-from pipeline.workers import sum_of_workers
-
 
 class InceptionScore(nn.Module):
     """exp E KL(p(y|x) || p(y)) over splits of a set seen a few at a time; memory does not grow with their number.
@@ -35,11 +33,6 @@ class InceptionScore(nn.Module):
         self._p.index_add_(0, split, log_p.exp())
         self._negentropy.index_add_(0, split, (log_p.exp() * log_p).sum(dim=1))
 
-    def gather(self) -> None:
-        """Take in what the other workers saw."""
-        for name, value in self.named_buffers():
-            setattr(self, name, sum_of_workers(value))
-
     def score(self) -> tuple[float, float]:
         """Its mean and standard deviation over the splits. Raises ValueError where one is empty.
 
@@ -54,6 +47,6 @@ class InceptionScore(nn.Module):
 
 def inception_score(logits: Shaped[Tensor, "N classes"], splits: int = 1) -> tuple[float, float]:
     """Its mean and standard deviation over splits of a set held whole."""
-    found = InceptionScore(logits.shape[1], splits)
-    found.update(logits)
-    return found.score()
+    score = InceptionScore(logits.shape[1], splits)
+    score.update(logits)
+    return score.score()

@@ -13,15 +13,15 @@ from pipeline.metrics.frechet import Moments, frechet_distance
 from pipeline.metrics.inception_score import InceptionScore
 from pipeline.metrics.motion import Motion
 from pipeline.metrics.psd import Spectra
-from pipeline.workers import sum_of_workers
+from pipeline.workers import Workers
 
 # What the numbers of a random I3D are called. They rank nothing but runs of this code with this seed.
 RANDOM_LOGITS, RANDOM_POOLED = "random_i3d_frechet_logits", "random_i3d_frechet_pooled"
-KEPT = 65536  # clips at most whose features are kept, 373 MB: for the tables by class and by number, and the probe
+KEPT_CLIPS = 65536  # at most, whose features are kept, 373 MB: for the tables by class and by number, and the probe
 
 
 @dataclass(frozen=True)
-class Networks:
+class FeatureNetworks:
     """The I3D behind IS and FVD (Kinetics-400) and the one behind FID (Kinetics-600); without weights one for both."""
 
     logits: FeatureNetwork
@@ -46,7 +46,7 @@ class Batch:
 
 
 class Measured(nn.Module):
-    """What is kept of a set of clips: its memory does not grow with their number beyond KEPT.
+    """What is kept of a set of clips: its memory does not grow with their number beyond KEPT_CLIPS.
 
     A module for its state dict alone: the statistics of a real set are kept and read again.
     """
@@ -57,28 +57,28 @@ class Measured(nn.Module):
 
     def __init__(
         self,
-        networks: Networks,
+        networks: FeatureNetworks,
         *,
         videos: int,
-        frames: int,
-        size: int,
         splits: int = 1,
+        frames: int = 1,
+        size: int = 1,
         psd_frames: Sequence[int] = (),
         psd_sets: int = 1,
-        motion: bool = True,
     ) -> None:
-        """videos: of the set. frames, size: of a clip. splits, psd_sets: no more than videos.
+        """videos: of the set. splits, psd_sets: no more than videos.
 
-        motion: whether the differences from frame to frame are measured.
+        frames, size: of a clip, where differences from frame to frame and spectra are measured.
         """
         super().__init__()
+        self.networks = networks
         classes = networks.logits.network.classes
         self.logits_moments = Moments(classes)
         self.pooled_moments = Moments(FEATURES)
         self.inception = InceptionScore(classes, splits)
         self.spectra = Spectra(psd_frames, size, psd_sets)
-        self.motion = Motion(frames if motion else 1)
-        kept = min(videos, KEPT)
+        self.motion = Motion(frames)
+        kept = min(videos, KEPT_CLIPS)
         self.register_buffer("logits", torch.zeros(kept, classes))
         self.register_buffer("pooled", torch.zeros(kept, FEATURES))
         self.register_buffer("labels", torch.zeros(kept, dtype=torch.int64))
@@ -87,21 +87,20 @@ class Measured(nn.Module):
     def count(self) -> int:
         return self.logits_moments.count
 
-    def measure(self, networks: Networks, batches: Iterable[Batch]) -> None:
+    def measure(self, batches: Iterable[Batch]) -> None:
         """Go once over the clips of the set, or over this worker's part of them and then `gather`."""
         for batch in batches:
             self.spectra.update(batch.clips, batch.first)
             self.motion.update(batch.clips)
             begin = 0
-            for some in preprocessed(batch.clips, networks.logits.device):
-                self._add(networks, batch.first + begin, some, batch.labels[begin : begin + len(some)])
-                begin += len(some)
+            for x in preprocessed(batch.clips, self.networks.logits.device):
+                self._add(batch.first + begin, x, batch.labels[begin : begin + len(x)])
+                begin += len(x)
 
-    def _add(
-        self, networks: Networks, first: int, x: Float[Tensor, "B T 3 224 224"], labels: Int64[Tensor, " B"]
-    ) -> None:
-        of_logits = networks.logits(x)
-        of_pooled = of_logits if networks.pooled is networks.logits else networks.pooled(x)
+    def _add(self, first: int, x: Float[Tensor, "B T 3 224 224"], labels: Int64[Tensor, " B"]) -> None:
+        logits, pooled = self.networks.logits, self.networks.pooled
+        of_logits = logits(x)
+        of_pooled = of_logits if pooled is logits else pooled(x)
         self.logits_moments.update(of_logits.logits)
         self.pooled_moments.update(of_pooled.pooled)
         self.inception.update(of_logits.logits, first)
@@ -110,30 +109,33 @@ class Measured(nn.Module):
         self.pooled[first : first + kept] = of_pooled.pooled[:kept]
         self.labels[first : first + kept] = labels[:kept]
 
-    def gather(self) -> None:
-        """Take in what the other workers measured."""
-        for part in self.children():
-            part.gather()  # pyright: ignore[reportCallIssue] - each of ours has one
-        for name in ("logits", "pooled", "labels"):
-            setattr(self, name, sum_of_workers(getattr(self, name)))
+    def gather(self, workers: Workers) -> None:
+        """Take in what the other workers measured: sums, or moments."""
+        for part in self.modules():
+            if isinstance(part, Moments):
+                part.gather(workers)
+                continue
+            for name, value in part.named_buffers(recurse=False):
+                setattr(part, name, workers.sum(value))
 
 
-def scores(networks: Networks, real: Measured, generated: Measured, *, labelled: bool) -> dict[str, float]:
-    """FVD, FID and, for data with classes, IS of the generated set (Sec. 5.1).
+def scores(real: Measured, generated: Measured, *, labelled: bool) -> dict[str, float]:
+    """FVD, FID and, for data with classes, IS of the generated set (Sec. 5.1); both are measured by the same networks.
 
     A Frechet distance under random weights carries random_i3d in its name, and there is no IS of a random network.
     """
-    found = {
+    networks = real.networks
+    distances = {
         networks.logits_name: frechet_distance(real.logits_moments, generated.logits_moments),
         networks.pooled_name: frechet_distance(real.pooled_moments, generated.pooled_moments),
     }
-    if labelled and not networks.logits.random:
-        mean, deviation = generated.inception.score()
-        found |= {"inception_score": mean, "inception_score_deviation": deviation}
-    return found
+    if not labelled or networks.logits.random:
+        return distances
+    mean, deviation = generated.inception.score()
+    return {**distances, "inception_score": mean, "inception_score_deviation": deviation}
 
 
 def motion_scores(real: Measured, generated: Measured) -> dict[str, float]:
     """The mean frame difference of both sets over all steps, in grey levels; nothing for clips of one frame."""
-    found = {"motion_real": real.motion.by_step()[0], "motion_generated": generated.motion.by_step()[0]}
-    return {name: steps.mean().item() for name, steps in found.items() if len(steps)}
+    means = {"motion_real": real.motion.by_step()[0], "motion_generated": generated.motion.by_step()[0]}
+    return {name: steps.mean().item() for name, steps in means.items() if len(steps)}

@@ -7,8 +7,6 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from pipeline.workers import sum_of_workers
-
 
 def frame_differences(videos: UInt8[Tensor, "B T 3 H W"]) -> Float[Tensor, "B steps"]:
     """The mean of |frame t+1 - frame t| over pixels and channels, in grey levels, for T - 1 steps.
@@ -43,11 +41,6 @@ class Motion(nn.Module):
         self._n += len(videos)
         self._sum += differences.sum(dim=0)
         self._squares += differences.square().sum(dim=0)
-
-    def gather(self) -> None:
-        """Take in what the other workers saw."""
-        for name, value in self.named_buffers():
-            setattr(self, name, sum_of_workers(value))
 
     def by_step(self) -> tuple[Float[Tensor, " steps"], Float[Tensor, " steps"]]:
         """By time step, the mean over videos and their standard deviation (N - 1; 0 of one video)."""

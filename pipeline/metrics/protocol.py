@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from models.i3d import MIN_FRAMES
-from pipeline.metrics.features import FeatureNetwork
+from pipeline.metrics.measured import FeatureNetworks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,13 +35,11 @@ class Protocol:
     pyramid: str  # digest of the store of the real videos
     samples: str  # … of the generated ones
 
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
-
-def protocol(*, frames: int, logits: FeatureNetwork, pooled: FeatureNetwork, **chosen: Any) -> Protocol:
-    """A protocol with what this code does always filled in; `chosen` are the remaining fields."""
-    return Protocol(
+def protocol(networks: FeatureNetworks, *, frames: int, **chosen: Any) -> dict[str, Any]:
+    """A protocol's fields with what this code does always filled in; `chosen` are the remaining ones."""
+    logits, pooled = networks.logits, networks.pooled
+    setting = Protocol(
         frames=frames,
         clips_per_video=1,
         resize="224x224, bilinear, align_corners=False, no antialias, [-1, 1]",
@@ -54,3 +52,4 @@ def protocol(*, frames: int, logits: FeatureNetwork, pooled: FeatureNetwork, **c
         covariance="N - 1, float64",
         **chosen,
     )
+    return asdict(setting)

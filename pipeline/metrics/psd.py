@@ -6,10 +6,8 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from pipeline.workers import sum_of_workers
-
 _GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601 luma
-PSD_SET = 600  # videos at most in each set of spectra (App. D)
+SET_VIDEOS = 600  # at most in each set of spectra (App. D)
 
 
 def power_spectrum(frames: UInt8[Tensor, "*N 3 S S"]) -> Float[Tensor, "*N bins"]:
@@ -39,7 +37,7 @@ def frame_spectra(videos: UInt8[Tensor, "B T 3 S S"], frames: Sequence[int]) -> 
 class Spectra(nn.Module):
     """The mean spectra of sets of videos seen a few at a time; memory does not grow with their number.
 
-    Videos are dealt out to the sets in turn, the first PSD_SET to each.
+    Videos are dealt out to the sets in turn, the first SET_VIDEOS to each.
     """
 
     _n: Tensor
@@ -54,17 +52,12 @@ class Spectra(nn.Module):
 
     def update(self, videos: UInt8[Tensor, "B T 3 S S"], first: int = 0) -> None:
         """Add some videos; `first` is the place of the first of them in its set."""
-        videos = videos[: max(len(self._n) * PSD_SET - first, 0)]
+        videos = videos[: max(len(self._n) * SET_VIDEOS - first, 0)]
         if not len(videos) or not self.frames:
             return
         chosen = torch.arange(first, first + len(videos)) % len(self._n)
         self._n.index_add_(0, chosen, torch.ones(len(videos), dtype=torch.float64))
         self._sum.index_add_(0, chosen, frame_spectra(videos, self.frames))
-
-    def gather(self) -> None:
-        """Take in what the other workers saw."""
-        for name, value in self.named_buffers():
-            setattr(self, name, sum_of_workers(value))
 
     def over_sets(self) -> tuple[Float[Tensor, "F bins"], Float[Tensor, "F bins"]]:
         """The mean and the standard deviation, over the sets, of a set's mean spectrum.

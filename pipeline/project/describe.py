@@ -153,7 +153,7 @@ def _render_data(data: dict[str, Any]) -> str:
 
 
 def _trained_on(config: LevelConfig, window: int) -> str:
-    output = f"{window * config.time_factor}/{config.view.size}x{config.view.size}"
+    output = f"{window * config.factor}/{config.view.size}x{config.view.size}"
     if config.condition is None:
         return output
     return f"{window}/{config.condition.size}x{config.condition.size} -> {output}"
@@ -202,7 +202,7 @@ def _pass(generator: Generator, discriminators: Discriminators, window: int, bat
     condition, frames = None, window
     if config.condition is not None:
         condition = torch.empty(batch, window, 3, config.condition.size, config.condition.size, device=device)
-        frames = window * config.time_factor
+        frames = window * config.factor
     seen = torch.zeros(batch, min(config.discriminators.frames, frames), dtype=torch.long, device=device)
     noise = torch.empty(batch, config.generator.noise, device=device)
     saving, counting = (

@@ -27,6 +27,6 @@ class Average:
     def update(self, generator: Generator, step: int) -> None:
         """Follow G after iteration `step`, from 1. Early on the memory is shorter, or the average would be of noise."""
         decay = min(self.decay, step / (step + 9))
-        mine, theirs = ([*map(torch.Tensor.detach, network.parameters())] for network in (self.generator, generator))
-        get_ema_multi_avg_fn(decay)(mine, theirs, step)
+        averages, weights = ([p.detach() for p in network.parameters()] for network in (self.generator, generator))
+        get_ema_multi_avg_fn(decay)(averages, weights, step)
         power_iteration(self.generator)

@@ -6,7 +6,11 @@ sees the same global batch and an interrupted run goes on with the same clips.
 
 import logging
 import math
-from dataclasses import dataclass, fields, replace
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +23,8 @@ from pipeline.data.pixels import to_unit
 from pipeline.data.store.reader import ViewReader
 from pipeline.data.windows import choose_start, start_in_view, windows_of_videos
 from pipeline.errors import UserError
+from pipeline.params import TrainingParams
+from pipeline.workers import Workers
 
 log = logging.getLogger(__name__)
 
@@ -34,9 +40,34 @@ class Clips:
     frames: Int[Tensor, "b k"]  # what the spatial discriminator sees of each clip
     rounding: Float[Tensor, "b t 6 h w"] | None  # noise of one grey level for the matching discriminator
 
-    def to(self, device: torch.device) -> "Clips":
-        present = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) is not None}
-        return replace(self, **{name: tensor.to(device, non_blocking=True) for name, tensor in present.items()})
+    def to(self, place: torch.device | torch.dtype) -> "Clips":
+        """On a device; or of a type, what is floating point, as of a module."""
+        moves = {n: t for n, t in self._tensors().items() if isinstance(place, torch.device) or t.is_floating_point()}
+        return replace(self, **{name: tensor.to(place, non_blocking=True) for name, tensor in moves.items()})
+
+    def chunk(self, parts: int) -> list["Clips"]:
+        """Equal parts of it, one after another."""
+        chunks = {name: tensor.chunk(parts) for name, tensor in self._tensors().items()}
+        return [replace(self, **{name: of[i] for name, of in chunks.items()}) for i in range(parts)]
+
+    @classmethod
+    def cat(cls, parts: Sequence["Clips"]) -> "Clips":
+        """All clips of some, one after another; what one of them lacks, the whole lacks."""
+        tensors = [part._tensors() for part in parts]
+        shared = [name for name in tensors[0] if all(name in others for others in tensors)]
+        values: dict[str, Any] = {name: torch.cat([part[name] for part in tensors]) for name in shared}
+        return cls(**{**dict.fromkeys(vars(parts[0])), **values})
+
+    def _tensors(self) -> dict[str, Tensor]:
+        return {name: tensor for name, tensor in vars(self).items() if tensor is not None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Iteration:
+    """The clips of an iteration's updates, fresh for each."""
+
+    discriminator: list[tuple[Clips, Clips]]  # real clips, and what fakes are made from
+    generator: Clips  # what fakes are made from
 
 
 class Batches:
@@ -62,6 +93,7 @@ class Batches:
         window: int,
     ) -> None:
         self.config, self.seed, self.factors, self.window = config, seed, factors, window
+        self.length = window * config.factor  # frames of a clip
         self.real, self.real_condition, self.generated = real, real_condition, generated
         self.starts = windows_of_videos(real.top_frames, factors, config.level, window)
         self.videos = np.flatnonzero(self.starts)
@@ -80,6 +112,29 @@ class Batches:
         if short := len(self.starts) - len(self.videos):
             log.warning("%d of %d videos are shorter than a window and left out of training", short, len(self.starts))
 
+    def iterations(self, done: int, params: TrainingParams, workers: Workers) -> Iterator[Iteration]:
+        """This worker's clips of every iteration after `done`; the next one's are read while one is in use."""
+        positions, steps = workers.positions(params.batch), params.discriminator_steps
+
+        def read(iteration: int) -> Iteration:
+            first = iteration * (steps + 1)
+            of_discriminator = range(first, first + steps)
+            return Iteration(
+                discriminator=[
+                    (self.real_clips(u, positions), self.fake_clips(u, positions)) for u in of_discriminator
+                ],
+                generator=self.fake_clips(first + steps, positions),
+            )
+
+        with ThreadPoolExecutor(1) as reader:
+            pending: deque[Future[Iteration]] = deque()
+            for iteration in range(done, params.iterations):
+                pending.append(reader.submit(read, iteration))
+                if len(pending) > 1:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+
     def real_clips(self, update: int, positions: range) -> Clips:
         """Pairs (x^l, x^{l-1}) of the data with their labels, at the same place in every view."""
         clips = [self._real(update, p) for p in positions]
@@ -97,9 +152,9 @@ class Batches:
         draw = sampling.generator(self.seed, self.config.level, "real", update, position)
         video = int(self.videos[draw.integers(len(self.videos))])
         start = choose_start(draw.random(), int(self.starts[video]))
-        level, k = self.config.level, self.config.time_factor
+        level = self.config.level
         clip = {
-            "video": self.real.read(video, start_in_view(start, self.factors, level), self.window * k),
+            "video": self.real.read(video, start_in_view(start, self.factors, level), self.length),
             "label": self.real.labels[video],
         }
         if self.real_condition is not None:
@@ -125,12 +180,11 @@ class Batches:
 
     def _stack(self, clips: list[dict], update: int, positions: range, stream: str) -> Clips:
         config = self.config
-        length = self.window * config.time_factor
-        k = min(config.discriminators.frames, length)
+        k = min(config.discriminators.frames, self.length)
         seen, rounding = [], []
         for position in positions:
             draw = sampling.generator(self.seed, config.level, f"{stream}-seen", update, position)
-            seen.append(draw.permutation(length)[:k])
+            seen.append(draw.permutation(self.length)[:k])
             if config.condition is not None and config.discriminators.matching:
                 shape = (self.window, 6, config.condition.size, config.condition.size)
                 rounding.append((draw.random(shape, dtype=np.float32) - 0.5) / 127.5)

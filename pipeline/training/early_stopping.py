@@ -4,7 +4,7 @@ PAPER: which metric, measured how and how often is not said; here a Frechet dist
 """
 
 from collections.abc import Callable
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,21 +26,7 @@ from pipeline.training.batches import Batches
 from pipeline.workers import Workers
 
 SPLIT = "val"  # its clips measure, so that what was trained on does not
-CHUNK = 4  # clips from one question whether to stop to the next
-
-
-@runtime_checkable
-class Measure(Protocol):
-    """A distance of generators, the lower the better."""
-
-    @property
-    def name(self) -> str:
-        """What it is called in a history."""
-        ...
-
-    def __call__(self, generator: Generator, stop: Callable[[], bool]) -> float | None:
-        """The distance; None where `stop`, which is asked now and then on all workers alike, said to leave off."""
-        ...
+CHUNK_CLIPS = 4  # clips from one question whether to stop to the next
 
 
 class EarlyStopper:
@@ -73,8 +59,8 @@ class EarlyStopper:
         generator.load_state_dict(self._weights)
 
     def state_dict(self) -> dict[str, Any]:
-        kept = {"best": self.best, "iteration": self.iteration, "worse": self._worse}
-        return {**kept, "weights": self._weights}
+        measured = {"best": self.best, "iteration": self.iteration, "worse": self._worse}
+        return {**measured, "weights": self._weights}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.best, self.iteration, self._worse = state["best"], state["iteration"], state["worse"]
@@ -102,12 +88,9 @@ class WindowDistance:
         """real: the validation split of the level's view. videos: clips of each side. batch: training's."""
         self._batches, self._real, self._network = batches, real, network
         self._videos, self._batch, self._workers = videos, batch, workers
+        self.name = "random_i3d_frechet_windows" if network.random else "frechet_windows"  # in a history
         self._clips = _windows(batches, real, videos)
         self._moments: Moments | None = None  # of the real windows, which stay the same
-
-    @property
-    def name(self) -> str:
-        return "random_i3d_frechet_windows" if self._network.random else "frechet_windows"
 
     @property
     def weights(self) -> str:
@@ -115,9 +98,10 @@ class WindowDistance:
         return self._network.sha256 or self._network.weights
 
     def __call__(self, generator: Generator, stop: Callable[[], bool]) -> float | None:
+        """The distance; None where `stop`, which is asked now and then on all workers alike, said to leave off."""
         if self._moments is None:
             self._moments = self._features(self._real_windows, stop)
-        generated = self._features(lambda b, mine: self._generated(generator, b, mine), stop)
+        generated = self._features(lambda number, positions: self._generated(generator, number, positions), stop)
         if self._moments is None or generated is None:
             return None
         return self._workers.of_first(frechet_distance(self._moments, generated))  # all stop at the same iteration
@@ -127,35 +111,35 @@ class WindowDistance:
     ) -> Moments | None:
         """The moments of all clips' features; `clips` makes this worker's of a batch. None where it was stopped."""
         features = torch.zeros(self._videos, FEATURES, device=self._workers.device)
-        mine = self._workers.positions(self._batch)
+        positions = self._workers.positions(self._batch)
         for number, first in enumerate(range(0, self._videos, self._batch)):
-            begin = first + mine.start
-            wanted = clips(number, mine)[: max(self._videos - begin, 0)]
-            for chunk in range(0, len(mine), CHUNK):  # as many on every worker, which are asked all together
+            begin = first + positions.start
+            windows = clips(number, positions)[: max(self._videos - begin, 0)]
+            for chunk in range(0, len(positions), CHUNK_CLIPS):  # as many on every worker, which are asked all together
                 if stop():
                     return None
-                some = wanted[chunk : chunk + CHUNK]
-                for found in extract(self._network, some) if len(some) else ():
-                    features[begin : begin + len(found.pooled)] = found.pooled.to(features)
-                    begin += len(found.pooled)
+                part = windows[chunk : chunk + CHUNK_CLIPS]
+                for batch in extract(self._network, part) if len(part) else ():
+                    features[begin : begin + len(batch.pooled)] = batch.pooled.to(features)
+                    begin += len(batch.pooled)
         moments = Moments(FEATURES)
         moments.update(self._workers.sum(features).cpu())
         return moments
 
-    def _real_windows(self, number: int, mine: range) -> UInt8[Tensor, "b T 3 H W"]:
-        chosen = self._clips[number * self._batch :][mine.start : mine.stop]
-        length = self._batches.window * self._batches.config.time_factor
+    def _real_windows(self, number: int, positions: range) -> UInt8[Tensor, "b T 3 H W"]:
+        chosen = self._clips[number * self._batch :][positions.start : positions.stop]
+        length = self._batches.length
         size = self._batches.config.view.size
         frames = [self._real.read(video, start, length) for video, start in chosen]
         stacked = np.stack(frames) if frames else np.empty((0, length, size, size, 3), np.uint8)
         return torch.from_numpy(stacked).movedim(-1, -3)
 
     @torch.no_grad()
-    def _generated(self, generator: Generator, number: int, mine: range) -> UInt8[Tensor, "b T 3 H W"]:
-        clips = self._batches.fake_clips(number, mine, "early-stopping").to(self._workers.device)
+    def _generated(self, generator: Generator, number: int, positions: range) -> UInt8[Tensor, "b T 3 H W"]:
+        clips = self._batches.fake_clips(number, positions, "early-stopping").to(self._workers.device)
         assert clips.noise is not None
-        made = to_bytes(generator(clips.noise, clips.labels, clips.condition))
-        return torch.from_numpy(made).movedim(-1, -3)
+        videos = to_bytes(generator(clips.noise, clips.labels, clips.condition))
+        return torch.from_numpy(videos).movedim(-1, -3)
 
 
 def window_distance(batches: Batches, params: Params, paths: Paths, workers: Workers) -> WindowDistance:

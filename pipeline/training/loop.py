@@ -2,9 +2,7 @@
 
 import logging
 import time
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -14,8 +12,8 @@ from pipeline.params import TrainingParams
 from pipeline.progress import progress
 from pipeline.training import checkpoint
 from pipeline.training.average import Average
-from pipeline.training.batches import Batches, Clips
-from pipeline.training.early_stopping import EarlyStopper, Measure
+from pipeline.training.batches import Batches, Iteration
+from pipeline.training.early_stopping import EarlyStopper, WindowDistance
 from pipeline.training.pictures import Pictures
 from pipeline.training.step import Networks
 from pipeline.training.termination import EXIT, held
@@ -38,17 +36,8 @@ class Trained:
     history: History  # a row every `log_every` iterations: step, means since the row before, singular values
 
 
-def train(
-    networks: Networks,
-    batches: Batches,
-    params: TrainingParams,
-    workers: Workers,
-    folder: Path,
-    on_log: OnLog | None = None,
-    on_picture: OnPicture | None = None,
-    measure: Measure | None = None,
-) -> Trained:
-    """Train a level to `params.iterations`, from the newest checkpoint in `folder` where there is one.
+class Training:
+    """A level's training, from the newest checkpoint in `folder` where there is one, to `params.iterations`.
 
     on_log, on_picture: for rank 0 to show what comes up; on_log is told speed and memory beside a row.
     measure: the metric of `params.early_stopping`.
@@ -57,14 +46,6 @@ def train(
     is measured. On SIGTERM or SIGINT it writes a checkpoint after the iteration at hand and exits with 143. Raises
     UserError when training has diverged.
     """
-    training = _Training(networks, batches, params, workers, folder, on_log, on_picture, measure)
-    with held(training.kept) as terminated:
-        training.run(terminated)
-    return training.result()
-
-
-class _Training:
-    """The state of a run between two of its iterations."""
 
     def __init__(
         self,
@@ -73,15 +54,14 @@ class _Training:
         params: TrainingParams,
         workers: Workers,
         folder: Path,
-        on_log: OnLog | None,
-        on_picture: OnPicture | None,
-        measure: Measure | None,
+        on_log: OnLog | None = None,
+        on_picture: OnPicture | None = None,
+        measure: WindowDistance | None = None,
     ) -> None:
         assert (measure is None) == (params.early_stopping is None)
         self.networks, self.batches, self.params, self.workers, self.folder = networks, batches, params, workers, folder
         self.on_log, self.on_picture, self.measure = on_log, on_picture, measure
         self.level = batches.config.level
-        self.frames = params.batch * batches.window * batches.config.time_factor  # of the clips of a batch
         self.average = Average(networks.generator, params.average) if params.average is not None else None
         self.shown = networks.generator if self.average is None else self.average.generator
         names = ("generator", "discriminators", "optimizer_g", "optimizer_d")
@@ -98,39 +78,20 @@ class _Training:
         self.history: History = extra["history"]
         self.means = Means(extra["sums"])
         self.pictures = Pictures(batches, params.batch, workers, folder / "pictures") if params.samples_every else None
+        self.timed = self.step, time.monotonic()  # the iteration after which the speed is taken, and when that was
 
-    def run(self, terminated: Callable[[], bool]) -> None:
+    def run(self) -> Trained:
         """All iterations that are left, or as many as early stopping allows."""
         going_on = f"going on from iteration {self.step}" if self.step else "training from the start"
         log.info("level %d: %s", self.level, going_on)
-        params = self.params
-        plan = _clips(self.batches, self.step, params, self.workers)
-        bar = progress(total=params.iterations, desc=f"train level {self.level}", unit="it")
-        bar.update(self.step)
-        since, began = self.step, time.monotonic()
-        while True:
-            # What looks at G alone comes after the iteration's checkpoint: interrupted, it is done again.
-            if self._look(terminated):
-                since, began = self.step, time.monotonic()
-            if self.step == params.iterations or (self.stopper is not None and self.stopper.over):
-                break
-            self._iterate(plan)
-            bar.update(1)
-            if self.step % params.log_every == 0 or self.step == params.iterations:
-                row = self._row()
-                speed = (self.step - since) * self.frames / (time.monotonic() - began)
-                since, began = self.step, time.monotonic()
-                d, g = f"{row['loss_discriminator']:.2f}", f"{row['loss_generator']:.2f}"
-                bar.set_postfix({"D": d, "G": g, "frames/s": f"{speed:.3g}"})
-                seen = {"frames_per_second": speed, "memory_gib": memory_gib(self.workers.device)}
-                self._log({**row, **seen})
-            if self.workers.any(terminated()):
-                self._stop()
-            measured = self.stopper is not None and self._due(self.stopper.every)  # which takes long, and may end it
-            late = self.workers.any(time.monotonic() > self.saved_at + SAVE_SECONDS)
-            if self.step % params.checkpoint_every == 0 or self.step == params.iterations or measured or late:
-                self._save()
-        bar.close()
+        with held(self.kept) as terminated:
+            self._run(terminated)
+        iteration = self.step
+        if self.stopper is not None:
+            iteration, best = self.stopper.iteration, self.stopper.best
+            self.stopper.restore(self.shown)
+            log.info("level %d: the generator of iteration %d is the best, at %s", self.level, iteration, best)
+        return Trained(generator=self.shown, iteration=iteration, history=self.history)
 
     def kept(self) -> str:
         """What is saved and what is not."""
@@ -145,48 +106,62 @@ class _Training:
         which = f"iterations {lost[0]} to {lost[-1]} are" if len(lost) > 1 else f"iteration {lost[0]} is"
         return f"level {self.level}: {saved}; {which} lost"
 
-    def result(self) -> Trained:
-        """What is published: the generator as it is now, or the best one."""
-        if self.stopper is None:
-            return Trained(generator=self.shown, iteration=self.step, history=self.history)
-        best = self.stopper
-        best.restore(self.shown)
-        log.info("level %d: the generator of iteration %d is the best, at %s", self.level, best.iteration, best.best)
-        return Trained(generator=self.shown, iteration=best.iteration, history=self.history)
+    def _run(self, terminated: Callable[[], bool]) -> None:
+        bar = progress(total=self.params.iterations, desc=f"train level {self.level}", unit="it")
+        bar.update(self.step)
+        self._look(terminated)  # of an iteration that was saved, and interrupted before it was looked at
+        for it in self.batches.iterations(self.step, self.params, self.workers):
+            if self.stopper is not None and self.stopper.over:
+                break
+            self._iterate(it)
+            bar.update(1)
+            if self._due(self.params.log_every):
+                bar.set_postfix(self._row())
+            if self.workers.any(terminated()):
+                self._stop()
+            measured = self.stopper is not None and self._due(self.stopper.every)  # which takes long, and may end it
+            late = self.workers.any(time.monotonic() > self.saved_at + SAVE_SECONDS)
+            if self._due(self.params.checkpoint_every) or measured or late:
+                self._save()
+            self._look(terminated)  # at G alone, after the checkpoint: interrupted, it is done again
+        bar.close()
 
-    def _iterate(self, plan: Iterator[Clips]) -> None:
+    def _iterate(self, it: Iteration) -> None:
         self.begun = self.step + 1
-        for _ in range(self.params.discriminator_steps):
-            self.means.add(self.networks.discriminator_update(real=next(plan), fake=next(plan)))
-        self.means.add(self.networks.generator_update(fake=next(plan)))
+        for real, fake in it.discriminator:
+            self.means.add(self.networks.discriminator_update(real, fake))
+        self.means.add(self.networks.generator_update(it.generator))
         self.step += 1
         if self.average is not None:
             self.average.update(self.networks.generator, self.step)
 
-    def _row(self) -> dict[str, float]:
+    def _row(self) -> dict[str, str]:
+        """Add a row to the history, log it with speed and memory, and return what of it is worth a look."""
         row = {**self.means.take(self.workers), **sigmas(self.networks)}
         self.history.append({"step": self.step, **row})
         check(self.history, self.level)
-        return row
+        step, ended = self.timed
+        self.timed = self.step, time.monotonic()
+        speed = (self.step - step) * self.params.batch * self.batches.length / (self.timed[1] - ended)
+        self._log({**row, "frames_per_second": speed, "memory_gib": memory_gib(self.workers.device)})
+        losses = {"D": row["loss_discriminator"], "G": row["loss_generator"]}
+        return {**{name: f"{loss:.2f}" for name, loss in losses.items()}, "frames/s": f"{speed:.3g}"}
 
-    def _look(self, terminated: Callable[[], bool]) -> bool:
-        """Make pictures and measure where it is time to. Whether any of it was."""
-        looked = False
+    def _look(self, terminated: Callable[[], bool]) -> None:
+        """Make pictures and measure where it is time to."""
         if self.pictures is not None and self._due(self.params.samples_every):
-            looked = True
             self._show(self.pictures, terminated)
+            self.timed = self.step, time.monotonic()
         if self.stopper is not None and self.measure is not None and self._due(self.stopper.every):
-            looked = True
             value = self.measure(self.shown, lambda: self.workers.any(terminated()))
             if value is None:
                 self._stop()
-            else:
-                self.stopper.note(value, self.step, self.shown)
-                if not self.history or self.history[-1]["step"] != self.step:
-                    self.history.append({"step": self.step})
-                self.history[-1][self.measure.name] = value
-                self._log({self.measure.name: value})
-        return looked
+            self.stopper.note(value, self.step, self.shown)
+            if not self.history or self.history[-1]["step"] != self.step:
+                self.history.append({"step": self.step})
+            self.history[-1][self.measure.name] = value
+            self._log({self.measure.name: value})
+            self.timed = self.step, time.monotonic()
 
     def _show(self, pictures: Pictures, terminated: Callable[[], bool]) -> None:
         try:
@@ -209,32 +184,11 @@ class _Training:
             self.on_log(numbers, self.step)
 
     def _save(self) -> None:
-        kept = {"history": self.history, "sums": self.means.shared(self.workers)}
+        extra = {"history": self.history, "sums": self.means.shared(self.workers)}
         if self.workers.rank == 0:
-            checkpoint.save(self.folder, self.step, self.parts, kept)
+            checkpoint.save(self.folder, self.step, self.parts, extra)
         self.saved, self.saved_at = self.step, time.monotonic()
 
     def _stop(self) -> NoReturn:
         self._save()
         raise SystemExit(EXIT)
-
-
-def _clips(batches: Batches, done: int, params: TrainingParams, workers: Workers) -> Iterator[Clips]:
-    """The clips of every update after `done` iterations, read ahead: real and fake ones for D's, fake ones for G's."""
-    per_iteration = params.discriminator_steps + 1
-    positions = workers.positions(params.batch)
-    wanted = (
-        (make, update)
-        for update in range(done * per_iteration, params.iterations * per_iteration)
-        for make in (batches.real_clips, batches.fake_clips)
-        if make == batches.fake_clips or update % per_iteration < per_iteration - 1
-    )
-
-    with ThreadPoolExecutor(1) as ahead:
-        pending: deque[Future[Clips]] = deque()
-        for make, update in wanted:
-            pending.append(ahead.submit(make, update, positions))
-            if len(pending) > 2:
-                yield pending.popleft().result().to(workers.device)
-        while pending:
-            yield pending.popleft().result().to(workers.device)

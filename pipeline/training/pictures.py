@@ -14,7 +14,7 @@ from pipeline.workers import Workers
 
 CLIPS = 16  # at most, of rank 0's part of a batch
 ROWS, COLUMNS = 8, 8  # of the still picture: clips, and frames of each
-WIDTH = 1024  # pixels that small clips are enlarged to
+WIDTH_PIXELS = 1024  # that small clips are enlarged to
 FPS = 8
 
 
@@ -34,15 +34,15 @@ class Pictures:
         """A video of clips side by side, and a PNG with a clip's frames in each row. Empty on other ranks than 0."""
         assert self._clips.noise is not None
         clips = self._clips.to(self._workers.device)
-        made = generator(clips.noise, clips.labels, clips.condition)
+        generated = generator(clips.noise, clips.labels, clips.condition)
         if self._workers.rank:
             return []
-        videos = to_bytes(made[:CLIPS])
+        videos = to_bytes(generated[:CLIPS])
         name = f"iteration-{step:08d}"
         sheet = tile(videos, columns=round(len(videos) ** 0.5))
-        write_mp4(self._folder / f"{name}.mp4", sheet, FPS, fitting(sheet.shape[2], WIDTH))
+        write_mp4(self._folder / f"{name}.mp4", sheet, FPS, fitting(sheet.shape[2], WIDTH_PIXELS))
         shown = spread(videos.shape[1], COLUMNS)
         frames = np.concatenate([video[shown, None] for video in videos[:ROWS]])
         still = tile(frames, columns=len(shown))[0]
-        write_png(self._folder / f"{name}.png", still, fitting(still.shape[1], WIDTH))
+        write_png(self._folder / f"{name}.png", still, fitting(still.shape[1], WIDTH_PIXELS))
         return [self._folder / f"{name}.mp4", self._folder / f"{name}.png"]

@@ -6,7 +6,7 @@ import shlex
 import shutil
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -44,7 +44,7 @@ class Networks:
         seed: int,
         workers: Workers,
     ) -> None:
-        self._parts = params.accumulate
+        self._parts = params.accumulate  # in which D goes through a batch
         if (share := len(workers.positions(params.batch))) % self._parts:
             raise UserError(
                 f"levels.{config.level}.training.accumulate: {self._parts} parts do not divide a worker's share of the"
@@ -60,7 +60,7 @@ class Networks:
         self.optimizer_g = _adam(self.generator, params.lr_generator, params)
         self.optimizer_d = _adam(self.discriminators, params.lr_discriminator, params)
         self._half = params.precision == "bfloat16"
-        self._device = workers.device.type
+        self._device = workers.device
         self._run_g, self._run_d = self.generator, self.discriminators
         if params.compile:
             self._run_g, self._run_d = (_compiled(n, config.level) for n in (self.generator, self.discriminators))
@@ -69,14 +69,15 @@ class Networks:
 
     def discriminator_update(self, real: Clips, fake: Clips) -> Metrics:
         """A step of D on real clips and on fresh fakes, in one pass over both, or over parts of both."""
+        real, fake = real.to(self._device), fake.to(self._device)
         with torch.no_grad(), self._autocast():
             generated = self._run_g(fake.noise, fake.labels, fake.condition)
         self.optimizer_d.zero_grad()
-        parts = list(zip(self._cut(real), self._cut(replace(fake, video=generated)), strict=True))
+        parts = list(zip(real.chunk(self._parts), replace(fake, video=generated).chunk(self._parts), strict=True))
         on_real, on_fake = [], []
         for i, (r, f) in enumerate(parts):
             with _unsynced(self._synced_d) if i < len(parts) - 1 else nullcontext():
-                outputs = self._scores(self._synced_d, _joined(r, f))
+                outputs = self._scores(self._synced_d, Clips.cat((r, f)))
                 on_real.append({name: scores[: len(r.frames)] for name, scores in outputs.items()})
                 on_fake.append({name: scores[len(r.frames) :] for name, scores in outputs.items()})
                 (discriminator_loss(on_real[-1], on_fake[-1]) / len(parts)).backward()  # equal parts of a mean
@@ -93,15 +94,15 @@ class Networks:
 
     def generator_update(self, fake: Clips) -> Metrics:
         """A step of G against D as it is. G goes through the batch at once: its batch norms need the whole."""
+        fake = fake.to(self._device)
         with self._autocast():
             generated = self._synced_g(fake.noise, fake.labels, fake.condition)
         seen = generated.detach().requires_grad_()  # where D's gradients gather, part by part
-        parts = self._cut(replace(fake, video=seen))
         outputs = []
         with _frozen(self.discriminators):
-            for part in parts:
+            for part in replace(fake, video=seen).chunk(self._parts):
                 outputs.append(self._scores(self._run_d, part))
-                (generator_loss(outputs[-1]) / len(parts)).backward()
+                (generator_loss(outputs[-1]) / self._parts).backward()
         self.optimizer_g.zero_grad()
         generated.backward(seen.grad)
         norm = gradient_norm(self.generator)
@@ -114,13 +115,7 @@ class Networks:
             return discriminators(clips.video, clips.condition, clips.labels, clips.frames, clips.rounding)
 
     def _autocast(self) -> AbstractContextManager[object]:
-        return torch.autocast(self._device, dtype=torch.bfloat16, enabled=self._half)
-
-    def _cut(self, clips: Clips) -> list[Clips]:
-        """The equal parts in which D goes through a batch."""
-        present = [f.name for f in fields(clips) if getattr(clips, f.name) is not None]
-        cut = {name: getattr(clips, name).chunk(self._parts) for name in present}
-        return [replace(clips, **{name: parts[i] for name, parts in cut.items()}) for i in range(self._parts)]
+        return torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self._half)
 
 
 def _adam(network: nn.Module, rate: float, params: TrainingParams) -> torch.optim.Adam:
@@ -169,12 +164,6 @@ def _mean_by_rank(
 def _unsynced(network: nn.Module) -> AbstractContextManager[object]:
     """Gradients are added up here and not yet averaged over the workers."""
     return network.no_sync() if isinstance(network, DistributedDataParallel) else nullcontext()
-
-
-def _joined(real: Clips, fake: Clips) -> Clips:
-    """Real clips and, after them, fakes: videos both, without noise."""
-    names = [f.name for f in fields(real) if getattr(real, f.name) is not None]
-    return replace(real, **{name: torch.cat((getattr(real, name), getattr(fake, name))) for name in names})
 
 
 def _together(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:

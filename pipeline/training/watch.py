@@ -12,8 +12,8 @@ from pipeline.workers import Workers
 
 Row = dict[str, float | int]  # of a history: step, and numbers by name
 History = list[Row]
-ZERO = 1e-3  # a loss of D below it leaves G no gradient to learn from
-LONG = 500  # iterations
+ZERO_LOSS = 1e-3  # a loss of D below it leaves G no gradient to learn from
+LONG_ITERATIONS = 500
 
 
 class Means:
@@ -43,19 +43,15 @@ class Means:
         return row
 
 
+@torch.no_grad()
 def sigmas(networks: Networks) -> dict[str, float]:
     """The spectral norm that the first, middle and last layer of G and of D have before they are divided by it."""
-    found = {}
+    norms = {}
     for name, network in (("generator", networks.generator), ("discriminator", networks.discriminators)):
         layers = [module for module in network.modules() if isinstance(module, SpectralNorm)]
         for place, layer in (("first", layers[0]), ("middle", layers[len(layers) // 2]), ("last", layers[-1])):
-            found[f"sigma_{name}_{place}"] = _sigma(layer)
-    return found
-
-
-@torch.no_grad()
-def _sigma(layer: SpectralNorm) -> float:
-    return torch.dot(layer.u, layer.weight.flatten(1) @ layer.v).item()
+            norms[f"sigma_{name}_{place}"] = layer.sigma().item()
+    return norms
 
 
 def memory_gib(device: torch.device) -> float:
@@ -77,10 +73,11 @@ def check(history: History, level: int) -> None:
             f"level {level}: a loss is no number after iteration {row['step']}: training diverged; "
             f"lower {of_level}.lr_generator and lr_discriminator"
         )
-    losses = [r["loss_discriminator"] for r in history if r["step"] > row["step"] - LONG and "loss_discriminator" in r]
-    if row["step"] >= LONG and max(losses) < ZERO:
+    since = row["step"] - LONG_ITERATIONS
+    losses = [r["loss_discriminator"] for r in history if r["step"] > since and "loss_discriminator" in r]
+    if since >= 0 and max(losses) < ZERO_LOSS:
         raise UserError(
-            f"level {level}: D's loss was below {ZERO:g} for {LONG} iterations up to {row['step']}: it knows "
-            f"every fake and G learns nothing; lower {of_level}.lr_discriminator, or give more data; "
+            f"level {level}: D's loss was below {ZERO_LOSS:g} for {LONG_ITERATIONS} iterations up to {row['step']}: it "
+            f"knows every fake and G learns nothing; lower {of_level}.lr_discriminator, or give more data; "
             "hinge_* in MLflow are the losses of each discriminator"
         )

@@ -13,7 +13,7 @@ def clips(config, n=2, frames=None):
     x = torch.rand(n, frames, 3, config.view.size, config.view.size) * 2 - 1
     condition = None
     if config.condition is not None:
-        condition = f_s(x[:, :: config.time_factor], config.condition.size)
+        condition = f_s(x[:, :: config.factor], config.condition.size)
     labels = torch.arange(n) % config.classes if config.classes else None
     return x, condition, labels, torch.tensor([[2, 0, 1]]).expand(n, 3)
 

@@ -102,7 +102,7 @@ def test_every_choice_gives_a_video_scores_and_gradients(level, temporal, extras
         condition = torch.rand(2, window, 3, 8, 8) if config.condition else None
         generator, discriminators = Generator(config), Discriminators(config)
         video = generator(noise, labels, condition)
-        assert video.shape == (2, window * config.time_factor, 3, config.view.size, config.view.size)
+        assert video.shape == (2, window * config.factor, 3, config.view.size, config.view.size)
         frames = torch.tensor([[1, 0, 3], [2, 3, 0]])
         outputs = discriminators(video, condition, labels, frames, None)
         expected = ["spatial", "temporal", "matching"] if extras and config.condition else ["spatial", "temporal"]

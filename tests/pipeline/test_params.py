@@ -43,7 +43,7 @@ def test_geometry(raw):
     assert params.window(1) == 8
     assert params.window(2) == 4
     level = params.level(2, classes=8)
-    assert (level.time_factor, level.first_size, level.classes) == (2, 4, 8)
+    assert (level.factor, level.first_size, level.classes) == (2, 4, 8)
 
 
 @pytest.mark.parametrize(

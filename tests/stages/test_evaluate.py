@@ -23,11 +23,11 @@ from pipeline.metrics import evaluation
 from pipeline.metrics.clip_sets import open_set
 from pipeline.metrics.compare_sets import compare
 from pipeline.metrics.evaluation import choose_clips, window_frames
-from pipeline.metrics.measured import Networks
+from pipeline.metrics.measured import FeatureNetworks
 from pipeline.params import load_params
 from pipeline.paths import Paths
 from pipeline.runs.store import Store
-from pipeline.workers import workers
+from pipeline.workers import join_workers
 from stages import evaluate
 from tests.pipeline.metrics.tiny import tiny_network
 from tests.pipeline.training.tiny import ALONE
@@ -96,8 +96,8 @@ def test_a_window_of_three_levels_is_measured_at_three_frames_of_the_lowest(proj
     """Of a hierarchy whose level 1 lies one K_T = 2 further down, seen through its factors alone."""
     monkeypatch.setattr(evaluation, "window_frames", lambda factors: 3)
     found = evaluation.evaluate(load_params(project.params), project, ALONE)
-    assert found.windows_protocol is not None and found.windows_protocol.frames == 6
-    assert found.windows_protocol.start.startswith("a random window of 3 frames of the lowest view")
+    assert found.numbers["windows_protocol"]["frames"] == 6
+    assert found.numbers["windows_protocol"]["start"].startswith("a random window of 3 frames of the lowest view")
 
 
 def test_clips_without_a_class_count_for_no_probe(tmp_path, monkeypatch):
@@ -123,7 +123,8 @@ def test_clips_without_a_class_count_for_no_probe(tmp_path, monkeypatch):
     monkeypatch.setattr(evaluation, "ViewReader", Some)
     monkeypatch.setattr(evaluation, "Probe", Watched)
     found = evaluation.evaluate(load_params(paths.params), paths, ALONE)
-    assert "probe_accuracy_real" in found.metrics and "probe_accuracy_generated" not in found.metrics
+    assert "probe_accuracy_real" in found.numbers["metrics"]
+    assert "probe_accuracy_generated" not in found.numbers["metrics"]
     assert set(seen) == {0, 1}
 
 
@@ -198,9 +199,9 @@ def test_data_without_classes_has_neither_probe_nor_class_table(tmp_path, monkey
     paths = make_project(tmp_path, classes=())
     monkeypatch.setattr(evaluation, "random_i3d", _tiny)
     found = evaluation.evaluate(load_params(paths.params), paths, ALONE)
-    assert found.windows is None and found.windows_protocol is None  # 4 frames in view 1
-    assert not [name for name in found.metrics if "probe" in name]
-    assert len(found.per_class) == 0 and len(found.counts) > 0
+    assert set(found.numbers) == {"metrics", "protocol"}  # 4 frames in view 1
+    assert not [name for name in found.numbers["metrics"] if "probe" in name]
+    assert len(found.tables["per_class"]) == 0 and len(found.tables["counts"]) > 0
 
 
 def test_a_second_evaluation_reads_no_real_clip_and_finds_the_same(project, monkeypatch):
@@ -213,7 +214,7 @@ def test_a_second_evaluation_reads_no_real_clip_and_finds_the_same(project, monk
     monkeypatch.setattr(ViewReader, "read", only_samples)
     again = evaluation.evaluate(params, project, ALONE)
     first = metrics(project)
-    assert (again.metrics, again.windows) == (first["metrics"], first["windows"])
+    assert [again.numbers[part] for part in ("metrics", "windows")] == [first["metrics"], first["windows"]]
     for name, rows in again.tables.items():
         assert rows.to_csv(index=False) == (project.reports / f"{name}.csv").read_text()
     for other in ({"precision": "bfloat16"}, {"videos": 3}):  # another protocol
@@ -233,14 +234,16 @@ def test_trained_weights_give_famous_names_everywhere(project, monkeypatch):
     chosen = replace(params.evaluation, i3d_k400="k400.pt", i3d_k600="k600.pt", videos=8, splits=2)
     found = evaluation.evaluate(replace(params, evaluation=chosen), project, ALONE)
     scores = {"fvd", "fid", "inception_score"}
-    assert {name for name in found.metrics if not name.startswith(("probe", "motion", "grounding"))} == scores | {
+    metrics, measured_on = found.numbers["metrics"], found.numbers["protocol"]
+    per_class = found.tables["per_class"]
+    assert {name for name in metrics if not name.startswith(("probe", "motion", "grounding"))} == scores | {
         "inception_score_deviation"
     }
-    assert found.windows is not None and set(found.windows) == scores | {"inception_score_deviation"}
-    assert set(found.counts["metric"]) == scores
-    assert set(found.per_class.columns) == {"class", "real", "generated"} | scores
-    assert len(found.per_class) > 0 and sum(found.per_class["real"]) <= 8
-    assert found.protocol.logits_sha256 == "190" * 20 and found.protocol.pooled_sha256 == "258" * 20
+    assert set(found.numbers["windows"]) == scores | {"inception_score_deviation"}
+    assert set(found.tables["counts"]["metric"]) == scores
+    assert set(per_class.columns) == {"class", "real", "generated"} | scores
+    assert len(per_class) > 0 and sum(per_class["real"]) <= 8
+    assert measured_on["logits_sha256"] == "190" * 20 and measured_on["pooled_sha256"] == "258" * 20
     assert loaded == [
         (project.root / "k400.pt", 400, "evaluation.i3d_k400"),
         (project.root / "k600.pt", 600, "evaluation.i3d_k600"),
@@ -255,7 +258,7 @@ def test_the_same_clips_in_arrays_give_the_same_numbers(project, tmp_path):
         clips = [reader.read(*place, 16) for place in choose_clips(params, reader, side, 4, 8)]
         np.save(tmp_path / f"{side}.npy", np.stack(clips))
         sides.append(open_set(tmp_path / f"{side}.npy", split=None, frame_step=1))
-    networks = Networks(tiny_network(params.seed), tiny_network(params.seed))
+    networks = FeatureNetworks(tiny_network(params.seed), tiny_network(params.seed))
     found = compare(networks, sides[0], sides[1], frames=None, size=None, splits=1)
     whole = metrics(project)["metrics"]
     assert {name: found[name] for name in NAMES} == pytest.approx({name: whole[name] for name in NAMES})
@@ -266,11 +269,11 @@ def _worker(rank: int, port: int, folder: str) -> None:
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     evaluation.random_i3d = _tiny  # pyright: ignore[reportAttributeAccessIssue]
-    evaluation.BATCH = 1  # both have something to do
+    evaluation.BATCH_CLIPS = 1  # both have something to do
     paths = Paths(Path(folder))
-    with workers() as us:
-        found = evaluation.evaluate(load_params(paths.params), paths, us)
-    (paths.root / f"rank-{rank}.json").write_text(json.dumps([found.metrics, found.windows, found.protocol.as_dict()]))
+    with join_workers() as workers:
+        found = evaluation.evaluate(load_params(paths.params), paths, workers)
+    (paths.root / f"rank-{rank}.json").write_text(json.dumps(found.numbers))
 
 
 # Features are float32 and may be rounded either way, by 2^-24; a distance of a hundred, quadratic in 1024 of them that
@@ -287,6 +290,7 @@ def test_two_workers_find_what_one_does(project):
     alone = metrics(project)
     for rank in range(2):
         together = json.loads((project.root / f"rank-{rank}.json").read_text())
-        assert together[0] == pytest.approx(alone["metrics"], rel=ROUNDING)
-        assert together[1] == pytest.approx(alone["windows"], rel=ROUNDING)
-        assert together[2] == alone["protocol"]
+        for part in ("metrics", "windows"):
+            assert together[part] == pytest.approx(alone[part], rel=ROUNDING)
+        for part in ("protocol", "windows_protocol"):
+            assert together[part] == alone[part]

@@ -76,7 +76,6 @@ def test_a_node_that_fails_ends_the_others(tmp_path):
     script.write_text(
         "import sys\n"
         "from pipeline.data import decode\n"
-        "from pipeline.workers import workers\n"
         "from pipeline.system.stage import run_stage\n"
         "from stages.decode import main\n"
         "if __name__ == '__main__':\n"  # the decoding processes import it again

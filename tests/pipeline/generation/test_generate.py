@@ -5,37 +5,31 @@ import pytest
 
 from models.unroll import use_statistics
 from pipeline.data.store.reader import ViewReader
-from pipeline.generation.generate import SPLITS, calibrate, generate
-from pipeline.params import GenerationParams, LevelParams, SigmaParams
-from tests.models.level_configs import FIRST
-from tests.pipeline.training.tiny import ALONE, TRAINING, batches, networks
+from pipeline.generation.generate import SPLITS, SampleSource, calibrate, generate
+from pipeline.params import GenerationParams, SigmaParams
+from tests.pipeline.training.tiny import ALONE, TRAINING, networks
 
 PARAMS = GenerationParams(videos=7, figures=3, batch=2, recalibration=2, piece=None)
-LEVEL = LevelParams(
-    condition="", generator=FIRST.generator, discriminators=FIRST.discriminators, training=TRAINING, generation=PARAMS
-)
 SIGMA = SigmaParams(metrics=1.0, figures=0.5)
 LABELS = np.array([0, 0, 1, 2])
 
 
 def make(level, store, conditions=None, params=PARAMS):
-    chosen, source = replace(LEVEL, generation=params), batches(level)
-    calibrated = calibrate(networks(level).generator, source.labels, source.seed, chosen, SIGMA, conditions, ALONE)
-    assert {split: sigma for split, (sigma, _) in calibrated.items()} == {"samples": 1.0, "figures": 0.5}
-    generators = {split: networks(level).generator.eval() for split in SPLITS}
-    for split, generator in generators.items():
-        use_statistics(generator, calibrated[split][1])
-    generate(
-        generators,
-        store=store,
+    source = SampleSource(
         params=params,
+        videos={"samples": params.videos, "figures": params.figures},
         sigma=SIGMA,
         seed=0,
         labels=LABELS,
         classes=("a", "b", "c"),
         conditions=conditions,
-        workers=ALONE,
     )
+    calibrated = calibrate(networks(level).generator, source, TRAINING.batch, ALONE)
+    assert {split: sigma for split, (sigma, _) in calibrated.items()} == {"samples": 1.0, "figures": 0.5}
+    generators = {split: networks(level).generator.eval() for split in SPLITS}
+    for split, generator in generators.items():
+        use_statistics(generator, calibrated[split][1])
+    generate(generators, source, store, ALONE)
 
 
 @pytest.fixture(scope="module")

@@ -146,15 +146,15 @@ def test_no_port_is_open_to_the_network(toy, tmp_path):
         """
         import psutil
         import torch
-        from pipeline.workers import workers
-        with workers() as us:
+        from pipeline.workers import join_workers
+        with join_workers() as workers:
             torch.distributed.all_reduce(torch.ones(1))
-            if us.rank == 0:
+            if workers.rank == 0:
                 torchrun = psutil.Process().parent()
                 family = [torchrun, *torchrun.children(recursive=True)]
                 open_ports = [port for one in family for port in one.net_connections() if port.status == "LISTEN"]
                 print("listens on", *sorted({port.laddr.ip for port in open_ports}))
-            us.wait()
+            workers.wait()
         """,
         workers=2,
     )

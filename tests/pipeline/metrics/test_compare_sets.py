@@ -20,15 +20,15 @@ from pipeline.cli import cli
 from pipeline.data.video.source import VideoError
 from pipeline.errors import UserError
 from pipeline.media.mp4 import write_mp4
-from pipeline.metrics import clip_sets, evaluation, motion
+from pipeline.metrics import arrays, clip_sets, evaluation, motion
 from pipeline.metrics.clip_sets import open_set
 from pipeline.metrics.compare_sets import compare, render
-from pipeline.metrics.measured import Measured, Networks
+from pipeline.metrics.measured import FeatureNetworks, Measured
 from tests.pipeline.metrics.test_features import LikeFvds
 from tests.pipeline.metrics.tiny import tiny_network
 from tests.stages.fake_project import make_project, moving
 
-KNOWN = Networks(tiny_network(0, "ab" * 32), tiny_network(1, "cd" * 32))
+KNOWN = FeatureNetworks(tiny_network(0, "ab" * 32), tiny_network(1, "cd" * 32))
 
 
 def videos(n: int, frames: int = 10, size: int = 16, first: int = 0) -> np.ndarray:
@@ -40,7 +40,7 @@ def saved(path: Path, array: np.ndarray) -> Path:
     return path
 
 
-def measured(real: Path, generated: Path, networks: Networks = KNOWN, **given) -> dict:
+def measured(real: Path, generated: Path, networks: FeatureNetworks = KNOWN, **given) -> dict:
     sides = open_set(real, split=None, frame_step=1), open_set(generated, split=None, frame_step=1)
     return compare(networks, *sides, **{"frames": None, "size": None, "splits": 1} | given)
 
@@ -69,7 +69,7 @@ def test_no_motion_is_measured_that_nobody_asked_for(tmp_path, monkeypatch):
 
 def test_random_weights_leave_the_famous_names_empty(tmp_path):
     a = saved(tmp_path / "a.npy", videos(3))
-    found = measured(a, a, Networks(tiny_network(), tiny_network()))
+    found = measured(a, a, FeatureNetworks(tiny_network(), tiny_network()))
     assert found["fvd"] is found["fid"] is found["inception_score"] is None
     assert {"random_i3d_frechet_logits", "random_i3d_frechet_pooled"} <= set(found)
     assert "--i3d-k400" in found["note"] and "--i3d-k600" in found["note"]
@@ -199,6 +199,7 @@ def test_the_digest_of_a_folder_is_of_its_names_and_contents(tmp_path):
     [
         (np.zeros((2, 3, 8, 8, 3), np.float32), r"\[0, 1\] round x \* 255 to uint8"),
         (np.full((2, 3, 8, 8, 3), -0.5), r"\[-1, 1\] round"),
+        (np.full((2, 3, 8, 8, 3), 200.0), "round them to uint8, 0 to 255"),
         (np.full((2, 3, 8, 8, 3), np.nan), "NaN"),
         (np.zeros((2, 3, 8, 8, 3), np.int64), "cast them to uint8"),
         (np.ones((2, 3, 8, 8, 3), np.uint8), "no value above 1"),
@@ -269,7 +270,7 @@ def test_an_npz_is_decompressed_only_where_it_holds_what_it_declares(tmp_path, m
         ):
             with pytest.raises(UserError, match=says):
                 open_set(path, split=None, frame_step=1)
-        patch.setattr(clip_sets, "MAX_NPZ", good.size - 1)
+        patch.setattr(arrays, "MAX_NPZ_BYTES", good.size - 1)
         with pytest.raises(UserError, match=r"too many to decompress: save it as \.npy"):
             open_set(whole, split=None, frame_step=1)
 
@@ -316,7 +317,7 @@ def test_the_first_video_that_can_be_decoded_sets_length_and_size(tmp_path, monk
         return decode(*given, **chosen)
 
     monkeypatch.setattr(clip_sets, "decode_video", counts)
-    monkeypatch.setattr(clip_sets, "MAX_CLIP", 3 * 9 * 64 * 64 - 1)
+    monkeypatch.setattr(clip_sets, "MAX_CLIP_BYTES", 3 * 9 * 64 * 64 - 1)
     for frames, size, says in ((None, None, "9 frames of 64x64 .* give --frames and --size"),
                                (10, None, "9 frames of 64x64 .* give --size$"),
                                (None, 96, "4 frames of 96x96 .* give --frames$")):  # fmt: skip

@@ -16,14 +16,15 @@ from pipeline.metrics.cache import StatisticsCache
 from pipeline.metrics.features import FeatureNetwork, extract
 from pipeline.metrics.frechet import Moments, frechet_distance
 from pipeline.metrics.inception_score import inception_score
-from pipeline.metrics.measured import Batch, Measured, Networks, motion_scores, scores
+from pipeline.metrics.measured import Batch, FeatureNetworks, Measured, motion_scores, scores
 from pipeline.metrics.tables import by_number, class_table, count_table, motion_table, psd_table
+from pipeline.workers import ALONE, Workers
 from tests.pipeline.metrics.tiny import tiny_network
 
 
-def networks(*, random: bool = False) -> Networks:
+def networks(*, random: bool = False) -> FeatureNetworks:
     digest = None if random else "ab" * 32
-    return Networks(tiny_network(0, digest), tiny_network(1, digest))
+    return FeatureNetworks(tiny_network(0, digest), tiny_network(1, digest))
 
 
 def clips(n: int, seed: int, frames: int = 2) -> torch.Tensor:
@@ -31,10 +32,10 @@ def clips(n: int, seed: int, frames: int = 2) -> torch.Tensor:
     return torch.randint(0, 256, (n, frames, 3, 8, 8), dtype=torch.uint8, generator=draw)
 
 
-def measured(nets: Networks, videos: torch.Tensor, part: int = 3, **given) -> Measured:
+def measured(nets: FeatureNetworks, videos: torch.Tensor, part: int = 3, **given) -> Measured:
     found = Measured(nets, videos=len(videos), frames=videos.shape[1], size=8, psd_frames=(1,), psd_sets=2, **given)
     batches = ((first, videos[first : first + part]) for first in range(0, len(videos), part))
-    found.measure(nets, (Batch(first=f, clips=v, labels=torch.arange(f, f + len(v)) % 3) for f, v in batches))
+    found.measure((Batch(first=f, clips=v, labels=torch.arange(f, f + len(v)) % 3) for f, v in batches))
     return found
 
 
@@ -42,7 +43,7 @@ def test_one_pass_measures_what_features_held_whole_give():
     nets = networks()
     a, b = clips(12, 0), clips(10, 1)
     real, generated = measured(nets, a), measured(nets, b, part=7, splits=2)
-    found = scores(nets, real, generated, labelled=True)
+    found = scores(real, generated, labelled=True)
     assert set(found) == {"fvd", "fid", "inception_score", "inception_score_deviation"}
 
     def features(network, videos):
@@ -69,7 +70,7 @@ def test_one_pass_measures_what_features_held_whole_give():
 def test_the_same_set_on_both_sides_is_at_no_distance():
     nets = networks()
     found = measured(nets, clips(8, 0))
-    assert max(scores(nets, found, found, labelled=False).values()) < 1e-6
+    assert max(scores(found, found, labelled=False).values()) < 1e-6
     assert motion_scores(found, found)["motion_real"] == motion_scores(found, found)["motion_generated"] > 0
 
 
@@ -77,8 +78,8 @@ def test_one_video_is_too_few():
     nets = networks()
     with pytest.raises(ValueError, match="at least 2 videos"):
         one = Measured(nets, videos=1, frames=2, size=8)
-        one.measure(nets, [Batch(first=0, clips=clips(1, 0), labels=torch.zeros(1, dtype=torch.int64))])
-        scores(nets, one, one, labelled=False)
+        one.measure([Batch(first=0, clips=clips(1, 0), labels=torch.zeros(1, dtype=torch.int64))])
+        scores(one, one, labelled=False)
 
 
 def test_a_network_that_says_nan_is_refused():
@@ -90,7 +91,7 @@ def test_a_network_that_says_nan_is_refused():
 
 
 def test_memory_does_not_grow_with_the_number_of_videos(monkeypatch):
-    monkeypatch.setattr(evaluation, "KEPT", 4)
+    monkeypatch.setattr(evaluation, "KEPT_CLIPS", 4)
     nets = networks()
     few, many = measured(nets, clips(4, 0)), measured(nets, clips(30, 0))
     assert {n: t.shape for n, t in few.state_dict().items()} == {n: t.shape for n, t in many.state_dict().items()}
@@ -104,27 +105,29 @@ def test_random_weights_never_give_famous_names():
     unknown, known = FeatureNetwork(some, "random, seed 0", None), FeatureNetwork(some, "k.pt", "ab" * 32)
     real, generated = measured(networks(), clips(4, 0)), measured(networks(), clips(4, 1))
     for nets, names in (
-        (Networks(unknown, unknown), {"random_i3d_frechet_logits", "random_i3d_frechet_pooled"}),
+        (FeatureNetworks(unknown, unknown), {"random_i3d_frechet_logits", "random_i3d_frechet_pooled"}),
         (
-            Networks(known, unknown),
+            FeatureNetworks(known, unknown),
             {"fvd", "random_i3d_frechet_pooled", "inception_score", "inception_score_deviation"},
         ),
-        (Networks(unknown, known), {"random_i3d_frechet_logits", "fid"}),
+        (FeatureNetworks(unknown, known), {"random_i3d_frechet_logits", "fid"}),
     ):
-        assert set(scores(nets, real, generated, labelled=True)) == names
-        assert set(count_table(nets, real, generated, labelled=True, seed=0)["metric"]) == names - {
+        real.networks = generated.networks = nets
+        assert set(scores(real, generated, labelled=True)) == names
+        assert set(count_table(real, generated, labelled=True, seed=0)["metric"]) == names - {
             "inception_score_deviation"
         }
-        found = class_table(nets, real, generated, ["a"])
+        found = class_table(real, generated, ["a"])
         assert set(found.columns) - {"class", "real", "generated"} == names - {"inception_score_deviation"}
-    assert set(scores(Networks(known, known), real, generated, labelled=False)) == {"fvd", "fid"}
+    real.networks = FeatureNetworks(known, known)
+    assert set(scores(real, generated, labelled=False)) == {"fvd", "fid"}
 
 
 def test_classes_are_compared_each_with_itself():
     nets = networks()
     a, b = clips(12, 0), clips(9, 1)
     real, generated = measured(nets, a), measured(nets, b)
-    table = class_table(nets, real, generated, ["a", "b", "c", "none"])
+    table = class_table(real, generated, ["a", "b", "c", "none"])
     assert table["class"].tolist() == ["a", "b", "c"]
     assert table["real"].tolist() == [4, 4, 4] and table["generated"].tolist() == [3, 3, 3]
     moments = [Moments(5), Moments(5)]
@@ -132,7 +135,7 @@ def test_classes_are_compared_each_with_itself():
         m.update(side.logits[1::3])
     assert table["fvd"].tolist()[1] == pytest.approx(frechet_distance(*moments), rel=1e-9)
     assert table["inception_score"].tolist()[2] == pytest.approx(inception_score(generated.logits[2::3])[0])
-    empty = class_table(nets, real, generated, ())
+    empty = class_table(real, generated, ())
     assert len(empty) == 0 and list(empty.columns) == list(table.columns)
 
 
@@ -150,18 +153,18 @@ def test_the_curve_ends_at_the_whole_set_and_its_bars_shrink():
 
 
 def test_the_curve_looks_at_a_bounded_number_of_videos(monkeypatch):
-    monkeypatch.setattr(tables, "COUNTED", 16)
+    monkeypatch.setattr(tables, "COUNTED_VIDEOS", 16)
     assert [n for n, *_ in by_number(lambda x, y: 0.0, torch.zeros(99, 1), torch.zeros(99, 1), seed=0)] == [2, 4, 8, 16]
 
 
 @pytest.mark.parametrize(("real_videos", "generated_videos"), [(40, 40), (40, 31), (9, 40), (16, 16), (17, 18)])
 def test_the_curve_ends_at_the_reported_metrics(monkeypatch, real_videos, generated_videos):
-    monkeypatch.setattr(evaluation, "KEPT", 20)
-    monkeypatch.setattr(tables, "COUNTED", 16)
+    monkeypatch.setattr(evaluation, "KEPT_CLIPS", 20)
+    monkeypatch.setattr(tables, "COUNTED_VIDEOS", 16)
     nets = networks()
     real, generated = measured(nets, clips(real_videos, 0)), measured(nets, clips(generated_videos, 1), splits=3)
-    counts = count_table(nets, real, generated, labelled=True, seed=0)
-    found = scores(nets, real, generated, labelled=True)
+    counts = count_table(real, generated, labelled=True, seed=0)
+    found = scores(real, generated, labelled=True)
     for name, rows in counts.groupby("metric"):
         assert rows["n"].is_monotonic_increasing and rows["n"].is_unique
         last = rows.iloc[-1]
@@ -173,11 +176,11 @@ def test_the_curve_ends_at_the_reported_metrics(monkeypatch, real_videos, genera
 def test_a_table_of_a_part_of_the_clips_says_so_once(monkeypatch, caplog):
     nets = networks()
     whole = measured(nets, clips(9, 0))
-    class_table(nets, whole, whole, ["a", "b", "c"])
+    class_table(whole, whole, ["a", "b", "c"])
     assert not caplog.records
-    monkeypatch.setattr(evaluation, "KEPT", 6)
+    monkeypatch.setattr(evaluation, "KEPT_CLIPS", 6)
     part = measured(nets, clips(9, 0))
-    table = class_table(nets, part, whole, ["a", "b", "c"])
+    table = class_table(part, whole, ["a", "b", "c"])
     assert table["real"].tolist() == [2, 2, 2] and table["generated"].tolist() == [3, 3, 3]
     assert [record.getMessage().split(":")[0] for record in caplog.records] == [
         "the table by class is of the first 9 clips of a side alone"
@@ -193,7 +196,7 @@ def test_tables_have_their_columns():
     motion = motion_table(real, generated)
     assert list(motion.columns) == ["step", "real_mean", "real_deviation", "generated_mean", "generated_deviation"]
     assert motion["step"].tolist() == [1]
-    counts = count_table(nets, real, generated, labelled=True, seed=0)
+    counts = count_table(real, generated, labelled=True, seed=0)
     assert list(counts.columns) == ["metric", "n", "mean", "low", "high"]
     low, mean, high = (counts[name].to_numpy() for name in ("low", "mean", "high"))
     assert np.all(low < mean) and np.all(mean < high)
@@ -203,7 +206,7 @@ def test_tables_have_their_columns():
 
 def test_kept_statistics_are_those_measured(tmp_path, caplog):
     nets = networks()
-    kept, key = StatisticsCache(tmp_path), {"pyramid": "a", "frames": 2}
+    kept, key = StatisticsCache(tmp_path, ALONE), {"pyramid": "a", "frames": 2}
     found, empty = measured(nets, clips(8, 0)), measured(nets, clips(8, 0)[:0])
     empty = Measured(nets, videos=8, frames=2, size=8, psd_frames=(1,), psd_sets=2)
     assert not kept.load(key, empty)
@@ -217,7 +220,7 @@ def test_kept_statistics_are_those_measured(tmp_path, caplog):
 
 
 def test_statistics_are_kept_under_the_code_that_measured_them(tmp_path, monkeypatch):
-    kept, key = StatisticsCache(tmp_path), {"pyramid": "a"}
+    kept, key = StatisticsCache(tmp_path, ALONE), {"pyramid": "a"}
     before = kept.file(key)
     assert kept.file(key) == before
     monkeypatch.setattr(cache, "code_hash", lambda module: f"another of {module}")
@@ -239,9 +242,9 @@ def _worker(rank: int, count: int, shared: _Shared) -> None:
     found = Measured(nets, videos=len(videos), frames=2, size=8, splits=3, psd_frames=(1, 2), psd_sets=2)
     firsts = range(rank * 4, len(videos), count * 4)
     found.measure(
-        nets, (Batch(first=f, clips=videos[f : f + 4], labels=torch.arange(f, min(f + 4, len(videos)))) for f in firsts)
+        Batch(first=f, clips=videos[f : f + 4], labels=torch.arange(f, min(f + 4, len(videos)))) for f in firsts
     )
-    found.gather()
+    found.gather(Workers(rank=rank, count=count))
     torch.save(found.state_dict(), f"{shared.out}-{count}-{rank}.pt")
     if count > 1:
         dist.destroy_process_group()

@@ -2,6 +2,7 @@
 
 import hashlib
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +20,8 @@ from pipeline.metrics.features import (
     load_i3d,
     preprocess,
     random_i3d,
-    with_precision,
-    wrong_frames,
 )
+from pipeline.metrics.measured import FeatureNetworks
 from pipeline.metrics.protocol import protocol
 
 KEY = "evaluation.i3d_k400"
@@ -152,20 +152,6 @@ def test_features_of_clips_do_not_depend_on_the_batch():
     torch.testing.assert_close(together[4:], alone, rtol=1e-3, atol=1e-4)
 
 
-def test_frames_that_are_no_bytes_are_refused_with_the_way_out():
-    clips = torch.rand(1, 2, 3, 4, 4)
-    for wrong, says in (
-        (clips, r"\[0, 1\] round x \* 255 to uint8"),
-        (clips * 2 - 1, r"\[-1, 1\] round \(x \+ 1\) \* 127\.5 to uint8"),
-        (clips * 255, "round them to uint8, 0 to 255"),
-        (clips.where(clips < 0.5, float("nan")), "NaN"),
-        ((clips * 255).long(), "int64: cast them to uint8"),
-    ):
-        with pytest.raises(ValueError, match=says):
-            preprocess(wrong)
-    assert wrong_frames(np.zeros((2, 3), np.uint8)) is None
-
-
 @pytest.mark.parametrize("frames", [1, 6])
 def test_a_short_clip_is_measured_as_itself_played_forth_and_back(frames):
     network = random_i3d()
@@ -179,7 +165,7 @@ def test_bfloat16_is_as_far_off_as_it_is_said_to_be():
     """Of one clip: a processor below AVX-512 has no kernels for it, and takes a minute."""
     network = random_i3d()
     clips = torch.randint(0, 256, (1, 9, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    exact, rounded = next(extract(network, clips)), next(extract(with_precision(network, "bfloat16"), clips))
+    exact, rounded = next(extract(network, clips)), next(extract(replace(network, precision="bfloat16"), clips))
     for name in ("pooled", "logits"):
         a, b = getattr(exact, name), getattr(rounded, name)
         assert b.dtype == torch.float32
@@ -292,7 +278,8 @@ def test_the_protocol_says_how_short_clips_are_played():
         "real_split": "val", "real_videos": 2, "generated_videos": 2, "size": 8, "frame_step": 2, "sigma": 1.0,
         "splits": 1, "psd_frames": (1,), "psd_sets": 1, "seed": 0, "pyramid": "a", "samples": "b", "start": "0",
     }  # fmt: skip
-    short = protocol(frames=6, logits=network, pooled=network, **chosen).as_dict()
+    networks = FeatureNetworks(network, network)
+    short = protocol(networks, frames=6, **chosen)
     assert "forth and back until there are 9" in short["played"]
     assert short["logits_sha256"] == "ab" * 32 and short["precision"] == "float32"
-    assert protocol(frames=9, logits=network, pooled=network, **chosen).played == "once"
+    assert protocol(networks, frames=9, **chosen)["played"] == "once"

@@ -4,8 +4,7 @@ import torch
 
 from models.layers import SpectralNorm, power_iteration
 from pipeline.training.average import Average
-from pipeline.training.loop import train
-from tests.pipeline.training.tiny import ALONE, TRAINING, batches, networks, same
+from tests.pipeline.training.tiny import ALONE, TRAINING, batches, networks, same, train
 
 AVERAGED = replace(TRAINING, average=0.75)
 

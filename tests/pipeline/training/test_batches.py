@@ -5,8 +5,9 @@ import torch
 from models.hierarchy import f_s, f_t
 from pipeline.data.pixels import to_bytes, to_unit
 from pipeline.errors import UserError
+from pipeline.training.batches import Clips
 from pipeline.workers import Workers
-from tests.pipeline.training.tiny import ALONE, MemoryReader, batches, views
+from tests.pipeline.training.tiny import ALONE, TRAINING, MemoryReader, batches, views
 
 
 def test_grey_levels_go_to_the_unit_range_and_back():
@@ -85,3 +86,34 @@ def test_a_training_video_without_a_class_is_refused():
     unknown = np.where(np.arange(6) == 4, -1, labels)
     with pytest.raises(UserError, match=r"data\.classes: 1 training videos have no class"):
         batches(2, real=MemoryReader(top, unknown), real_condition=MemoryReader(low, unknown, 2))
+
+
+def tensors(clips: Clips) -> dict[str, torch.Tensor]:
+    return {name: tensor for name, tensor in vars(clips).items() if tensor is not None}
+
+
+def same(clips: Clips, others: Clips) -> bool:
+    a, b = tensors(clips), tensors(others)
+    return a.keys() == b.keys() and all(torch.equal(tensor, b[name]) for name, tensor in a.items())
+
+
+def test_an_iteration_has_fresh_clips_for_each_update():
+    source, positions = batches(2), range(4)
+    fifth, sixth = source.iterations(4, TRAINING, ALONE)  # of 6, each of 2 updates of D and one of G
+    assert not same(fifth.generator, sixth.generator)
+    for update, (real, fake) in zip((15, 16), sixth.discriminator, strict=True):
+        assert same(real, source.real_clips(update, positions)) and same(fake, source.fake_clips(update, positions))
+    assert same(sixth.generator, source.fake_clips(17, positions))
+    assert not list(source.iterations(6, TRAINING, ALONE))
+
+
+def test_clips_are_cut_and_put_together_again():
+    real, fake = batches(2).real_clips(0, range(4)), batches(2).fake_clips(0, range(4))
+    halves = real.chunk(2)
+    assert torch.equal(tensors(halves[1])["video"], tensors(real)["video"][2:])
+    assert same(Clips.cat(halves), real)
+    both = tensors(Clips.cat((real, fake)))
+    assert both.keys() == tensors(real).keys() & tensors(fake).keys()  # neither video nor noise
+    assert torch.equal(both["labels"], torch.cat((tensors(real)["labels"], tensors(fake)["labels"])))
+    wide = tensors(real.to(torch.float64))
+    assert wide["video"].dtype == torch.float64 and wide["labels"].dtype == torch.int64

@@ -11,14 +11,13 @@ from pipeline.metrics.features import random_i3d
 from pipeline.params import EarlyStopping, load_params
 from pipeline.training import checkpoint
 from pipeline.training.early_stopping import WindowDistance, window_distance
-from pipeline.training.loop import train
-from tests.pipeline.training.tiny import ALONE, TRAINING, MemoryReader, batches, networks, same, views
+from tests.pipeline.training.tiny import ALONE, TRAINING, MemoryReader, batches, networks, same, train, views
 from tests.stages.fake_project import make_project
 
 STOPPING = replace(TRAINING, iterations=12, early_stopping=EarlyStopping(every=2, patience=2, videos=2, i3d=None))
 
 
-class Told:
+class Told(WindowDistance):
     """A metric whose values are told beforehand."""
 
     name = "told"

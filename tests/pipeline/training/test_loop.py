@@ -6,8 +6,7 @@ import torch
 
 from pipeline.errors import UserError
 from pipeline.training import checkpoint, loop, termination
-from pipeline.training.loop import train
-from tests.pipeline.training.tiny import ALONE, TRAINING, batches, networks, same
+from tests.pipeline.training.tiny import ALONE, TRAINING, batches, networks, same, train
 
 
 @pytest.mark.parametrize("level", [1, 2])

@@ -5,9 +5,8 @@ import pytest
 from PIL import Image
 
 from pipeline.media.grid import fitting
-from pipeline.training.loop import train
-from pipeline.training.pictures import WIDTH, Pictures
-from tests.pipeline.training.tiny import ALONE, TRAINING, batches, networks, same
+from pipeline.training.pictures import WIDTH_PIXELS, Pictures
+from tests.pipeline.training.tiny import ALONE, TRAINING, batches, networks, same, train
 
 
 @pytest.mark.parametrize("level", [1, 2])
@@ -30,5 +29,5 @@ def test_pictures_are_of_the_same_clips_each_time(tmp_path):
     assert made[0] == made[1]
     picture = np.asarray(Image.open(tmp_path / "a" / "iteration-00000001.png"))
     sheet = np.array([4 * 17 - 1, 4 * 17 - 1])  # 4 clips by 4 frames of 16 pixels, with gaps
-    assert picture.shape[:2] == tuple(sheet * fitting(int(sheet[0]), WIDTH))
+    assert picture.shape[:2] == tuple(sheet * fitting(int(sheet[0]), WIDTH_PIXELS))
     assert picture.std() > 0

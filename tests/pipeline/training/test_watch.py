@@ -6,8 +6,7 @@ import torch
 from models.layers import SpectralNorm
 from pipeline.errors import UserError
 from pipeline.training import watch
-from pipeline.training.loop import train
-from tests.pipeline.training.tiny import ALONE, TRAINING, batches, networks
+from tests.pipeline.training.tiny import ALONE, TRAINING, batches, networks, train
 
 
 def test_a_row_tells_losses_by_discriminator_gradients_and_sigmas(tmp_path):
@@ -59,7 +58,7 @@ def test_a_discriminator_that_nothing_deceives_ends_the_run(history, over):
 
 
 def test_training_ends_with_it(tmp_path, monkeypatch):
-    monkeypatch.setattr(watch, "LONG", 3)
-    monkeypatch.setattr(watch, "ZERO", 100.0)
+    monkeypatch.setattr(watch, "LONG_ITERATIONS", 3)
+    monkeypatch.setattr(watch, "ZERO_LOSS", 100.0)
     with pytest.raises(UserError, match="for 3 iterations up to 3"):
         train(networks(1), batches(1), replace(TRAINING, log_every=1), ALONE, tmp_path)

@@ -24,11 +24,10 @@ from models.layers import ConditionalBatchNorm
 from models.unroll import recalibrate
 from pipeline.params import TrainingParams
 from pipeline.training.batches import Batches, Clips
-from pipeline.training.loop import train
 from pipeline.training.step import Networks
 from pipeline.workers import Workers
 from tests.models.level_configs import FIRST, SECOND
-from tests.pipeline.training.tiny import TRAINING, batches, dummy, in_dtype, precision
+from tests.pipeline.training.tiny import TRAINING, batches, dummy, precision, train
 from tests.pipeline.training.together import Job, results
 
 pytestmark = pytest.mark.timeout(600)  # another interpreter, and 20 iterations of each case twice over
@@ -54,18 +53,18 @@ KERNELS = {  # by what ATen calls them; each needs what the processor must have 
 }
 
 
-def trained(level: int, us: Workers, folder: Path, params: TrainingParams) -> dict[str, Any]:
+def trained(level: int, workers: Workers, folder: Path, params: TrainingParams) -> dict[str, Any]:
     """What a run in float64 ends with: parameters, singular vectors, history, and statistics recalibrated after it."""
     with precision(torch.float64):
-        networks, source = Networks(CONFIGS[level], params, seed=0, workers=us), batches(level)
+        networks, source = Networks(CONFIGS[level], params, seed=0, workers=workers), batches(level)
         stack = source._stack
 
         def cast(clips: list[dict], update: int, positions: range, stream: str) -> Clips:
-            return in_dtype(stack(clips, update, positions, stream), torch.float64)
+            return stack(clips, update, positions, stream).to(torch.float64)
 
         source._stack = cast
-        history = train(networks, source, params, us, folder).history
-        return {**state(networks), "history": history, "statistics": statistics(networks, source, us)}
+        history = train(networks, source, params, workers, folder).history
+        return {**state(networks), "history": history, "statistics": statistics(networks, source, workers)}
 
 
 def state(networks: Networks) -> dict[str, dict[str, Tensor]]:
@@ -76,37 +75,37 @@ def state(networks: Networks) -> dict[str, dict[str, Tensor]]:
     }
 
 
-def statistics(networks: Networks, source: Batches, us: Workers) -> dict[str, Tensor]:
+def statistics(networks: Networks, source: Batches, workers: Workers) -> dict[str, Tensor]:
     dtype = networks.generator.last_conv.weight.dtype
-    clips = [in_dtype(source.fake_clips(100 + i, us.positions(4)), dtype) for i in range(2)]
+    clips = [source.fake_clips(100 + i, workers.positions(4)).to(dtype) for i in range(2)]
     return recalibrate(networks.generator, map(dummy, clips))
 
 
-def updated(level: int, us: Workers, dtype: torch.dtype) -> dict[str, Tensor]:
+def updated(level: int, workers: Workers, dtype: torch.dtype) -> dict[str, Tensor]:
     """Losses, gradients, singular vectors and statistics of an update each of D and G, with weights of float32."""
-    networks, source = Networks(CONFIGS[level], STILL, seed=7, workers=us), batches(level)
+    networks, source = Networks(CONFIGS[level], STILL, seed=7, workers=workers), batches(level)
     both = {"D": networks.discriminators, "G": networks.generator}
     if dtype != torch.float32:
         for network in both.values():
             network.to(dtype)
 
     def clips(make: Callable[[int, range], Clips], update: int) -> Clips:
-        return in_dtype(make(update, us.positions(4)), dtype)
+        return make(update, workers.positions(4)).to(dtype)
 
     metrics = networks.discriminator_update(clips(source.real_clips, 0), clips(source.fake_clips, 0))
     found = {f"D.{name}.grad": p.grad for name, p in both["D"].named_parameters() if p.grad is not None}
     metrics |= networks.generator_update(clips(source.fake_clips, 1))
     found |= {f"G.{name}.grad": p.grad for name, p in both["G"].named_parameters() if p.grad is not None}
     losses = [name for name in metrics if not name.startswith("accuracy")]
-    found |= {name: us.mean(metrics[name].detach()) for name in losses}
-    return {**found, **state(networks)["vectors"], **statistics(networks, source, us)}
+    found |= {name: workers.mean(metrics[name].detach()) for name in losses}
+    return {**found, **state(networks)["vectors"], **statistics(networks, source, workers)}
 
 
-def rounded(us: Workers, folder: Path) -> dict[str, Any]:
+def rounded(workers: Workers, folder: Path) -> dict[str, Any]:
     del folder
     return {
         "kernels": torch.backends.cpu.get_cpu_capability(),
-        **{str(level): updated(level, us, torch.float32) for level in CONFIGS},
+        **{str(level): updated(level, workers, torch.float32) for level in CONFIGS},
     }
 
 
@@ -114,7 +113,7 @@ def off_by(a: Tensor, b: Tensor) -> float:
     return (a.double() - b.double()).norm().item()
 
 
-def truth(us: Workers, folder: Path) -> dict[str, Any]:
+def truth(workers: Workers, folder: Path) -> dict[str, Any]:
     """By level what `updated` finds in float64, and how far off float32 may be from each of it.
 
     A float32 sum of n terms is off by at most 4 sqrt(n) 2^-24 of the sum of their sizes, but once in 1500 (Higham and
@@ -125,10 +124,10 @@ def truth(us: Workers, folder: Path) -> dict[str, Any]:
     found = {}
     for level, terms in TERMS.items():
         size = 4 * terms**0.5 * 2**-24
-        exact, drawn = updated(level, us, torch.float64), []
+        exact, drawn = updated(level, workers, torch.float64), []
         for seed in range(4):
             with noise(size, seed):
-                drawn.append(updated(level, us, torch.float64))
+                drawn.append(updated(level, workers, torch.float64))
         bounds = {n: size * v.norm().item() + max(off_by(d[n], v) for d in drawn) for n, v in exact.items()}
         found[str(level)] = {"exact": exact, "bounds": bounds}
     return found
@@ -155,10 +154,10 @@ def noise(size: float, seed: int) -> Iterator[None]:
         hook.remove()
 
 
-def finite_differences(us: Workers, folder: Path) -> tuple[Tensor, Tensor]:
+def finite_differences(workers: Workers, folder: Path) -> tuple[Tensor, Tensor]:
     """Of the sum of both workers' losses by each value of one worker's batch, then the other's: (autograd, by hand)."""
     del folder
-    torch.manual_seed(us.rank)
+    torch.manual_seed(workers.rank)
     norm, z = ConditionalBatchNorm(2, 3).double(), torch.zeros(2, 3, dtype=torch.float64)
     x = torch.randn(2, 2, 2, 2, 2, dtype=torch.float64)
     along = torch.randn_like(x)
@@ -171,14 +170,14 @@ def finite_differences(us: Workers, folder: Path) -> tuple[Tensor, Tensor]:
     assert moved.grad is not None
     by_hand = torch.zeros(2, x.numel(), dtype=torch.float64)
     by_autograd = torch.zeros_like(by_hand)
-    by_autograd[us.rank] = moved.grad.flatten()
+    by_autograd[workers.rank] = moved.grad.flatten()
     with torch.no_grad():
         for owner in range(2):  # both take part in every pass: each has the other's values in its moments
             for i in range(x.numel()):
                 ends = []
                 for step in (1e-6, -1e-6):
                     value = x.clone()
-                    value.view(-1)[i] += step if us.rank == owner else 0.0
+                    value.view(-1)[i] += step if workers.rank == owner else 0.0
                     total = loss(value)
                     dist.all_reduce(total)
                     ends.append(total)
@@ -187,22 +186,22 @@ def finite_differences(us: Workers, folder: Path) -> tuple[Tensor, Tensor]:
     return by_autograd, by_hand
 
 
-def every_case(us: Workers, folder: Path) -> dict[str, Any]:
-    return {case: trained(level, us, folder / case, params) for case, (level, params) in CASES.items()}
+def every_case(workers: Workers, folder: Path) -> dict[str, Any]:
+    return {case: trained(level, workers, folder / case, params) for case, (level, params) in CASES.items()}
 
 
-def plain_levels(us: Workers, folder: Path) -> dict[str, Any]:
-    return {str(level): trained(level, us, folder / str(level), LONG) for level in CONFIGS}
+def plain_levels(workers: Workers, folder: Path) -> dict[str, Any]:
+    return {str(level): trained(level, workers, folder / str(level), LONG) for level in CONFIGS}
 
 
-def compiled(us: Workers, folder: Path) -> dict[str, Any]:
+def compiled(workers: Workers, folder: Path) -> dict[str, Any]:
     """With graphs captured and differentiated ahead of time, and no code generated: test_switches compiles that."""
     with patch.object(torch, "compile", partial(torch.compile, backend="aot_eager")):
-        return trained(2, us, folder, replace(SHORT, compile=True))
+        return trained(2, workers, folder, replace(SHORT, compile=True))
 
 
-def not_compiled(us: Workers, folder: Path) -> dict[str, Any]:
-    return trained(2, us, folder, SHORT)
+def not_compiled(workers: Workers, folder: Path) -> dict[str, Any]:
+    return trained(2, workers, folder, SHORT)
 
 
 def here() -> list[str]:

@@ -10,9 +10,8 @@ from pipeline.metrics.features import random_i3d
 from pipeline.params import EarlyStopping
 from pipeline.training import checkpoint, early_stopping
 from pipeline.training.early_stopping import WindowDistance
-from pipeline.training.loop import train
 from pipeline.workers import Workers
-from tests.pipeline.training.tiny import TRAINING, MemoryReader, batches, networks, views
+from tests.pipeline.training.tiny import TRAINING, MemoryReader, batches, networks, train, views
 from tests.pipeline.training.together import Job, results
 
 STOPPING = EarlyStopping(every=3, patience=5, videos=6, i3d=None)
@@ -24,29 +23,29 @@ def means(network, clips):
     return [type("Found", (), {"pooled": clips.float().mean((1, 2, 3, 4))[:, None].expand(-1, 1024)})]
 
 
-def looked_at(us: Workers, folder: Path) -> list[float]:
+def looked_at(workers: Workers, folder: Path) -> list[float]:
     early_stopping.extract = means
     _, top, labels = views()
     i3d = random_i3d(0)
-    distance = WindowDistance(batches(2), MemoryReader(top, labels), i3d, videos=6, batch=4, workers=us)
-    history = train(networks(2, us), batches(2), PARAMS, us, folder, measure=distance).history
+    distance = WindowDistance(batches(2), MemoryReader(top, labels), i3d, videos=6, batch=4, workers=workers)
+    history = train(networks(2, workers), batches(2), PARAMS, workers, folder, measure=distance).history
     return [row[distance.name] for row in history]
 
 
-def looked_at_and_restored(us: Workers, folder: Path) -> list[float]:
-    values = looked_at(us, folder)
+def looked_at_and_restored(workers: Workers, folder: Path) -> list[float]:
+    values = looked_at(workers, folder)
     newest = checkpoint.files(folder)[0]
-    us.wait()
-    if us.rank == 0:
+    workers.wait()
+    if workers.rank == 0:
         newest.write_bytes(b"damaged")
-    us.wait()
-    restored = checkpoint.load(folder, {}, us)
+    workers.wait()
+    restored = checkpoint.load(folder, {}, workers)
     assert restored is not None and restored[0] == 4  # on both: the one before
-    if us.rank == 0:
-        checkpoint.load(folder, {}, us)
+    if workers.rank == 0:
+        checkpoint.load(folder, {}, workers)
     else:
         with pytest.raises(UserError, match="worker 0 goes on from it and worker 1 cannot read it"):
-            checkpoint.load(folder / "elsewhere", {}, us)
+            checkpoint.load(folder / "elsewhere", {}, workers)
     return values
 
 

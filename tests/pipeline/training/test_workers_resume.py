@@ -7,29 +7,28 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline.training.loop import train
 from pipeline.training.step import Networks
 from pipeline.workers import Workers
 from tests.models.level_configs import SECOND
-from tests.pipeline.training.tiny import TRAINING, batches, weights
+from tests.pipeline.training.tiny import TRAINING, batches, train, weights
 from tests.pipeline.training.together import Job, results
 
 PARAMS = replace(TRAINING, batch=6)
 
 
-def run(us: Workers, folder: Path) -> dict[str, torch.Tensor]:
-    networks = Networks(SECOND, PARAMS, seed=0, workers=us)
-    train(networks, batches(2), PARAMS, us, folder)
+def run(workers: Workers, folder: Path) -> dict[str, torch.Tensor]:
+    networks = Networks(SECOND, PARAMS, seed=0, workers=workers)
+    train(networks, batches(2), PARAMS, workers, folder)
     return weights(networks)
 
 
-def whole_and_resumed(us: Workers, folder: Path) -> list[dict[str, torch.Tensor]]:
-    whole = run(us, folder / "whole")
-    if us.rank == 0:
+def whole_and_resumed(workers: Workers, folder: Path) -> list[dict[str, torch.Tensor]]:
+    whole = run(workers, folder / "whole")
+    if workers.rank == 0:
         (folder / "cut").mkdir()
         shutil.copy(folder / "whole" / "checkpoint-00000004.pt", folder / "cut")
-    us.wait()
-    return [whole, run(us, folder / "cut")]
+    workers.wait()
+    return [whole, run(workers, folder / "cut")]
 
 
 @pytest.mark.timeout(280)

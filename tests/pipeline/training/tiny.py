@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from models.unroll import Inputs
 from pipeline.data.store.reader import ViewReader
 from pipeline.params import TrainingParams
 from pipeline.training.batches import Batches, Clips
+from pipeline.training.loop import Trained, Training
 from pipeline.training.step import Networks
 from pipeline.workers import Workers
 from tests.models.level_configs import FIRST, SECOND
@@ -100,11 +100,6 @@ def precision(dtype: torch.dtype) -> Iterator[None]:
         torch.set_default_dtype(torch.float32)
 
 
-def in_dtype(clips: Clips, dtype: torch.dtype) -> Clips:
-    present = {f.name: getattr(clips, f.name) for f in fields(clips) if getattr(clips, f.name) is not None}
-    return replace(clips, **{name: t.to(dtype) for name, t in present.items() if t.is_floating_point()})
-
-
 def dummy(clips: Clips, sigma: float = 1.0) -> Inputs:
     """What a generator takes, of fake clips."""
     assert clips.noise is not None
@@ -114,6 +109,10 @@ def dummy(clips: Clips, sigma: float = 1.0) -> Inputs:
 def networks(level: int, workers: Workers = ALONE) -> Networks:
     config = {1: FIRST, 2: SECOND}[level]
     return Networks(config, TRAINING, seed=0, workers=workers)
+
+
+def train(*given: Any, **named: Any) -> Trained:
+    return Training(*given, **named).run()
 
 
 def weights(trained: Networks) -> dict[str, torch.Tensor]:

@@ -11,12 +11,12 @@ import torch
 import torch._dynamo  # Adam asks for it, in every worker: seconds, once
 from torch.multiprocessing.spawn import start_processes
 
-from pipeline.workers import Workers, workers
+from pipeline.workers import Workers, join_workers
 
 
 @dataclass(frozen=True)
 class Job:
-    """`work(us, folder)` by so many workers, one thread each, of which the first one's result is kept."""
+    """`work(workers, folder)` by so many workers, one thread each, of which the first one's result is kept."""
 
     count: int
     work: Callable[[Workers, Path], Any]
@@ -46,7 +46,7 @@ def _work(rank: int, name: str, job: Job, folder: Path, port: int) -> None:
     place = {"RANK": rank, "WORLD_SIZE": job.count, "LOCAL_RANK": rank, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     os.environ.update({key: str(value) for key, value in place.items()} | job.environment)
     torch.set_num_threads(1)
-    with workers() as us:
-        result = job.work(us, folder / name)
+    with join_workers() as workers:
+        result = job.work(workers, folder / name)
         if rank == 0:
             torch.save(result, folder / f"{name}.pt")
