@@ -23,7 +23,7 @@ import torch
 from av.error import FFmpegError
 
 from pipeline.data.decode_pool import Settings, Shard, decode_one, decode_shards
-from pipeline.data.layouts.walk import is_video
+from pipeline.data.layouts.walk import files_below, is_video
 from pipeline.data.pyramid import Pyramid
 from pipeline.data.video.source import VideoError, open_file, video_stream
 from pipeline.errors import UserError
@@ -106,7 +106,7 @@ def _bench(params: Params, folder: Path, files: int) -> Bench:
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder of videos")
     paths, frames = [], 0
-    for path in sorted(str(file.relative_to(folder)) for file in folder.rglob("*") if is_video(file.name)):
+    for path, *_ in files_below(folder, is_video):
         if len(paths) == files:
             break
         try:

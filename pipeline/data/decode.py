@@ -5,7 +5,6 @@ import hashlib
 import json
 import logging
 import shutil
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import av
@@ -20,13 +19,13 @@ from pipeline.data.decode_pool import FAILED, KEPT, SHORT, STOPPED, Settings, Sh
 from pipeline.data.layouts.datasets import index_videos
 from pipeline.data.layouts.index import Index, label_names
 from pipeline.data.layouts.listing import data_root, read_listing
+from pipeline.data.layouts.walk import files_below
 from pipeline.data.page.summary import log_table, render, summarise
 from pipeline.data.store.size import finished_size
 from pipeline.data.video import ffmpeg
 from pipeline.errors import UserError
 from pipeline.params import Params, fingerprint
 from pipeline.paths import Made, Paths, alone, publish, write_atomic
-from pipeline.progress import progress
 from pipeline.workers import ALONE, Workers
 
 log = logging.getLogger(__name__)
@@ -135,22 +134,13 @@ def _check_files(index: Index, listing: pd.DataFrame, root: Path) -> None:
     """Whether the files are those of the listing, by their sizes: times change with every copy."""
     sizes = dict(zip(listing["path"], listing["size"], strict=True))
     paths = list(index.videos["path"])
-    with ThreadPoolExecutor(32) as pool:  # one by one takes minutes on a file system far away
-        found = pool.map(lambda path: _size(root / path), paths)
-        now = list(progress(found, total=len(paths), desc="check files", unit="files"))
-    changed = [path for path, size in zip(paths, now, strict=True) if size != sizes[path]]
+    now = {path: size for path, size, _ in files_below(root, set(paths).__contains__)}
+    changed = [path for path in paths if now.get(path) != sizes[path]]
     if changed:
         raise UserError(
             f"data.listing: {len(changed)} of {len(index.videos)} videos under {root} are gone or have another size, "
             f"the first {changed[0]}; `hvg index` lists them anew"
         )
-
-
-def _size(path: Path) -> int | None:
-    try:
-        return path.stat().st_size if path.is_file() else None
-    except OSError:  # a folder that may not be entered any more
-        return None
 
 
 def _shards(index: Index, settings: Settings) -> list[Shard]:

@@ -15,7 +15,7 @@ import zarr
 from ruamel.yaml import YAML
 
 from pipeline.data import decode_pool
-from pipeline.data.decode import _size, decode
+from pipeline.data.decode import decode
 from pipeline.data.decode_pool import STOPPED, Settings, Shard, decode_one, decode_shards, facts_file
 from pipeline.data.layouts.listing import prepare_listing
 from pipeline.data.pyramid import Pyramid
@@ -150,12 +150,6 @@ def test_changed_files_need_a_new_listing(project):
     film(project.root / "videos/train/a/0.mp4", 11)
     with pytest.raises(UserError, match=r"1 of 6 videos .* the first train/a/0\.mp4; `hvg index`"):
         decode(params(), project, 1)
-
-
-def test_a_file_that_cannot_be_looked_at_has_no_size(tmp_path):
-    (tmp_path / "a").write_bytes(b"12")
-    names = ("a", "none", "n" * 300)  # of the last the system says another thing than that it is not there
-    assert [_size(tmp_path / name) for name in names] == [2, None, None]
 
 
 def test_an_ffmpeg_that_goes_away_is_not_the_disks_fault(tmp_path, monkeypatch):
