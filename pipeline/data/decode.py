@@ -20,8 +20,7 @@ from pipeline.data.layouts.datasets import index_videos
 from pipeline.data.layouts.index import Index, label_names
 from pipeline.data.layouts.listing import data_root, read_listing
 from pipeline.data.layouts.walk import files_below
-from pipeline.data.page.summary import log_table, render, summarise
-from pipeline.data.store.size import finished_size
+from pipeline.data.outcome import log_lines
 from pipeline.data.video import ffmpeg
 from pipeline.errors import UserError
 from pipeline.params import Params, fingerprint
@@ -37,8 +36,8 @@ def decode(params: Params, paths: Paths, workers: int, us: Workers = ALONE) -> N
     """Write the pyramid of every listed video to `paths.pyramid`, in `workers` processes on each of the nodes.
 
     Begins where an earlier run on the same listing and parameters stopped. Beside the arrays lie failed.csv and
-    short.csv (path, split, class, reason), missing.csv (annotated, no file), unlisted.csv (no annotation) and
-    summary.html. Nodes share the project's folder; node 0 brings together what all of them decoded.
+    short.csv (path, split, class, reason), missing.csv (annotated, no file) and unlisted.csv (no annotation); what
+    they amount to is logged. Nodes share the project's folder; node 0 brings together what all of them decoded.
 
     Raises UserError where the listing is not that of the files, where there are more classes than data.classes allows
     and where the share of undecodable videos is above decode.max_failed.
@@ -50,7 +49,8 @@ def decode(params: Params, paths: Paths, workers: int, us: Workers = ALONE) -> N
 
     inputs = _inputs(params, index, listing)
     work = paths.work("decode", inputs, paths.pyramid)
-    tables = (params.data.attribute, params.data.classes, params.data.layout, params.decode, code_hash("stages.decode"))
+    code = code_hash("stages.decode", without=("pipeline.data.outcome",))  # which words the log alone
+    tables = (params.data.attribute, params.data.classes, params.data.layout, params.decode, code)
     made = Made.of(paths, paths.pyramid, fingerprint(inputs, *tables))
     with alone(work, us.rank):
         if us.any(us.rank == 0 and made.unchanged()):
@@ -103,13 +103,11 @@ def _finish(
     with settings.reaching():
         writer.finish(decoded, kind="pyramid", classes=classes, frame_step=params.decode.frame_step)
     _write_tables(writer.path, **left_out, missing=index.missing, unlisted=index.unlisted)
-    summary = summarise(table, index, params, finished_size(writer.path))
-    write_atomic(writer.path / "summary.html", render(summary))
     publish(writer.path, paths.pyramid)
     shutil.rmtree(work)
-    for line in log_table(summary):
+    for line in log_lines(paths.pyramid, params):
         log.info("%s", line)
-    log.info("more of it: %s", paths.pyramid / "summary.html")
+    log.info("more of it: `hvg summary` makes a page")
 
 
 def _inputs(params: Params, index: Index, listing: pd.DataFrame) -> str:

@@ -48,7 +48,7 @@ def test_a_pyramid_at_a_url(tmp_path, scheme):
         key: {"sha256": hashlib.sha256(file.read_bytes()).hexdigest(), "bytes": file.stat().st_size}
         for key, file in files.items()
     }
-    tables = {"videos.parquet", "failed.csv", "short.csv", "missing.csv", "unlisted.csv", "summary.html"}
+    tables = {"videos.parquet", "failed.csv", "short.csv", "missing.csv", "unlisted.csv"}
     assert tree(paths.pyramid).keys() == tables | {"store.json"}
     arrays = {name: content for name, content in tree(local.pyramid).items() if name not in tables}
     assert tree(folder) == arrays  # of the local pyramid, to the byte
