@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import json
 import logging
 import shutil
 from pathlib import Path
@@ -15,7 +14,7 @@ import PIL
 import torch
 
 from pipeline.code_hash import code_hash
-from pipeline.data.decode_pool import FAILED, KEPT, SHORT, STOPPED, Settings, Shard, decode_shards, facts_file
+from pipeline.data.decode_pool import FAILED, KEPT, SHORT, STOPPED, Job, Shard, decode_shards
 from pipeline.data.layouts.datasets import index_videos
 from pipeline.data.layouts.index import Index, label_names
 from pipeline.data.layouts.listing import data_root, read_listing
@@ -58,33 +57,31 @@ def decode(params: Params, paths: Paths, workers: int, us: Workers = ALONE) -> N
             if us.rank == 0:
                 shutil.rmtree(work)
             return
+        job = Job(params, root, work, len(index.videos))
         if us.rank == 0:
-            _begin(params, root, work, len(index.videos))
+            _begin(job)
         us.wait()
-        settings = Settings.of(params, root, work, len(index.videos))
-        shards = _shards(index, settings)
-        decode_shards(shards[us.rank :: us.count], settings, workers)
+        shards = _shards(index, params.decode.shard_videos)
+        decode_shards(shards[us.rank :: us.count], job, workers)
         if us.count > 1:
             log.info("node %d of %d has decoded its part", us.rank, us.count)
         us.wait()
         if us.rank == 0:
-            _finish(params, paths, index, classes, settings, shards)
+            _finish(job, paths, index, classes, shards)
             made.keep()
 
 
-def _begin(params: Params, root: Path, work: Path, videos: int) -> None:
+def _begin(job: Job) -> None:
     """Make the arrays, which other nodes and the workers open. Raises UserError where they cannot be made."""
-    if params.decode.engine == "ffmpeg":
+    if job.params.decode.engine == "ffmpeg":
         ffmpeg.version()
-    Settings.of(params, root, work, videos).writer()
+    job.writer()
 
 
-def _finish(
-    params: Params, paths: Paths, index: Index, classes: tuple[str, ...], settings: Settings, shards: list[Shard]
-) -> None:
+def _finish(job: Job, paths: Paths, index: Index, classes: tuple[str, ...], shards: list[Shard]) -> None:
     """Bring together what all nodes decoded, and publish it."""
-    work, writer = settings.work, settings.writer()
-    facts = [fact for shard in shards for fact in json.loads(facts_file(work, shard.first_row).read_text())]
+    params, work, writer = job.params, job.work, job.writer()
+    facts = [fact for shard in shards for fact in writer.facts(shard.first_row)]
     table = index.videos.assign(row=range(len(index.videos))).merge(pd.DataFrame(facts), on="row", validate="1:1")
     numbers = {name: number for number, name in enumerate(classes)}
     table["label"] = [numbers.get(name, -1) for name in table["class"]]
@@ -95,13 +92,12 @@ def _finish(
         _check_left(table, left_out["failed"], params, work)
     except UserError:
         for row in table.loc[table["status"] == STOPPED, "row"]:  # once more at the next run: a machine may be busy
-            writer.forget(row - row % settings.shard_videos)
+            writer.forget(row - row % writer.shard_videos)
         raise
 
     decoded = table.loc[table["status"] == KEPT, TABLE].reset_index(drop=True)
     decoded = decoded.astype({"width": "int64", "height": "int64"})  # floats where a failed video had none
-    with settings.reaching():
-        writer.finish(decoded, kind="pyramid", classes=classes, frame_step=params.decode.frame_step)
+    writer.finish(decoded, kind="pyramid", classes=classes, frame_step=params.decode.frame_step)
     _write_tables(writer.path, **left_out, missing=index.missing, unlisted=index.unlisted)
     publish(writer.path, paths.pyramid)
     shutil.rmtree(work)
@@ -141,9 +137,8 @@ def _check_files(index: Index, listing: pd.DataFrame, root: Path) -> None:
         )
 
 
-def _shards(index: Index, settings: Settings) -> list[Shard]:
+def _shards(index: Index, step: int) -> list[Shard]:
     paths = list(index.videos["path"])
-    step = settings.shard_videos
     return [Shard(first, tuple(paths[first : first + step])) for first in range(0, len(paths), step)]
 
 

@@ -116,7 +116,7 @@ def kinds(table: pd.DataFrame) -> list[Kind]:
     found = []
     for _, rows in table.groupby(table["reason"].str.replace(_NUMBER, "\0", regex=True)):
         examples = [visible(path, TEXT) for path in rows["path"][:EXAMPLES]]
-        found.append(Kind(visible(_common(rows["reason"].unique()), TEXT), len(rows), examples))
+        found.append(Kind(visible(_common(list(rows["reason"].unique())), TEXT), len(rows), examples))
     return sorted(found, key=lambda kind: -kind.count)
 
 
@@ -131,7 +131,7 @@ def _place(split: str) -> tuple[int, str]:
     return (order.index(split) if split in order else len(order), split)
 
 
-def _common(reasons: np.ndarray) -> str:
+def _common(reasons: list[str]) -> str:
     """One wording for reasons that differ in numbers alone: those that do not differ stay."""
     places = zip(*map(_NUMBER.findall, reasons), strict=True)
     numbers = iter([found[0] if len(set(found)) == 1 else "…" for found in places])

@@ -4,6 +4,8 @@ import os
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
+
 from pipeline.data.outcome import LEFT_OUT, Outcome, kinds, read_outcome, training_windows, visible
 from pipeline.data.store.size import StoreSize, finished_size
 from pipeline.params import Params
@@ -40,15 +42,15 @@ def render(outcome: Outcome, size: StoreSize, params: Params, tables: str) -> st
         left_out=left_out,
         shown=KINDS,
         videos=sum(sum(counts[:3]) for counts in outcome.splits.values()),
-        frames=int(kept["n_frames"].sum()),
-        seconds=float(kept["seconds"].sum()),
+        frames=int(kept["n_frames"].to_numpy().sum()),
+        seconds=float(np.nansum(kept["seconds"].to_numpy())),
         classes=classes[:CLASSES],
         more_classes=max(len(classes) - CLASSES, 0),
         untrained=[name for name, counts in classes if not counts[training]] if training is not None else [],
         histograms=[
             plots.histogram("Duration", "seconds", kept["seconds"]),
-            plots.histogram("Frame rate", "frames a second", kept["fps"].round(2)),
-            plots.histogram("Short side", "pixels of the source", kept[["width", "height"]].min(axis=1)),
+            plots.histogram("Frame rate", "frames a second", kept["fps"].to_numpy().round(2)),
+            plots.histogram("Short side", "pixels of the source", kept[["width", "height"]].to_numpy().min(axis=1)),
             plots.histogram("Codec", "of the source", kept["codec"]),
             plots.histogram("Frames kept", "of the top view", kept["n_frames"]),
         ],

@@ -158,12 +158,12 @@ def by_count(table: pd.DataFrame) -> list[Markup]:
     return plots
 
 
-def histogram(title: str, unit: str, values: pd.Series) -> Markup:
+def histogram(title: str, unit: str, values: Iterable[Any]) -> Markup:
     """A plot of how many videos have which value: a bar each for a few values, else one for each of BARS ranges.
 
     What lies far behind the 99th percentile shares the last bar; of too many names the most frequent are shown.
     """
-    known = values.dropna()
+    known = pd.Series(list(values)).dropna()
     counts = known.value_counts().nlargest(BARS).sort_index()
     numbers = pd.api.types.is_numeric_dtype(known)
 
