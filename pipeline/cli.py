@@ -10,7 +10,7 @@ import click
 
 from pipeline.commands.bench import bench
 from pipeline.commands.metrics import convert_i3d, metrics, sample
-from pipeline.commands.project import describe, doctor, index, recipe
+from pipeline.commands.project import describe, doctor, index, recipe, summary
 from pipeline.commands.repro import deploy, repro
 from pipeline.commands.runs import runs
 from pipeline.commands.stages import run
@@ -34,6 +34,7 @@ def cli(context: click.Context) -> None:
     \b
     Look:
       hvg describe                                  levels, networks, cost of params.yaml
+      hvg summary                                   a page over the decoded videos
       hvg runs                                      what was run, side by side
       hvg sample OUT --class NAME                   more videos of the trained levels
       hvg metrics REAL GENERATED                    FVD, FID, IS of any videos, in any folder
@@ -46,7 +47,8 @@ def cli(context: click.Context) -> None:
         raise UserError("dvc.yaml: not in this folder; run hvg in the project's")
 
 
-for command in (run, repro, deploy, recipe, index, describe, doctor, runs, sample, metrics, convert_i3d, bench):
+_PROJECT = (recipe, index, describe, summary, doctor)
+for command in (run, repro, deploy, *_PROJECT, runs, sample, metrics, convert_i3d, bench):
     cli.add_command(command)
 
 

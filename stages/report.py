@@ -1,4 +1,4 @@
-"""Make the page of a reproduction: reports/index.html, its media in reports/media.
+"""Make the pages of a reproduction: reports/index.html, its media in reports/media, and reports/data.html.
 
 hvg run report
 python -m stages.report

@@ -22,16 +22,15 @@ import imageio_ffmpeg
 import torch
 from av.error import FFmpegError
 
-from pipeline.data.decode_pool import Settings, Shard, decode_one, decode_shards
-from pipeline.data.layouts.walk import is_video
-from pipeline.data.pyramid import Pyramid
+from pipeline.data.decode_pool import Job, Shard, decode_one, decode_shards
+from pipeline.data.layouts.walk import files_below, is_video
 from pipeline.data.video.source import VideoError, open_file, video_stream
 from pipeline.errors import UserError
 from pipeline.params import Params
 from pipeline.progress import progress
 from pipeline.system.machine import cores, cpu_name
 
-FOREVER = 3600.0  # seconds
+FOREVER = 3600  # seconds
 SECONDS = 6.0  # that one worker is given to do
 
 
@@ -44,8 +43,9 @@ class Bench:
     paths: tuple[str, ...]
     frames: int
 
-    def settings(self, work: Path, videos: int) -> Settings:
-        return replace(Settings.of(self.params, self.root, work, videos), timeout=FOREVER, url=None)
+    def job(self, work: Path, videos: int, shard_videos: int) -> Job:
+        chosen = replace(self.params.decode, timeout=FOREVER, store=None, shard_videos=shard_videos)
+        return Job(replace(self.params, decode=chosen), self.root, work, videos)
 
 
 def bench_decode(params: Params, folder: Path, *, rounds: int, files: int, workers: int) -> dict[str, Any]:
@@ -106,7 +106,7 @@ def _bench(params: Params, folder: Path, files: int) -> Bench:
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder of videos")
     paths, frames = [], 0
-    for path in sorted(str(file.relative_to(folder)) for file in folder.rglob("*") if is_video(file.name)):
+    for path, *_ in files_below(folder, is_video):
         if len(paths) == files:
             break
         try:
@@ -157,12 +157,13 @@ def _contenders(bench: Bench) -> dict[str, Callable[[], None]]:
 def _pyramid(bench: Bench) -> None:
     """What a worker does: from files to a finished store."""
     with tempfile.TemporaryDirectory() as folder:
-        settings = bench.settings(Path(folder), len(bench.paths))
-        writer = settings.writer()
-        for first in range(0, len(bench.paths), settings.shard_videos):
+        rows = bench.params.decode.shard_videos
+        job = bench.job(Path(folder), len(bench.paths), rows)
+        writer = job.writer()
+        for first in range(0, len(bench.paths), rows):
             with writer.shard(first) as shard:
-                for row, path in enumerate(bench.paths[first : first + settings.shard_videos]):
-                    decode_one(path, None, Pyramid(shard, row, settings.factors), settings)
+                for row, path in enumerate(bench.paths[first : first + rows]):
+                    decode_one(job, path, shard, row)
 
 
 def _pyav(file: Path) -> int:
@@ -210,8 +211,8 @@ def _pooled(bench: Bench, copies: int, workers: int) -> None:
     """The stage's pool on the files, a shard for each of so many copies."""
     with tempfile.TemporaryDirectory() as folder:
         count = len(bench.paths)
-        settings = replace(bench.settings(Path(folder), count * copies), shard_videos=count)
-        decode_shards([Shard(number * count, bench.paths) for number in range(copies)], settings, workers)
+        job = bench.job(Path(folder), count * copies, count)
+        decode_shards([Shard(number * count, bench.paths) for number in range(copies)], job, workers)
 
 
 def _pyav_files(bench: Bench, part: int, parts: int, copies: int) -> None:

@@ -21,7 +21,7 @@ from av.error import FFmpegError
 from av.video.reformatter import VideoReformatter
 from jaxtyping import UInt8
 
-from pipeline.data.layouts.walk import is_video
+from pipeline.data.layouts.walk import files_below, is_video
 from pipeline.data.store.codecs import Codec
 from pipeline.data.store.reader import ViewReader, open_group
 from pipeline.data.store.writer import StoreWriter
@@ -113,7 +113,7 @@ def write_synthetic(path: Path, root: Path | None, *, videos: int, frames: int, 
 
     root: a folder of videos; the table names them, over and over, as what the noise was decoded from.
     """
-    listed = sorted(p for p in root.rglob("*") if is_video(p.name)) if root is not None else []
+    listed = [root / path for path, *_ in files_below(root, is_video)] if root is not None else []
     sources = list(itertools.islice(filter(_decodes, listed), videos))
     if root is not None and not sources:
         raise UserError(f"--videos: {root} has no video that can be decoded")

@@ -1,4 +1,4 @@
-"""hvg recipe, index, describe and doctor: what will be run, on what."""
+"""hvg recipe, index, describe, summary and doctor: what will be run, on what."""
 
 import json
 import sys
@@ -78,6 +78,15 @@ def describe(file: Path, as_json: bool) -> None:
 
     found = description.describe(params, full_length=as_json) | {"data": description.describe_data(params, PATHS)}
     click.echo(json.dumps(found, indent=2) if as_json else description.render(found))
+
+
+@click.command(short_help="A page over the decoded videos.")
+def summary() -> None:
+    """Write reports/data.html: what became of every video, classes, lengths and training windows."""
+    from pipeline.params import load_params
+    from pipeline.report.data import data_page
+
+    click.echo(f"the page: {data_page(load_params(PATHS.params), PATHS)}")
 
 
 @click.command(short_help="What is missing on this machine.")

@@ -2,10 +2,8 @@
 
 import dataclasses
 import hashlib
-import json
 import logging
 import shutil
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import av
@@ -16,17 +14,16 @@ import PIL
 import torch
 
 from pipeline.code_hash import code_hash
-from pipeline.data.decode_pool import FAILED, KEPT, SHORT, STOPPED, Settings, Shard, decode_shards, facts_file
+from pipeline.data.decode_pool import FAILED, KEPT, SHORT, STOPPED, Job, Shard, decode_shards
 from pipeline.data.layouts.datasets import index_videos
 from pipeline.data.layouts.index import Index, label_names
 from pipeline.data.layouts.listing import data_root, read_listing
-from pipeline.data.page.summary import log_table, render, summarise
-from pipeline.data.store.size import finished_size
+from pipeline.data.layouts.walk import files_below
+from pipeline.data.outcome import log_lines
 from pipeline.data.video import ffmpeg
 from pipeline.errors import UserError
 from pipeline.params import Params, fingerprint
 from pipeline.paths import Made, Paths, alone, publish, write_atomic
-from pipeline.progress import progress
 from pipeline.workers import ALONE, Workers
 
 log = logging.getLogger(__name__)
@@ -38,8 +35,8 @@ def decode(params: Params, paths: Paths, workers: int, us: Workers = ALONE) -> N
     """Write the pyramid of every listed video to `paths.pyramid`, in `workers` processes on each of the nodes.
 
     Begins where an earlier run on the same listing and parameters stopped. Beside the arrays lie failed.csv and
-    short.csv (path, split, class, reason), missing.csv (annotated, no file), unlisted.csv (no annotation) and
-    summary.html. Nodes share the project's folder; node 0 brings together what all of them decoded.
+    short.csv (path, split, class, reason), missing.csv (annotated, no file) and unlisted.csv (no annotation); what
+    they amount to is logged. Nodes share the project's folder; node 0 brings together what all of them decoded.
 
     Raises UserError where the listing is not that of the files, where there are more classes than data.classes allows
     and where the share of undecodable videos is above decode.max_failed.
@@ -51,7 +48,8 @@ def decode(params: Params, paths: Paths, workers: int, us: Workers = ALONE) -> N
 
     inputs = _inputs(params, index, listing)
     work = paths.work("decode", inputs, paths.pyramid)
-    tables = (params.data.attribute, params.data.classes, params.data.layout, params.decode, code_hash("stages.decode"))
+    code = code_hash("stages.decode", without=("pipeline.data.outcome",))  # which words the log alone
+    tables = (params.data.attribute, params.data.classes, params.data.layout, params.decode, code)
     made = Made.of(paths, paths.pyramid, fingerprint(inputs, *tables))
     with alone(work, us.rank):
         if us.any(us.rank == 0 and made.unchanged()):
@@ -59,33 +57,31 @@ def decode(params: Params, paths: Paths, workers: int, us: Workers = ALONE) -> N
             if us.rank == 0:
                 shutil.rmtree(work)
             return
+        job = Job(params, root, work, len(index.videos))
         if us.rank == 0:
-            _begin(params, root, work, len(index.videos))
+            _begin(job)
         us.wait()
-        settings = Settings.of(params, root, work, len(index.videos))
-        shards = _shards(index, settings)
-        decode_shards(shards[us.rank :: us.count], settings, workers)
+        shards = _shards(index, params.decode.shard_videos)
+        decode_shards(shards[us.rank :: us.count], job, workers)
         if us.count > 1:
             log.info("node %d of %d has decoded its part", us.rank, us.count)
         us.wait()
         if us.rank == 0:
-            _finish(params, paths, index, classes, settings, shards)
+            _finish(job, paths, index, classes, shards)
             made.keep()
 
 
-def _begin(params: Params, root: Path, work: Path, videos: int) -> None:
+def _begin(job: Job) -> None:
     """Make the arrays, which other nodes and the workers open. Raises UserError where they cannot be made."""
-    if params.decode.engine == "ffmpeg":
+    if job.params.decode.engine == "ffmpeg":
         ffmpeg.version()
-    Settings.of(params, root, work, videos).writer()
+    job.writer()
 
 
-def _finish(
-    params: Params, paths: Paths, index: Index, classes: tuple[str, ...], settings: Settings, shards: list[Shard]
-) -> None:
+def _finish(job: Job, paths: Paths, index: Index, classes: tuple[str, ...], shards: list[Shard]) -> None:
     """Bring together what all nodes decoded, and publish it."""
-    work, writer = settings.work, settings.writer()
-    facts = [fact for shard in shards for fact in json.loads(facts_file(work, shard.first_row).read_text())]
+    params, work, writer = job.params, job.work, job.writer()
+    facts = [fact for shard in shards for fact in writer.facts(shard.first_row)]
     table = index.videos.assign(row=range(len(index.videos))).merge(pd.DataFrame(facts), on="row", validate="1:1")
     numbers = {name: number for number, name in enumerate(classes)}
     table["label"] = [numbers.get(name, -1) for name in table["class"]]
@@ -96,21 +92,18 @@ def _finish(
         _check_left(table, left_out["failed"], params, work)
     except UserError:
         for row in table.loc[table["status"] == STOPPED, "row"]:  # once more at the next run: a machine may be busy
-            writer.forget(row - row % settings.shard_videos)
+            writer.forget(row - row % writer.shard_videos)
         raise
 
     decoded = table.loc[table["status"] == KEPT, TABLE].reset_index(drop=True)
     decoded = decoded.astype({"width": "int64", "height": "int64"})  # floats where a failed video had none
-    with settings.reaching():
-        writer.finish(decoded, kind="pyramid", classes=classes, frame_step=params.decode.frame_step)
+    writer.finish(decoded, kind="pyramid", classes=classes, frame_step=params.decode.frame_step)
     _write_tables(writer.path, **left_out, missing=index.missing, unlisted=index.unlisted)
-    summary = summarise(table, index, params, finished_size(writer.path))
-    write_atomic(writer.path / "summary.html", render(summary))
     publish(writer.path, paths.pyramid)
     shutil.rmtree(work)
-    for line in log_table(summary):
+    for line in log_lines(paths.pyramid, params):
         log.info("%s", line)
-    log.info("more of it: %s", paths.pyramid / "summary.html")
+    log.info("more of it: `hvg summary` makes a page")
 
 
 def _inputs(params: Params, index: Index, listing: pd.DataFrame) -> str:
@@ -135,10 +128,8 @@ def _check_files(index: Index, listing: pd.DataFrame, root: Path) -> None:
     """Whether the files are those of the listing, by their sizes: times change with every copy."""
     sizes = dict(zip(listing["path"], listing["size"], strict=True))
     paths = list(index.videos["path"])
-    with ThreadPoolExecutor(32) as pool:  # one by one takes minutes on a file system far away
-        found = pool.map(lambda path: _size(root / path), paths)
-        now = list(progress(found, total=len(paths), desc="check files", unit="files"))
-    changed = [path for path, size in zip(paths, now, strict=True) if size != sizes[path]]
+    now = {path: size for path, size, _ in files_below(root, set(paths).__contains__)}
+    changed = [path for path in paths if now.get(path) != sizes[path]]
     if changed:
         raise UserError(
             f"data.listing: {len(changed)} of {len(index.videos)} videos under {root} are gone or have another size, "
@@ -146,16 +137,8 @@ def _check_files(index: Index, listing: pd.DataFrame, root: Path) -> None:
         )
 
 
-def _size(path: Path) -> int | None:
-    try:
-        return path.stat().st_size if path.is_file() else None
-    except OSError:  # a folder that may not be entered any more
-        return None
-
-
-def _shards(index: Index, settings: Settings) -> list[Shard]:
+def _shards(index: Index, step: int) -> list[Shard]:
     paths = list(index.videos["path"])
-    step = settings.shard_videos
     return [Shard(first, tuple(paths[first : first + step])) for first in range(0, len(paths), step)]
 
 

@@ -1,5 +1,7 @@
 """From a video's top view to all of its views, chunk by chunk: x^l = f_s(f_t(x^{l+1})) (Sec. 2)."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from jaxtyping import UInt8
@@ -11,16 +13,16 @@ from pipeline.data.store.shard import ShardWriter
 class Pyramid:
     """The views of one video on their way into a shard; holds a chunk of each. A `video.Sink`.
 
-    factors: K_T by level, between the view below and that level; the lowest view has none.
+    factors: K_T between successive views, lowest first.
 
     Every view comes from the frames above it as they are stored, decoded again where the codec loses something.
     """
 
-    def __init__(self, shard: ShardWriter, row: int, factors: dict[int, int]):
+    def __init__(self, shard: ShardWriter, row: int, factors: Sequence[int]):
         self._shard, self._row = shard, row
         self._views: list[_View] = []
-        for level in sorted(shard.grids):
-            self._views.append(_View(shard, level, factors.get(level, 1), self._views[-1] if self._views else None))
+        for level, factor in zip(sorted(shard.grids), (1, *factors), strict=True):
+            self._views.append(_View(shard, level, factor, self._views[-1] if self._views else None))
         self._top = self._views[-1]
         shard.begin(row)
 

@@ -11,36 +11,25 @@ import numpy as np
 from jaxtyping import Int64
 
 
-def frames_in_view(n_frames: int, factors: Sequence[int], view: int) -> int:
-    """How many frames view `view` (from 1) has, given the number in the highest view: f_t keeps frames 0, K_T, …"""
-    return -(-n_frames // math.prod(factors[view - 1 :]))
-
-
 def start_in_view(start: int, factors: Sequence[int], view: int) -> int:
     """The frame of view `view` (from 1) shown together with frame `start` of the lowest view."""
     return start * math.prod(factors[: view - 1])
 
 
-def window_starts(n_frames: int, factors: Sequence[int], level: int, window: int) -> int:
-    """How many windows of a video a level can be trained on; window k starts at frame k of the lowest view.
+def windows_of_videos(
+    n_frames: Int64[np.ndarray, " videos"], factors: Sequence[int], level: int, window: int
+) -> Int64[np.ndarray, " videos"]:
+    """How many windows of each video a level can be trained on; window k starts at frame k of the lowest view.
 
     n_frames: of the highest view that `factors` counts. For windows of the samples of level l-1 give their frames
         and only the factors up to view l-1.
     window: frames of the level's condition, view level-1 (level 1: of view 1 itself).
 
-    A window counts only if it exists in full in every view, so the last windows of view 1 may lack frames above.
+    A window counts only if it exists in full in every view, so the last windows of view 1 may lack frames above. 0
+    marks the videos that are too short to be trained on.
     """
     span = window * math.prod(factors[max(level - 2, 0) :])
-    if n_frames < span:
-        return 0
-    return (n_frames - span) // math.prod(factors) + 1
-
-
-def windows_of_videos(
-    n_frames: Int64[np.ndarray, " videos"], factors: Sequence[int], level: int, window: int
-) -> Int64[np.ndarray, " videos"]:
-    """`window_starts` for every video; 0 marks those too short to be trained on."""
-    return np.array([window_starts(int(n), factors, level, window) for n in n_frames], dtype=np.int64)
+    return np.where(n_frames < span, 0, (n_frames - span) // math.prod(factors) + 1)
 
 
 def choose_start(uniform: float, starts: int) -> int:

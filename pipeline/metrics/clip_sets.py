@@ -2,7 +2,6 @@
 
 import hashlib
 import logging
-import os
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -17,7 +16,7 @@ from jaxtyping import UInt8
 from pyarrow import ArrowException
 from zarr.errors import ZarrUserWarning
 
-from pipeline.data.layouts.walk import is_video
+from pipeline.data.layouts.walk import files_below, is_video
 from pipeline.data.store.reader import ViewReader, open_group
 from pipeline.data.video.frames import decode_video
 from pipeline.data.video.source import VideoError, examine
@@ -165,12 +164,8 @@ def open_set(path: Path, *, split: str | None, frame_step: int, class_name: str 
 
 def _folder_set(path: Path, frame_step: int) -> FolderSet:
     files, digest = [], hashlib.sha256()
-    for file in progress(_video_files(path), desc=f"digest of {path.name}", unit="files"):
-        name = file.relative_to(path).as_posix()
-        try:
-            name.encode()
-        except UnicodeEncodeError as error:
-            raise UserError(f"{path}: the file name {name!a} is not UTF-8; rename it, e.g. with `convmv`") from error
+    for name, *_ in progress(files_below(path, is_video), desc=f"digest of {path.name}", unit="files"):
+        file = path / name
         try:
             with file.open("rb") as opened:
                 content = hashlib.file_digest(opened, "sha256").hexdigest()
@@ -185,25 +180,6 @@ def _folder_set(path: Path, frame_step: int) -> FolderSet:
     return FolderSet(
         path=path, what=what, digest=digest.hexdigest(), lengths=None, size=None, frame_step=frame_step, files=files
     )
-
-
-def _video_files(path: Path) -> list[Path]:
-    """The videos under a folder, sorted; links to folders are followed, each folder counts once, hidden things do not.
-
-    A link that leads nowhere is among them.
-    """
-    videos, seen = [], set()
-    for folder, folders, names in os.walk(path, followlinks=True, onerror=_left_out):
-        real = os.path.realpath(folder)
-        folders[:] = sorted(name for name in folders if not name.startswith(".")) if real not in seen else []
-        if real not in seen:
-            videos += [Path(folder, name) for name in names if is_video(name) and not name.startswith(".")]
-        seen.add(real)
-    return sorted(file for file in videos if file.is_file() or file.is_symlink())
-
-
-def _left_out(error: OSError) -> None:
-    log.warning("%s is left out: %s", error.filename, error.strerror)
 
 
 def _store_set(path: Path, split: str | None, class_name: str | None) -> StoreSet:

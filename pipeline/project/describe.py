@@ -61,7 +61,7 @@ def describe_data(params: Params, paths: Paths) -> dict[str, Any]:
     "decoded": as data/pyramid is, with the training windows of every level. "predicted": from a sample, with every
     codec's size and its `spread`, a standard error in bytes (see `predict`). "unknown": for the `reason` given.
     """
-    from pipeline.data.page.summary import training_windows
+    from pipeline.data.outcome import training_windows
     from pipeline.data.predict import finished_table, listed_videos, predict
     from pipeline.data.store.size import finished_size
 

@@ -1,4 +1,4 @@
-"""From a finished reproduction to its page: reports/index.html and, beside it, reports/media."""
+"""From a finished reproduction to its page: reports/index.html and, beside it, reports/media and reports/data.html."""
 
 import json
 import shutil
@@ -12,12 +12,15 @@ from pipeline.errors import UserError
 from pipeline.params import Params
 from pipeline.paths import Paths, publish, write_atomic
 from pipeline.report import facts, plots
+from pipeline.report.data import data_page
 from pipeline.report.page import Page, class_table, measurements, render
 from pipeline.report.showcase import MEDIA, showcase
 
 
 def build(params: Params, paths: Paths, runs: list[facts.TrackedRun], opened_by: str = "") -> Path:
-    """Write the page and its media; returns the page. `runs` are MLflow's, `opened_by` is the command that shows them.
+    """Write the page, its media and data.html; returns the page.
+
+    runs: MLflow's. opened_by: the command that shows them.
 
     Raises UserError where an earlier stage has not made what the page shows. per_class.csv, counts.csv and motion.csv
     may be missing or empty: not every data set has classes, not every video motion.
@@ -37,6 +40,7 @@ def build(params: Params, paths: Paths, runs: list[facts.TrackedRun], opened_by:
         publish(media, paths.reports / MEDIA)
     finally:
         shutil.rmtree(media, ignore_errors=True)
+    data_page(params, paths)
     page = Page(
         levels=facts.levels(params),
         classes=classes,

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.data.page.html import environment
 from pipeline.errors import UserError
 from pipeline.paths import publish
-from pipeline.report.page import TEMPLATE, explained
+from pipeline.report.html import TEMPLATE, environment
+from pipeline.report.page import explained
 from pipeline.report.showcase import MEDIA, Clip
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def compare_page(left: Side, right: Side, out: Path) -> Path:
     (work / MEDIA).mkdir(parents=True)
     try:
         names = dict.fromkeys(run.name for side in sides for run in side.children)
-        made = environment(TEMPLATE, (TEMPLATE / "page.js").read_text())
+        made = environment((TEMPLATE / "page.js").read_text())
         text = made.get_template("compare.html").render(
             names=NAMES,
             runs=_runs(left, right),

@@ -3,19 +3,16 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from markupsafe import Markup
 
-from pipeline.data.page.html import environment
 from pipeline.params import Params
 from pipeline.report import paper
 from pipeline.report.facts import Decoded, TrackedRun
+from pipeline.report.html import TEMPLATE, environment
 from pipeline.report.showcase import Showcase
-
-TEMPLATE = Path(__file__).parent / "template"
 
 # Better, unit, and what it says, by the name of the metric or its beginning.
 _METRICS = {
@@ -87,7 +84,7 @@ class Page:
 
 def render(page: Page) -> str:
     """The page as one HTML file, whose only other files are the media beside it."""
-    made = environment(TEMPLATE, (TEMPLATE / "page.js").read_text())
+    made = environment((TEMPLATE / "page.js").read_text())
     return made.get_template("page.html").render(page=page, without=_without_weights(page.measured))
 
 

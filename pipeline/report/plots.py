@@ -43,6 +43,7 @@ _STYLE: dict[Any, Any] = {  # Any: matplotlib's type is a literal of all its key
     "legend.fontsize": 8,
 }
 _FAMILIES = ("loss", "hinge", "gradient_norm", "sigma_generator", "sigma_discriminator")
+BARS = 12  # of a histogram
 _SIZE = (3.1, 2.05)  # inches; the page scales them
 
 
@@ -155,6 +156,34 @@ def by_count(table: pd.DataFrame) -> list[Markup]:
         says = ", ".join(f"{mean:.3g} of {n:,} videos" for n, mean in zip(columns["n"], columns["mean"], strict=True))
         plots.append(_plot(str(metric), says, draw, legend=False))
     return plots
+
+
+def histogram(title: str, unit: str, values: Iterable[Any]) -> Markup:
+    """A plot of how many videos have which value: a bar each for a few values, else one for each of BARS ranges.
+
+    What lies far behind the 99th percentile shares the last bar; of too many names the most frequent are shown.
+    """
+    known = pd.Series(list(values)).dropna()
+    counts = known.value_counts().nlargest(BARS).sort_index()
+    numbers = pd.api.types.is_numeric_dtype(known)
+
+    def draw(axes: Any) -> None:
+        if numbers and known.nunique() > BARS:
+            axes.hist(known.clip(upper=known.quantile(0.99)), bins=BARS, color=_SERIES[0], rwidth=0.9)
+        else:
+            axes.bar([f"{value:g}" if numbers else str(value) for value in counts.index], counts, color=_SERIES[0])
+            axes.tick_params(axis="x", rotation=45 if len(counts) > 4 else 0)
+        axes.set(xlabel=unit, ylabel="videos")
+        axes.grid(visible=False, axis="x")
+        axes.yaxis.get_major_locator().set_params(integer=True)
+
+    if known.empty:
+        says = "not known"
+    elif numbers:
+        says = f"{known.min():.6g} to {known.max():.6g}, median {known.median():.6g}"
+    else:
+        says = ", ".join(f"{count:,} of {name}" for name, count in counts.items())
+    return _plot(title, f"{unit}: {says}", draw, legend=False)
 
 
 def _ends(name: str, values: Float64[np.ndarray, " values"]) -> str:

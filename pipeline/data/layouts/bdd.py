@@ -1,19 +1,30 @@
-"""BDD100K: drives named <8 hex>-<8 hex>, in the folders or lists of their splits (Yu et al., 2018)."""
+"""BDD100K: drives named <8 hex>-<8 hex>, in the folders or lists of their splits, weather, scene and time of day in
+label JSON (Yu et al., 2018).
+"""
 
+import json
 import logging
+import mmap
+import re
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import pandas as pd
 
-from pipeline.data.layouts.bdd_labels import DRIVE, read_labels
 from pipeline.data.layouts.index import Index, make_index, split_of
 from pipeline.data.layouts.walk import is_video
 from pipeline.errors import UserError
 from pipeline.params import DataParams
+from pipeline.progress import progress
 
 log = logging.getLogger(__name__)
 
+DRIVE = re.compile("(?<![0-9a-f])[0-9a-f]{8}-[0-9a-f]{8}(?![0-9a-f])", re.IGNORECASE)
 DEPTH = 3  # folders above a split list
+NONE = "undefined"  # the annotators' word for no label
+READERS = 16  # label files read at a time: there may be 100,000, far away
 
 NO_DRIVE = "not named like a drive"
 NO_SPLIT = "in no split"
@@ -91,3 +102,42 @@ def _labels(files: list[str], root: Path, data: DataParams) -> dict[str, str]:
             "a drive: unpack BDD100K's labels there and run `hvg index`, or set it to null"
         )
     return labels
+
+
+def read_labels(files: list[Path], attribute: str) -> dict[str, str]:
+    """The value of an attribute by drive (lower case), for those that have one.
+
+    files: in any of the published forms: an object a drive, `{"name": DRIVE, "attributes": {...}}`; a list of such
+    objects for images, named DRIVE.jpg; or Scalabel's `{"frames": [...]}` of them. Others say nothing. Where the
+    images of a drive differ, it has the most frequent value, of equally frequent ones the first by name.
+
+    Raises UserError where a file is no JSON.
+    """
+    votes: dict[str, Counter[str]] = {}
+    with ThreadPoolExecutor(READERS) as pool:
+        read = pool.map(lambda file: _values(file, attribute), files)
+        for values in progress(read, total=len(files), desc="read labels", unit="files"):
+            for (drive, value), count in values.items():
+                votes.setdefault(drive, Counter())[value] += count
+    return {drive: min(counts, key=lambda value: (-counts[value], value)) for drive, counts in votes.items()}
+
+
+def _values(file: Path, attribute: str) -> Counter[tuple[str, str]]:
+    """How often a file says which value of which drive."""
+    found: Counter[tuple[str, str]] = Counter()
+
+    def shrink(item: dict[str, Any]) -> dict[str, Any]:
+        """Count what an object says, and keep nothing else of it: a whole file would take ten times its size."""
+        drive, attributes = DRIVE.match(str(item.get("name"))), item.get("attributes")
+        value = attributes.get(attribute) if isinstance(attributes, dict) else None
+        if drive is not None and isinstance(value, str) and value not in ("", NONE):
+            found[drive[0].lower(), value] += 1
+        return {attribute: item[attribute]} if attribute in item else {}
+
+    try:
+        with file.open("rb") as content, mmap.mmap(content.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+            text = str(mapped, "utf-8-sig")  # from the file's cache: it may have a gigabyte, and memory holds it once
+        json.loads(text, object_hook=shrink)
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{file}: no readable JSON: {error}; mend it or move it out of data.root") from error
+    return found

@@ -1,10 +1,12 @@
 """The files under a folder: videos, and the tables that say what they are."""
 
+import itertools
 import logging
 import os
 import posixpath
 import stat
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pandas as pd
@@ -30,38 +32,57 @@ def is_video(path: str) -> bool:
 
 
 def list_files(root: Path, reads: Callable[[str], bool], leave_out: Iterable[Path] = ()) -> pd.DataFrame:
-    """Video files under `root` and the others that `reads` asks for by their paths, sorted by path.
+    """Video files under `root` and the others that `reads` asks for by their paths, sorted by path; see `files_below`.
 
-    Columns: path (posix, relative to the root), size (bytes), mtime (ns). Hidden files and folders are left out (and
-    so are the `._*` files that macOS leaves on foreign disks), and `leave_out`: files and folders that lie there, but
-    are no part of the data. Links to folders are followed unless they lead back to a folder above themselves. Left out
-    with a warning is what cannot be looked at, such as a link that leads nowhere.
+    Columns: path (posix, relative to the root), size (bytes), mtime (ns).
 
     Raises UserError where there is no such folder, no video in it, or a name that is not UTF-8.
     """
+    way_out = "set it with `hvg recipe NAME --set data.root=PATH`"
     if not root.is_dir():
-        raise UserError(f"data.root: {root} is no folder; set it with `hvg recipe NAME --set data.root=PATH`")
+        raise UserError(f"data.root: {root} is no folder; {way_out}")
+    files = files_below(root, lambda path: is_video(path) or reads(path), leave_out)
+    if not any(is_video(path) for path, *_ in files):
+        raise UserError(f"data.root: no video under {root}; {way_out}")
+    return pd.DataFrame(files, columns=["path", "size", "mtime"])
+
+
+def files_below(
+    root: Path, chosen: Callable[[str], bool], leave_out: Iterable[Path] = ()
+) -> list[tuple[str, int, int]]:
+    """(path, bytes, mtime in ns) of the files under a folder that are chosen by their paths: posix, relative, sorted.
+
+    Hidden files and folders are left out (and so are the `._*` files that macOS leaves on foreign disks), and
+    `leave_out`: files and folders that lie there, but are no part of the data. Links to folders are followed unless
+    they lead back to a folder above themselves. Left out with a warning is what cannot be looked at, such as a link
+    that leads nowhere.
+
+    Raises UserError where the folder cannot be read, and for a name that is not UTF-8.
+    """
     top = root.resolve()
     others = [path.resolve() for path in leave_out]
     left = frozenset(path.relative_to(top).as_posix() for path in others if path.is_relative_to(top))
-    rows = []
-    for path, entry in progress(_walk(root, "", frozenset(), left), desc="list", unit="files"):
-        if not (is_video(path) or reads(path)):
-            continue
-        try:
-            status = entry.stat()
-        except OSError as error:  # a link that leads nowhere, a file that is deleted meanwhile
-            log.warning("%a is left out: %s", path, error.strerror)
-            continue
-        if stat.S_ISREG(status.st_mode):
-            rows.append((path, status.st_size, status.st_mtime_ns))
-    rows.sort()
-    if not any(is_video(path) for path, _, _ in rows):
-        raise UserError(f"data.root: no video under {root}; set it with `hvg recipe NAME --set data.root=PATH`")
-    for path, _, _ in rows:
+    walk = progress(_walk(root, "", frozenset(), left), desc="list", unit="files")
+    entries = ((path, entry) for path, entry in walk if chosen(path))
+    found = []
+    with ThreadPoolExecutor(32) as pool:  # one by one takes minutes on a file system far away
+        while batch := list(itertools.islice(entries, 4096)):
+            found += [row for row in pool.map(lambda file: _row(*file), batch) if row is not None]
+    found.sort()
+    for path, *_ in found:
         if not path.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in path):
-            raise UserError(f"data.root: the file name {path!a} is not UTF-8; rename it, e.g. with `convmv`")
-    return pd.DataFrame(rows, columns=["path", "size", "mtime"])
+            raise UserError(f"{root}: the file name {path!a} is not UTF-8; rename it, e.g. with `convmv`")
+    return found
+
+
+def _row(path: str, entry: os.DirEntry[str]) -> tuple[str, int, int] | None:
+    """Of a file; None for what is none, or cannot be looked at."""
+    try:
+        status = entry.stat()
+    except OSError as error:  # a link that leads nowhere, a file that is deleted meanwhile
+        log.warning("%a is left out: %s", path, error.strerror)
+        return None
+    return (path, status.st_size, status.st_mtime_ns) if stat.S_ISREG(status.st_mode) else None
 
 
 def _walk(
@@ -74,7 +95,7 @@ def _walk(
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except OSError as error:
         if not above:
-            raise UserError(f"data.root: {folder} cannot be read: {error.strerror}") from error
+            raise UserError(f"{folder} cannot be read: {error.strerror}") from error
         log.warning("%a is left out: %s", inside, error.strerror)
         return
     for entry in entries:

@@ -27,6 +27,7 @@ from zarr.core.buffer import Buffer, NDBuffer
 from zarr.core.common import JSON, parse_named_configuration
 
 from pipeline.errors import UserError
+from pipeline.params import DecodeParams
 
 JPEG_ROWS = 65_500  # libjpeg's limit of an image's height
 _BLOSC = Blosc(cname="zstd", clevel=3, shuffle=Blosc.BITSHUFFLE, typesize=1)
@@ -39,6 +40,11 @@ class Codec:
 
     name: Literal["none", "blosc", "jpeg"] = "none"
     quality: int = 95
+
+    @classmethod
+    def of(cls, chosen: DecodeParams) -> "Codec":
+        """The one that decode's parameters choose."""
+        return cls(chosen.codec, chosen.jpeg_quality) if chosen.codec == "jpeg" else cls(chosen.codec)
 
     @property
     def lossy(self) -> bool:

@@ -4,7 +4,7 @@ A store whose arrays lie at a URL has a `store.json` in the place of `zarr.json`
 """
 
 import json
-import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,12 +12,13 @@ import numpy as np
 import pandas as pd
 import zarr
 from jaxtyping import UInt8
-from zarr.abc.store import ByteRequest, Store
-from zarr.core.buffer import Buffer, BufferPrototype
-from zarr.storage import FsspecStore, LocalStore, WrapperStore
+from zarr.storage import FsspecStore
 
-from pipeline.data.store.shard_reader import ShardReader, shard_reader
+from pipeline.data.store.codecs import Codec
+from pipeline.data.store.shard_reader import ShardReader
 from pipeline.errors import UserError
+
+READERS = 16  # videos that are read into memory at a time
 
 
 class ViewReader:
@@ -40,6 +41,7 @@ class ViewReader:
         if f"level-{level}" not in group:
             raise UserError(f"{path}: has no level {level}")
         array = cast("zarr.Array[Any]", group[f"level-{level}"])
+        assert array.shards is not None
         videos = pd.read_parquet(path / "videos.parquet")
         if split is not None:
             videos = videos.loc[videos["split"] == split].reset_index(drop=True)
@@ -55,8 +57,9 @@ class ViewReader:
         self.top_frames = self.videos["n_frames"].to_numpy(np.int64)  # of the store's highest view
         self.n_frames = -(-self.top_frames // factor)  # of this view
         self._first = np.concatenate([[0], np.cumsum(self.n_frames)])
-        direct = shard_reader(array) if isinstance(array.store, LocalStore) else None
-        self._source = direct or ZarrReader(path, level)
+        codec, (rows, shard_frames), chunk = Codec.of_array(array), array.shards[:2], array.chunks[1]
+        cut = {"rows": rows, "chunk": chunk, "chunks": shard_frames // chunk, "size": self.size}
+        self._source = ShardReader(f"{_place(path)}/level-{level}", codec, **cut)
         total = int(self._first[-1]) * self.size * self.size * 3
         self._frames = self._load() if total < in_memory else None
 
@@ -78,83 +81,31 @@ class ViewReader:
         """All frames of all videos, one after another."""
         frames = np.empty((int(self._first[-1]), self.size, self.size, 3), np.uint8)
         places = [frames[begin:end] for begin, end in zip(self._first[:-1], self._first[1:], strict=True)]
-        if isinstance(self._source, ShardReader):
-            for row, place in zip(self.rows, places, strict=True):
-                self._source.fill(int(row), 0, place)
-            return frames
-        shard_of = self.rows // self._source.rows_of_shard  # a shard at a time, as zarr is fastest
-        for shard in np.unique(shard_of):
-            chosen = np.flatnonzero(shard_of == shard)
-            longest, needed = int(self.n_frames[chosen].max()), int(self.n_frames[chosen].sum())
-            if longest * self._source.rows_of_shard > 2 * needed:  # the whole block could be larger than the memory
-                for video in chosen:
-                    places[video][:] = self._source.read(int(self.rows[video]), 0, int(self.n_frames[video]))
-                continue
-            block = self._source.read_shard(int(shard), longest)
-            for video in chosen:
-                places[video][:] = block[self.rows[video] % self._source.rows_of_shard, : self.n_frames[video]]
+        with ThreadPoolExecutor(READERS) as pool:
+            list(pool.map(lambda row, place: self._source.fill(int(row), 0, place), self.rows, places))
         return frames
-
-
-class ZarrReader:
-    """The frames of a view's rows by zarr-python: for stores at a URL, and those that `shard_reader` does not know.
-
-    Every process opens the store for itself, as connections do not outlive a fork.
-    """
-
-    def __init__(self, path: Path, level: int):
-        self._path, self._level = path, level
-        self._opened: tuple[int, zarr.Array[Any]] | None = None  # in which process
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_opened": None}
-
-    @property
-    def rows_of_shard(self) -> int:
-        return (self._array.shards or self._array.chunks)[0]
-
-    def read(self, row: int, start: int, frames: int) -> UInt8[np.ndarray, "frames H W 3"]:
-        """Frames `start` … `start + frames - 1` of a row. UserError where a file is lost."""
-        return np.asarray(self._array[row, start : start + frames])
-
-    def read_shard(self, shard: int, frames: int) -> UInt8[np.ndarray, "rows frames H W 3"]:
-        """The first frames of all rows of a shard."""
-        begin = shard * self.rows_of_shard
-        return np.asarray(self._array[begin : begin + self.rows_of_shard, :frames])
-
-    @property
-    def _array(self) -> "zarr.Array[Any]":
-        if self._opened is None or self._opened[0] != os.getpid():
-            store = _Whole(open_group(self._path).store)
-            array = zarr.open_array(store, path=f"level-{self._level}", mode="r")
-            self._opened = os.getpid(), array
-        return self._opened[1]
-
-
-class _Whole(WrapperStore[Store]):
-    """A store whose shards are all there: zarr takes a lost one for zeros."""
-
-    async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
-        value = await super().get(key, prototype, byte_range)
-        if value is None and "/c/" in key:
-            raise UserError(f"{self._store}/{key}: lost from the store; decode it again")
-        return value
 
 
 def open_group(path: Path) -> zarr.Group:
     """The arrays of a store's folder, or those at the URL that its store.json names."""
-    if (path / "zarr.json").is_file():
+    place = _place(path)
+    if "://" not in place:
         return zarr.open_group(path, mode="r")
+    try:
+        group = zarr.open_group(FsspecStore.from_url(place, read_only=True), mode="r")
+    except ImportError as error:  # fsspec says which package a URL needs
+        raise UserError(f"decode.store {place}: {error}") from error
+    except FileNotFoundError as error:
+        raise UserError(f"decode.store {place}: no store there, though {path} points to it; decode again") from error
+    if group.attrs.get("digest") != json.loads((path / "store.json").read_text())["digest"]:
+        raise UserError(f"decode.store {place}: holds another store than {path} points to; decode again")
+    return group
+
+
+def _place(path: Path) -> str:
+    """Where the arrays of a store lie: in its folder, or at the URL that its store.json names."""
+    if (path / "zarr.json").is_file():
+        return str(path)
     if not (path / "store.json").is_file():
         raise UserError(f"{path}: no finished store here; `dvc repro` makes it")
-    pointer = json.loads((path / "store.json").read_text())
-    url = pointer["url"]
-    try:
-        group = zarr.open_group(FsspecStore.from_url(url, read_only=True), mode="r")
-    except ImportError as error:  # fsspec says which package a URL needs
-        raise UserError(f"decode.store {url}: {error}") from error
-    except FileNotFoundError as error:
-        raise UserError(f"decode.store {url}: no store there, though {path} points to it; decode again") from error
-    if group.attrs.get("digest") != pointer["digest"]:
-        raise UserError(f"decode.store {url}: holds another store than {path} points to; decode again")
-    return group
+    return json.loads((path / "store.json").read_text())["url"]

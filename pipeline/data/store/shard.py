@@ -5,12 +5,11 @@ chunks in the order they came, then the index of Zarr v3's sharding codec: (offs
 of the grid, and its crc32c. A video's chunks of one file lie one behind another.
 """
 
-import hashlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import google_crc32c
 import numpy as np
@@ -23,61 +22,48 @@ ABSENT = 2**64 - 1  # in the index: no such chunk, all zeros
 
 @dataclass(frozen=True, kw_only=True)
 class Grid:
-    """How one view is cut: frames a chunk, chunks a shard along time, pixels, codec."""
+    """How one view is cut: frames a chunk, chunks a shard along time, pixels, codec; K_T from it to the top view."""
 
     chunk: int
     chunks: int
     size: int
     codec: Codec
-
-
-@dataclass(frozen=True, kw_only=True)
-class ShardFile:
-    """A finished file of a shard: of which view, the how manyth along time."""
-
-    level: int
-    number: int
-    path: Path
-    sha256: str
-    bytes: int
+    factor: int
 
 
 class ShardWriter:
     """The files of one shard's rows, under a folder of their own until they are finished.
 
     rows: of the shard. Rows are begun in any order, each once; a row that is not begun has no frames.
+    facts: whatever else is to be known of a finished shard, as JSON has it.
     """
 
     def __init__(self, folder: Path, grids: Mapping[int, Grid], rows: int):
         self._folder, self.grids, self._rows = folder, grids, rows
+        self.facts: list[Any] = []
         self._index: dict[tuple[int, int], np.ndarray] = {}
         self._ends: dict[tuple[int, int], int] = {}  # bytes so far, by (level, file along time)
         self._open: dict[int, tuple[int, BinaryIO]] = {}  # by level: the file that is written to
         self._row, self._before = -1, dict(self._ends)
         self._frames = dict.fromkeys(grids, 0)  # of the row, by level
-        self.longest = dict.fromkeys(grids, 0)  # frames of a row, by level
         folder.mkdir(parents=True)
 
     def begin(self, row: int) -> None:
         """What follows belongs to this row, counted in the shard."""
-        if not 0 <= row < self._rows:
-            raise ValueError(f"row {row} of a shard of {self._rows}")
-        self._count()
+        assert 0 <= row < self._rows
         self._row, self._before = row, dict(self._ends)
+        self._frames = dict.fromkeys(self.grids, 0)
 
     def append(self, level: int, frames: UInt8[np.ndarray, "T H W 3"]) -> UInt8[np.ndarray, "T H W 3"]:
         """The row's next chunk of a view: whole, or shorter and the row's last. Returns what will be read of it.
 
-        Raises ValueError for anything else.
+        Raises ValueError for frames of another size or type.
         """
         grid, before = self.grids[level], self._frames[level]
         shape = (grid.size, grid.size, 3)
         if frames.dtype != np.uint8 or frames.shape[1:] != shape:
             raise ValueError(f"level {level} takes uint8 {shape}, not {frames.dtype} {frames.shape[1:]}")
-        if self._row < 0 or before % grid.chunk or not 0 < len(frames) <= grid.chunk:
-            raise ValueError(
-                f"{len(frames)} frames behind {before}: chunks have {grid.chunk}, a row's last may have less"
-            )
+        assert self._row >= 0 and before % grid.chunk == 0 and 0 < len(frames) <= grid.chunk
         chunk = np.ascontiguousarray(frames)
         if len(frames) < grid.chunk:
             chunk = np.zeros((grid.chunk, *shape), np.uint8)
@@ -98,6 +84,10 @@ class ShardWriter:
             return frames
         return grid.codec.decode(data, grid.chunk, grid.size)[: len(frames)].copy()  # writeable, as torch wants it
 
+    def stored(self, level: int) -> int:
+        """Bytes of a view's chunks so far."""
+        return sum(end for (of, _), end in self._ends.items() if of == level)
+
     def clear(self) -> None:
         """Forget what the row has."""
         self._close()
@@ -107,31 +97,22 @@ class ShardWriter:
             os.truncate(self._path(key), self._ends[key])
         self._frames = dict.fromkeys(self.grids, 0)
 
-    def finish(self) -> list[ShardFile]:
-        """End every file with its index, on the disk. Nothing is appended after that."""
-        self._count()
+    def finish(self) -> dict[tuple[int, int], Path]:
+        """End every file with its index, on the disk: by (level, place along time). Nothing is appended after that."""
         self._close()
-        files = []
-        for (level, number), index in sorted(self._index.items()):
-            path = self._path((level, number))
+        files = {}
+        for key, index in sorted(self._index.items()):
+            path = self._path(key)
             if not (index != ABSENT).any():  # of a row that was forgotten
                 path.unlink()
                 continue
-            with path.open("r+b") as file:
-                file.seek(0, os.SEEK_END)
+            with path.open("ab") as file:
                 plain = index.tobytes()
                 file.write(plain + google_crc32c.value(plain).to_bytes(4, "little"))
                 file.flush()
                 os.fsync(file.fileno())
-                file.seek(0)
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-            files.append(ShardFile(level=level, number=number, path=path, sha256=digest, bytes=path.stat().st_size))
+            files[key] = path
         return files
-
-    def _count(self) -> None:
-        for level, frames in self._frames.items():
-            self.longest[level] = max(self.longest[level], frames)
-        self._frames = dict.fromkeys(self.grids, 0)
 
     def _path(self, key: tuple[int, int]) -> Path:
         return self._folder / f"level-{key[0]}-{key[1]}"

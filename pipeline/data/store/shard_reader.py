@@ -6,73 +6,42 @@ for are read, of encoded ones the whole. What a store lacks is an error: Zarr it
 """
 
 import functools
-import logging
 import math
 import os
-from typing import Any, cast
+from typing import Any
 
+import fsspec
 import google_crc32c
 import numpy as np
-import zarr
 from jaxtyping import UInt8, UInt64
-from zarr.codecs import BytesCodec, Crc32cCodec, ShardingCodec
-from zarr.core.metadata import ArrayV3Metadata
-from zarr.storage import LocalStore
 
 from pipeline.data.store.codecs import Codec
 from pipeline.errors import UserError
 
 OPEN_FILES = 128  # of one reader at a time; a process has a few readers, and 1024 files by most systems' default
 _ABSENT = 2**64 - 1  # a chunk that is all zeros and was not written
-_WAY_OUT = "`dvc checkout` or `dvc repro` brings the store back"
-_INDEX_CODECS = (BytesCodec(endian="little"), Crc32cCodec())
-
-log = logging.getLogger(__name__)
-
-
-def shard_reader(array: "zarr.Array[Any]") -> "ShardReader | None":
-    """A ShardReader of an array in a local folder; None, and a warning, where it is stored in another way than ours."""
-    assert isinstance(array.store, LocalStore)
-    metadata = cast(ArrayV3Metadata, array.metadata)
-    sharding = metadata.codecs[0]
-    size = array.shape[2]
-    try:
-        codec = Codec.of_array(array)
-    except UserError as error:
-        log.warning("%s; zarr-python reads it, which is slower", error)
-        return None
-    if (
-        not isinstance(sharding, ShardingCodec)
-        or (sharding.index_location.value, sharding.index_codecs) != ("end", _INDEX_CODECS)
-        or (array.dtype, array.fill_value, array.shape[2:]) != (np.uint8, 0, (size, size, 3))
-        or (array.chunks[0], array.chunks[2:], (array.shards or ())[2:]) != (1, array.shape[2:], array.shape[2:])
-        or metadata.encode_chunk_key((1, 2, 0, 0, 0)) != "c/1/2/0/0/0"
-    ):
-        log.warning("%s: other shards than a view's; zarr-python reads it, which is slower", array.store_path)
-        return None
-    return ShardReader(array, codec)
 
 
 class ShardReader:
-    """The frames of a view's rows, out of shard files in a local folder; see `shard_reader`.
+    """The frames of a view's rows, out of shard files in a local folder or at a URL.
 
     Threads may share one, and a forked process goes on with it: nothing has a place in a file. Pickled, it takes no
     files along. Indexes are checked when first read and then kept, 16 bytes a chunk.
+
+    folder: the array's, or its URL. rows: of a shard. chunk: frames of one; chunks: of a shard along time.
     """
 
-    def __init__(self, array: "zarr.Array[Any]", codec: Codec):
-        assert array.shards is not None
-        self._array, self._codec = array, codec
-        self._folder = f"{cast(LocalStore, array.store).root / array.path}/c"
-        self._rows, shard_frames = array.shards[:2]
-        self._chunk, self.size = array.chunks[1:3]
-        self._chunks = shard_frames // self._chunk
-        self._frame_bytes = self.size * self.size * 3
+    def __init__(self, folder: str, codec: Codec, *, rows: int, chunk: int, chunks: int, size: int):
+        self._made_of = folder, codec, {"rows": rows, "chunk": chunk, "chunks": chunks, "size": size}
+        self._folder, self._codec, self._rows, self._chunk, self._chunks = folder, codec, rows, chunk, chunks
+        self.size = size
+        self._frame_bytes = size * size * 3
         self._indexes: dict[str, UInt64[np.ndarray, "rows chunks 2"]] = {}
         self._open = functools.lru_cache(OPEN_FILES)(_File)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self._array, self._codec)
+        folder, codec, cut = self._made_of
+        return functools.partial(type(self), folder, codec, **cut), ()
 
     def read(self, row: int, start: int, frames: int) -> UInt8[np.ndarray, "frames H W 3"]:
         """Frames `start` … `start + frames - 1` of a row. UserError where a file is lost or damaged."""
@@ -88,7 +57,7 @@ class ShardReader:
         while done < len(out):
             number, first = divmod(start + done, span)
             count = min(len(out) - done, span - first)
-            self._fill(f"{self._folder}/{shard}/{number}/0/0/0", row, first, out[done : done + count])
+            self._fill(f"{self._folder}/c/{shard}/{number}/0/0/0", row, first, out[done : done + count])
             done += count
 
     def _fill(self, path: str, row: int, first: int, out: np.ndarray) -> None:
@@ -137,28 +106,48 @@ class ShardReader:
 
 
 class _File:
-    """An open file, closed once nobody holds it: a thread may still read what another one drops from the cache."""
+    """An open file, closed once nobody holds it: a thread may still read what another one drops from the cache.
+
+    Of a URL the file system is asked for every time: connections do not outlive a fork.
+    """
 
     def __init__(self, path: str):
-        self.path, self.descriptor = path, -1
+        self.path, self._descriptor = path, -1
         try:
-            self.descriptor = os.open(path, os.O_RDONLY)
+            if "://" in path:
+                there, name = fsspec.core.url_to_fs(path)
+                self.size = there.size(name)
+            else:
+                self._descriptor = os.open(path, os.O_RDONLY)
+                self.size = os.fstat(self._descriptor).st_size
         except FileNotFoundError as error:
-            raise UserError(f"{path}: lost from the store; {_WAY_OUT}") from error
-        self.size = os.fstat(self.descriptor).st_size
+            raise UserError(f"{path}: lost from the store; {self._way_out}") from error
 
     def __del__(self) -> None:
-        if self.descriptor >= 0:
-            os.close(self.descriptor)
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
 
     def fill(self, out: np.ndarray, offset: int) -> None:
         """The bytes from `offset` on into a contiguous array."""
-        done = os.preadv(self.descriptor, [out.data], offset)
+        flat, done = out.reshape(-1), 0
         while done < out.nbytes:  # a signal came, or more than 2 GiB
-            more = os.preadv(self.descriptor, [out.reshape(-1).data[done:]], offset + done)
-            if more == 0:
+            count = self._read(flat[done:], offset + done)
+            if count == 0:
                 raise self.damaged(f"it ends before byte {offset + out.nbytes}")
-            done += more
+            done += count
 
     def damaged(self, how: str) -> UserError:
-        return UserError(f"{self.path}: damaged, {how}; {_WAY_OUT}")
+        return UserError(f"{self.path}: damaged, {how}; {self._way_out}")
+
+    @property
+    def _way_out(self) -> str:
+        return "decode again" if "://" in self.path else "`dvc checkout` or `dvc repro` brings the store back"
+
+    def _read(self, out: np.ndarray, offset: int) -> int:
+        """Returns how many bytes came."""
+        if self._descriptor >= 0:
+            return os.preadv(self._descriptor, [out.data], offset)
+        there, name = fsspec.core.url_to_fs(self.path)
+        data = there.cat_file(name, offset, offset + out.nbytes)
+        out[: len(data)] = np.frombuffer(data, np.uint8)
+        return len(data)

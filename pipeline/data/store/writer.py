@@ -27,6 +27,7 @@ import zarr
 from jaxtyping import Shaped
 from zarr.core.sync import sync
 from zarr.errors import ContainsArrayError, ContainsGroupError
+from zarr.storage import FsspecStore, LocalStore
 
 from pipeline.data.store.codecs import Codec
 from pipeline.data.store.shard import Grid, ShardWriter
@@ -52,7 +53,7 @@ class StoreWriter:
     codec: of the highest view; of all views where it loses nothing.
     url: where the arrays go, a folder in the words of fsspec; None: into `path`.
 
-    Raises UserError where the URL cannot be opened.
+    Raises UserError where the URL cannot be opened, and so does every method where it cannot be written.
     """
 
     def __init__(
@@ -66,62 +67,43 @@ class StoreWriter:
         url: str | None = None,
     ):
         self.path, self.videos, self.shard_videos, self.url = path, videos, shard_videos, url
+        self.grids = cut(views, codec)
         self._notes = path.with_name(f"{path.name}.shards")
         path.mkdir(parents=True, exist_ok=True)
-        self._options = _options(url)
-        self._remote, self._base = _remote(url) if url else (None, "")
-        self._arrays: dict[int, zarr.Array[Any]] = {}
-        self.grids: dict[int, Grid] = {}
-        with _reached(url):
-            self._open(views, codec)
+        with self._reached():
+            if url is None:
+                self._store, self._there, self._base = LocalStore(path), fsspec.filesystem("file"), str(path.absolute())
+            else:
+                # What fsspec takes for a disk of this machine makes folders only when told to.
+                options = {"auto_mkdir": True} if url.startswith(("file://", "local://")) else {}
+                self._store = FsspecStore.from_url(url, storage_options=options)
+                self._there, self._base = fsspec.core.url_to_fs(url, **options)
+            if not self._there.exists(f"{self._base}/zarr.json"):
+                shutil.rmtree(self._notes, ignore_errors=True)  # of a store that has been published
+            with contextlib.suppress(ContainsGroupError):  # a restart, or another process of this job
+                zarr.create_group(self._store)
+            self._arrays = {level: self._array(level, frames) for level, (frames, _) in sorted(views.items())}
 
-    def _open(self, views: Mapping[int, tuple[int, int]], codec: Codec) -> None:
-        """The group and its arrays, made or found."""
-        if not self._begun():
-            shutil.rmtree(self._notes, ignore_errors=True)  # of a store that has been published
-        with contextlib.suppress(ContainsGroupError):  # a restart, or another process of this job
-            zarr.create_group(self._group, storage_options=self._options)
-        top = max(views)
-        for level, (frames, size) in sorted(views.items()):
-            factor, rest = divmod(views[top][0], frames)
-            if rest:
-                raise ValueError(f"{views[top][0]} frames of view {top} are no multiple of view {level}'s {frames}")
-            chunk = min(CHUNK_FRAMES if level == top else LOWER_CHUNK_FRAMES, frames)
-            chunks = min(SHARD_CHUNKS, -(-frames // chunk))
-            kept = codec if level == top or not codec.lossy else Codec()
-            self.grids[level] = Grid(chunk=chunk, chunks=chunks, size=size, codec=kept)
-            self._arrays[level] = self._array(level, frames, factor)
-
-    def _begun(self) -> bool:
-        if self._remote is None:
-            return (self.path / "zarr.json").is_file()
-        return self._remote.exists(f"{self._base}/zarr.json")
-
-    @property
-    def _group(self) -> str:
-        return self.url or str(self.path)
-
-    def _array(self, level: int, frames: int, factor: int) -> "zarr.Array[Any]":
+    def _array(self, level: int, frames: int) -> "zarr.Array[Any]":
         grid = self.grids[level]
         frame = (grid.size, grid.size, 3)
         shape = (self.videos, frames, *frame)
         shards = (self.shard_videos, grid.chunk * grid.chunks, *frame)
         try:
             array = zarr.create_array(
-                self._group,
+                self._store,
                 name=f"level-{level}",
                 shape=shape,
                 dtype="uint8",
                 chunks=(1, grid.chunk, *frame),
                 shards=shards,
                 fill_value=0,
-                attributes={"time_factor": factor},
+                attributes={"time_factor": grid.factor},
                 dimension_names=("video", "frame", "y", "x", "channel"),
-                storage_options=self._options,
                 **grid.codec.zarr_arguments,
             )
         except ContainsArrayError:
-            array = zarr.open_array(self._group, path=f"level-{level}", mode="r+", storage_options=self._options)
+            array = zarr.open_array(self._store, path=f"level-{level}", mode="r+")
         stored = Codec.of_array(array)
         if (
             (array.shape[0], *array.shape[2:]) != (self.videos, *frame)
@@ -129,7 +111,7 @@ class StoreWriter:
             or stored != grid.codec
         ):
             raise ValueError(
-                f"{self._group}: level {level} was begun with {array.shape}, shards {array.shards}, {stored}"
+                f"{self._base}: level {level} was begun with {array.shape}, shards {array.shards}, {stored}"
             )
         if array.shape[1] != frames:  # `finish` was cut off after it had trimmed
             array.resize(shape)
@@ -138,6 +120,10 @@ class StoreWriter:
     def done(self, first_row: int) -> bool:
         """Whether the shard that begins with this row is written in every view."""
         return self._note(first_row).is_file()
+
+    def facts(self, first_row: int) -> list[Any]:
+        """The facts that the writer of a finished shard left."""
+        return json.loads(self._note(first_row).read_text())["facts"]
 
     def forget(self, first_row: int) -> None:
         """Let a shard be written once more."""
@@ -155,15 +141,15 @@ class StoreWriter:
             # The index has a place for every row that a shard may have, also in a last one with fewer.
             writer = ShardWriter(folder, self.grids, self.shard_videos)
             yield writer
-            files = writer.finish()
-            number = first_row // self.shard_videos
-            note = {"longest": writer.longest, "files": {}}
-            for file in files:
-                key = f"level-{file.level}/c/{number}/{file.number}/0/0/0"
-                self._put(file.path, key)
-                note["files"][key] = {"sha256": file.sha256, "bytes": file.bytes}
-            self._remove_others(number, note["files"])
-            write_atomic(self._note(first_row), json.dumps(note))
+            number, files = first_row // self.shard_videos, {}
+            for (level, part), file in writer.finish().items():
+                key = f"level-{level}/c/{number}/{part}/0/0/0"
+                with file.open("rb") as content:
+                    digest = hashlib.file_digest(content, "sha256").hexdigest()
+                files[key] = {"sha256": digest, "bytes": file.stat().st_size}
+                self._put(file, key)
+            self._remove_others(number, files)
+            write_atomic(self._note(first_row), json.dumps({"files": files, "facts": writer.facts}))
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -203,41 +189,34 @@ class StoreWriter:
                 left.unlink()
         notes = [json.loads(self._note(first).read_text()) for first in shards]
         files = {key: facts for note in notes for key, facts in note["files"].items()}
-        with _reached(self.url):
-            self._finish_arrays(index, notes)
+        with self._reached():
+            self._finish_arrays(index)
         index.to_parquet(self.path / "videos.parquet", index=False)
         attributes = {"kind": kind, "classes": list(classes), **attributes}
         content = hashlib.sha256("".join(f"{key} {facts['sha256']}\n" for key, facts in sorted(files.items())).encode())
         content.update(index.to_csv(index=False).encode())
         content.update(json.dumps(attributes, sort_keys=True).encode())
         digest = content.hexdigest()
-        with _reached(self.url):
-            group = zarr.open_group(self._group, mode="r+", storage_options=self._options)
-            group.attrs.put({**attributes, "digest": digest})
+        with self._reached():
+            zarr.open_group(self._store, mode="r+").attrs.put({**attributes, "digest": digest})
         if self.url is not None:
             manifest = {"url": self.url, "digest": digest, "files": dict(sorted(files.items()))}
             write_atomic(self.path / "store.json", json.dumps(manifest, indent=1))
         return digest
 
-    def _finish_arrays(self, index: pd.DataFrame, notes: Sequence[Mapping[str, Any]]) -> None:
+    def _finish_arrays(self, index: pd.DataFrame) -> None:
         """Cut off the frames that no video has, and write the numbers of every row."""
+        longest = max(index["n_frames"].tolist(), default=0)
         for level, array in self._arrays.items():
-            frames = max(1, max(note["longest"][str(level)] for note in notes))
+            frames = max(1, -(-longest // self.grids[level].factor))
             # Nothing lies behind it: without deletion zarr does not walk through a grid of thousands of absent shards.
             trimmed = array.async_array.resize((self.videos, frames, *array.shape[2:]), delete_outside_chunks=False)
             sync(trimmed)  # in zarr's own loop, to which a remote store's connections belong
         for name, column, missing in (("n_frames", "n_frames", 0), ("labels", "label", -1)):
             values = np.full(self.videos, missing, np.int32)
             values[index["row"].to_numpy(np.int64)] = index[column].to_numpy(np.int32)
-            zarr.create_array(
-                self._group,
-                name=name,
-                data=values,
-                chunks=(self.videos,),
-                compressors=None,
-                overwrite=True,
-                storage_options=self._options,
-            )
+            chunks = (self.videos,)
+            zarr.create_array(self._store, name=name, data=values, chunks=chunks, compressors=None, overwrite=True)
 
     def _note(self, first_row: int) -> Path:
         return self._notes / f"{first_row:08d}.json"
@@ -247,54 +226,46 @@ class StoreWriter:
 
         Only now, and nothing else: a store that was published at a URL may be made again, to the same files.
         """
-        for level in self.grids:
-            place = f"level-{level}/c/{number}"
-            if self._remote is None:
-                found = [file.relative_to(self.path).as_posix() for file in self.path.glob(f"{place}/*/0/0/0")]
-                for key in set(found) - set(files):
-                    (self.path / key).unlink()
-                continue
-            with _reached(self.url):
-                found = [f"{place}{file.rpartition(place)[2]}" for file in self._remote.find(f"{self._base}/{place}")]
+        with self._reached():
+            for level in self.grids:
+                place = f"level-{level}/c/{number}"
+                found = [f"{place}{file.rpartition(place)[2]}" for file in self._there.find(f"{self._base}/{place}")]
                 for key in sorted(set(found) - set(files)):
-                    self._remote.rm_file(f"{self._base}/{key}")
+                    self._there.rm_file(f"{self._base}/{key}")
 
     def _put(self, file: Path, key: str) -> None:
         """A finished file gets its name: by a rename, or as a whole object."""
-        if self._remote is None:
-            (self.path / key).parent.mkdir(parents=True, exist_ok=True)
-            file.replace(self.path / key)
-        else:
-            with _reached(self.url):
-                self._remote.makedirs(f"{self._base}/{key}".rpartition("/")[0], exist_ok=True)
-                self._remote.put_file(str(file), f"{self._base}/{key}")
-            file.unlink()
+        with self._reached():
+            self._there.makedirs(f"{self._base}/{key}".rpartition("/")[0], exist_ok=True)
+            if self.url is None:
+                file.replace(self.path / key)
+            else:
+                self._there.put_file(str(file), f"{self._base}/{key}")
+
+    @contextlib.contextmanager
+    def _reached(self) -> Iterator[None]:
+        """UserError for what goes wrong at the URL; a disk of ours keeps its OSError."""
+        try:
+            yield
+        except Exception as error:  # every store's library has errors of its own
+            if self.url is None or isinstance(error, UserError):
+                raise
+            said = " ".join((str(error) if isinstance(error, OSError) else f"{type(error).__name__}: {error}").split())
+            raise UserError(f"decode.store: {self.url.rpartition('/')[0]} cannot be written: {said}") from error
 
 
-def _options(url: str | None) -> dict[str, Any] | None:
-    # What fsspec takes for a disk of this machine makes folders only when told to.
-    return {"auto_mkdir": True} if url is not None and url.startswith(("file://", "local://")) else None
-
-
-def _remote(url: str) -> tuple[Any, str]:
-    """The file system of a URL and the folder in it."""
-    try:
-        return fsspec.core.url_to_fs(url, **(_options(url) or {}))
-    except (ImportError, ValueError) as error:  # fsspec names the package that is not installed
-        raise UserError(f"decode.store: {url} cannot be opened: {error}") from error
-
-
-@contextlib.contextmanager
-def _reached(url: str | None) -> Iterator[None]:
-    """OSError for what goes wrong at a URL: every store's library has errors of its own, few of them OSErrors."""
-    try:
-        yield
-    except (OSError, UserError):
-        raise
-    except Exception as error:
-        if url is None:
-            raise
-        raise OSError(f"{type(error).__name__}: {error}") from error
+def cut(views: Mapping[int, tuple[int, int]], codec: Codec) -> dict[int, Grid]:
+    """How a StoreWriter cuts its views, by level. Raises ValueError where the highest's frames are no multiple."""
+    top, grids = max(views), {}
+    for level, (frames, size) in sorted(views.items()):
+        factor, rest = divmod(views[top][0], frames)
+        if rest:
+            raise ValueError(f"{views[top][0]} frames of view {top} are no multiple of view {level}'s {frames}")
+        chunk = min(CHUNK_FRAMES if level == top else LOWER_CHUNK_FRAMES, frames)
+        chunks = min(SHARD_CHUNKS, -(-frames // chunk))
+        kept = codec if level == top or not codec.lossy else Codec()
+        grids[level] = Grid(chunk=chunk, chunks=chunks, size=size, codec=kept, factor=factor)
+    return grids
 
 
 def frame_bounds(frames: int, factors: Sequence[int]) -> dict[int, int]:

@@ -15,10 +15,9 @@ import zarr
 from ruamel.yaml import YAML
 
 from pipeline.data import decode_pool
-from pipeline.data.decode import _size, decode
-from pipeline.data.decode_pool import STOPPED, Settings, Shard, decode_one, decode_shards, facts_file
+from pipeline.data.decode import decode
+from pipeline.data.decode_pool import STOPPED, Job, Shard, decode_one, decode_shards
 from pipeline.data.layouts.listing import prepare_listing
-from pipeline.data.pyramid import Pyramid
 from pipeline.data.shapes_files import encode
 from pipeline.data.store.writer import StoreWriter
 from pipeline.errors import UserError
@@ -103,8 +102,6 @@ def test_too_many_failures(project, monkeypatch):
     assert not project.pyramid.exists()
     (failed,) = (project.state / "work").glob("decode-*/failed.csv")
     assert failed.read_text().count("\n") == 2
-    facts = {file: file.stat().st_mtime_ns for file in failed.parent.glob("facts/*")}
-    assert facts
     monkeypatch.setattr(decode_pool, "_Worker", None)  # nothing is decoded again for another limit
     decode(params(max_failed=0.5), project, 1)
     assert project.pyramid.is_dir()
@@ -152,19 +149,13 @@ def test_changed_files_need_a_new_listing(project):
         decode(params(), project, 1)
 
 
-def test_a_file_that_cannot_be_looked_at_has_no_size(tmp_path):
-    (tmp_path / "a").write_bytes(b"12")
-    names = ("a", "none", "n" * 300)  # of the last the system says another thing than that it is not there
-    assert [_size(tmp_path / name) for name in names] == [2, None, None]
-
-
 def test_an_ffmpeg_that_goes_away_is_not_the_disks_fault(tmp_path, monkeypatch):
     """No OSError, which would be the store's."""
     film(tmp_path / "a.mp4", 8)
-    settings = Settings.of(params(engine="ffmpeg"), tmp_path, tmp_path, 1)
+    job = Job(params(engine="ffmpeg"), tmp_path, tmp_path, 1)
     monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(tmp_path / "gone"))
-    with settings.writer().shard(0) as files:
-        facts = decode_one("a.mp4", None, Pyramid(files, 0, settings.factors), settings)
+    with job.writer().shard(0) as files:
+        facts = decode_one(job, "a.mp4", files, 0)
     assert (facts["status"], facts["reason"]) == (STOPPED, "ffmpeg does not start: no such file or directory")
 
 
@@ -182,14 +173,13 @@ class Sabotage(type(Path())):
 
 
 def test_a_crash_or_a_hang_costs_one_video(tmp_path, monkeypatch):
-    monkeypatch.setattr(decode_pool, "GRACE", 0.5)
+    monkeypatch.setattr(decode_pool, "GRACE_SECONDS", 0.5)
     names = ("a.mp4", "crash.mp4", "c.mp4", "hang.mp4")
     for number, name in enumerate(names):
         film(tmp_path / "v" / name, 8, number)
-    (tmp_path / "facts").mkdir()
-    settings = Settings.of(params(timeout=10), Sabotage(tmp_path / "v"), tmp_path, 4)
-    decode_shards([Shard(0, names[:2]), Shard(2, names[2:])], settings, 2)
-    facts = [fact for row in (0, 2) for fact in pd.read_json(facts_file(tmp_path, row)).to_dict("records")]
+    job = Job(params(timeout=10), Sabotage(tmp_path / "v"), tmp_path, 4)
+    decode_shards([Shard(0, names[:2]), Shard(2, names[2:])], job, 2)
+    facts = [fact for row in (0, 2) for fact in job.writer().facts(row)]
     assert [fact["n_frames"] for fact in facts] == [4, 0, 4, 0]
     assert [fact["reason"] for fact in facts] == [
         "",
@@ -197,18 +187,18 @@ def test_a_crash_or_a_hang_costs_one_video(tmp_path, monkeypatch):
         "",
         "the decoder hung",
     ]
-    assert settings.writer().done(0)
-    assert settings.writer().done(2)
+    assert job.writer().done(0)
+    assert job.writer().done(2)
 
 
 def test_a_full_disk_costs_no_video(tmp_path):
-    settings = Settings.of(params(), Sabotage(tmp_path / "v"), tmp_path, 4)
+    job = Job(params(), Sabotage(tmp_path / "v"), tmp_path, 4)
     with pytest.raises(UserError, match="cannot be written: No space left on device; mend it"):
-        decode_shards([Shard(0, ("full.mp4", "b.mp4")), Shard(2, ("c.mp4", "d.mp4"))], settings, 2)
-    assert not settings.writer().done(0)
+        decode_shards([Shard(0, ("full.mp4", "b.mp4")), Shard(2, ("c.mp4", "d.mp4"))], job, 2)
+    assert not job.writer().done(0)
 
 
-class Dying(Settings):
+class Dying(Job):
     """Workers that die while they decode nothing, each of the signal that the root is named after."""
 
     def writer(self) -> StoreWriter:
@@ -219,7 +209,7 @@ class Dying(Settings):
 
 @pytest.mark.parametrize(("name", "hint"), [("SIGKILL", True), ("SIGSEGV", False)])
 def test_memory_is_suspected_only_where_the_system_kills(tmp_path, name, hint):
-    settings = Dying.of(params(), tmp_path / name, tmp_path, 1)
+    job = Dying(params(), tmp_path / name, tmp_path, 1)
     with pytest.raises(RuntimeError, match=r"died 3 times .* not while it decoded") as died:
-        decode_shards([Shard(0, ("a.mp4",))], settings, 1)
+        decode_shards([Shard(0, ("a.mp4",))], job, 1)
     assert ("memory" in str(died.value)) == hint

@@ -1,6 +1,5 @@
 """What decoding takes does not grow with the length of a video."""
 
-import json
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -8,7 +7,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pipeline.data.decode_pool import Settings, Shard, decode_shards, facts_file
+from models.config import View
+from pipeline.data.decode_pool import Job, Shard, decode_shards
 from tests.pipeline.data.test_decode import params
 from tests.pipeline.data.video.test_video import ENGINES
 from tests.pipeline.data.video.test_video_kinds import H264, ffmpeg
@@ -60,14 +60,12 @@ def test_twenty_minutes_take_little_more_than_ten_seconds(tmp_path, engine):
     ffmpeg(*copy, str(tmp_path / "long.mp4"))
     frames, peaks = {}, {}
     for name in ("short", "long"):
-        work = tmp_path / name
-        (work / "facts").mkdir(parents=True)
-        settings = Settings.of(params(engine=engine, frame_step=4, timeout=250), tmp_path, work, 1)
-        bounds = {level: frames for level, (frames, _) in settings.views.items()}
-        settings = replace(settings, views={1: (bounds[1], SIZE // 2), 2: (bounds[2], SIZE)})
+        chosen = params(engine=engine, frame_step=4, timeout=250)
+        views = {"1": View(frames=8, size=SIZE // 2), "2": View(frames=16, size=SIZE)}
+        job = Job(replace(chosen, views=views), tmp_path, tmp_path / name, 1)
         with Peaks() as watched:
-            decode_shards([Shard(0, (f"{name}.mp4",))], settings, 1)
-        (fact,) = json.loads(facts_file(work, 0).read_text())
+            decode_shards([Shard(0, (f"{name}.mp4",))], job, 1)
+        (fact,) = job.writer().facts(0)
         frames[name], peaks[name] = fact["n_frames"], watched.megabytes
     assert abs(frames["long"] - MINUTES * 60 * 25 / 4) < 3
     assert frames["long"] * SIZE * SIZE * 3 / 2**20 > 2.9 * GROWTH_MB

@@ -16,7 +16,7 @@ import pytest
 import zarr
 
 from pipeline.data.decode import decode
-from pipeline.data.decode_pool import Settings, Shard, decode_shards
+from pipeline.data.decode_pool import Job, Shard, decode_shards
 from pipeline.data.store.reader import ViewReader
 from pipeline.data.store.writer import StoreWriter
 from pipeline.errors import UserError
@@ -48,7 +48,7 @@ def test_a_pyramid_at_a_url(tmp_path, scheme):
         key: {"sha256": hashlib.sha256(file.read_bytes()).hexdigest(), "bytes": file.stat().st_size}
         for key, file in files.items()
     }
-    tables = {"videos.parquet", "failed.csv", "short.csv", "missing.csv", "unlisted.csv", "summary.html"}
+    tables = {"videos.parquet", "failed.csv", "short.csv", "missing.csv", "unlisted.csv"}
     assert tree(paths.pyramid).keys() == tables | {"store.json"}
     arrays = {name: content for name, content in tree(local.pyramid).items() if name not in tables}
     assert tree(folder) == arrays  # of the local pyramid, to the byte
@@ -106,34 +106,33 @@ def refuse(*_: Any, **__: Any) -> None:
     raise _Refused("no credentials")
 
 
-class PutRefused(Settings):
+class PutRefused(Job):
     """A store whose library gives its own errors to a worker that writes a file there."""
 
     def writer(self) -> StoreWriter:
         writer = super().writer()
         if multiprocessing.parent_process() is not None:  # fsspec shares a file system between all of a process
-            there: Any = writer._remote
+            there: Any = writer._there
             there.put_file = refuse
         return writer
 
 
-class OpenRefused(Settings):
+class OpenRefused(Job):
     """A store that the workers do not reach, though their parent did."""
 
     def writer(self) -> StoreWriter:
-        if multiprocessing.parent_process() is None:
-            return super().writer()
-        with self.reaching():
-            raise OSError("no route")
+        if multiprocessing.parent_process() is not None:
+            raise UserError("decode.store: file:///there cannot be written: no route")
+        return super().writer()
 
 
 @pytest.mark.parametrize(("kind", "said"), [(PutRefused, "_Refused: no credentials"), (OpenRefused, "no route")])
 def test_what_a_store_says_to_a_worker_costs_no_video(tmp_path, kind, said):
     film(tmp_path / "v" / "a.mp4", 8)
-    settings = kind.of(params(store=f"file://{tmp_path}/there"), tmp_path / "v", tmp_path, 1)
-    with pytest.raises(UserError, match=f"there/.* cannot be written: {said}; mend it"):
-        decode_shards([Shard(0, ("a.mp4",))], settings, 1)
-    assert not settings.writer().done(0)
+    job = kind(params(store=f"file://{tmp_path}/there"), tmp_path / "v", tmp_path, 1)
+    with pytest.raises(UserError, match=rf"decode\.store: .*/there cannot be written: {said}; mend it"):
+        decode_shards([Shard(0, ("a.mp4",))], job, 1)
+    assert not job.writer().done(0)
 
 
 def test_a_store_that_goes_away_before_the_end(tmp_path, monkeypatch):
@@ -152,8 +151,8 @@ def test_a_store_that_is_made_again_never_lacks_anything(tmp_path, monkeypatch):
     url = f"file://{tmp_path}/there"
     first = written(tmp_path / "a", url, 7)
     again = StoreWriter(tmp_path / "b" / "store", views={1: (4, 8)}, videos=2, shard_videos=1, url=url)
-    monkeypatch.setattr(type(again._remote), "put_file", refuse)
-    with pytest.raises(OSError, match="_Refused: no credentials"):
+    monkeypatch.setattr(type(again._there), "put_file", refuse)
+    with pytest.raises(UserError, match="_Refused: no credentials"):
         again.write(0, {1: np.full((1, 4, 8, 8, 3), 7, np.uint8)})
     reader = ViewReader(first.path, 1, in_memory=0)
     assert [int(reader.read(video, 0, 4).mean()) for video in range(2)] == [7, 7]

@@ -44,7 +44,7 @@ def test_few_videos_are_predicted_as_they_come(project, codec):
 
 
 def test_only_lengths_are_looked_at_for_raw_frames(project, monkeypatch):
-    monkeypatch.setattr(module, "decode_video", None)
+    monkeypatch.setattr(module, "decode_one", None)
     chosen = params(max_frames=20, min_frames=5)
     videos = listed_videos(chosen, project)[:8]
     found = predict(chosen, project, videos, ["none"])
@@ -69,7 +69,7 @@ def test_a_sample_stands_for_all(tmp_path, monkeypatch):
     )
     # Shards of 2 rows: of the sample over and over, every pair has at least one video; so has every file.
     assert found.sizes["none"].files == {1: 10, 2: 10}
-    index = 10 * (2 * 16 * module._grids(params(), 20)[2].chunks + 4)
+    index = 10 * (2 * 16 * module._grids(params(), "none")[2].chunks + 4)
     assert found.sizes["none"].bytes[2] == 20 * chunks.mean() * 12 * 32**2 * 3 + index
 
 
@@ -85,7 +85,7 @@ def test_what_cannot_be_predicted_says_why(tmp_path):
 
 
 def test_time_is_bounded(project, monkeypatch):
-    monkeypatch.setattr(module, "PATIENCE", 0)
+    monkeypatch.setattr(module, "PATIENCE_SECONDS", 0)
     with pytest.raises(UserError, match="within 0 s"):
         predict(params(), project, listed_videos(params(), project))
 

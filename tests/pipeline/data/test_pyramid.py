@@ -11,7 +11,7 @@ from pipeline.data.store.codecs import Codec
 from pipeline.data.store.writer import StoreWriter, frame_bounds
 
 SIZES = {1: 6, 2: 12, 3: 24}
-FACTORS = {2: 2, 3: 3}
+FACTORS = (2, 3)
 
 
 def smooth(frames: int, seed: int) -> np.ndarray:
@@ -27,7 +27,7 @@ def below(view: np.ndarray, factor: int, size: int) -> np.ndarray:
 
 
 def store(path: Path, videos: list[np.ndarray], codec: Codec) -> list[zarr.Array]:
-    bounds = frame_bounds(400, tuple(FACTORS.values()))
+    bounds = frame_bounds(400, FACTORS)
     writer = StoreWriter(
         path,
         views={level: (frames, SIZES[level]) for level, frames in bounds.items()},

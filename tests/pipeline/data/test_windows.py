@@ -1,21 +1,13 @@
 import numpy as np
 import pytest
 
-from pipeline.data.windows import (
-    choose_start,
-    frames_in_view,
-    start_in_view,
-    window_starts,
-    windows_of_videos,
-)
+from pipeline.data.windows import choose_start, start_in_view, windows_of_videos
 
 FACTORS = (2, 3)  # views of n, 2n and 6n frames
 
 
-def test_frames_of_lower_views_count_a_begun_step():
-    assert [frames_in_view(n, FACTORS, 3) for n in (1, 6, 7, 13)] == [1, 6, 7, 13]
-    assert [frames_in_view(n, FACTORS, 2) for n in (1, 3, 4, 13)] == [1, 1, 2, 5]
-    assert [frames_in_view(n, FACTORS, 1) for n in (1, 6, 7, 13)] == [1, 1, 2, 3]
+def window_starts(n_frames: int, factors: tuple[int, ...], level: int, window: int) -> int:
+    return windows_of_videos(np.array([n_frames]), factors, level, window).item()
 
 
 def test_starts_are_the_same_moment_in_every_view():

@@ -174,7 +174,7 @@ def test_a_folder_has_links_followed_and_what_is_hidden_or_away_left_out(tmp_pat
     (root / "folder.mp4").mkdir()
     found = open_set(root, split=None, frame_step=1)
     assert found.what == "folder of 2 videos" and len(list(found.clips(9, 16))) == 2
-    assert "away.mp4 is left out: No such file" in caplog.text
+    assert "'away.mp4' is left out: No such file" in caplog.text
     (root / "away.mp4").unlink()
     (root / os.fsdecode(b"\xff.mp4")).touch()
     with pytest.raises(UserError, match=r"'\\udcff\.mp4' is not UTF-8"):

@@ -8,16 +8,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.data.page.summary import render, summarise
 from pipeline.params import load_params
 from pipeline.paths import Paths
 from pipeline.report.build import build
 from pipeline.report.compare import compare_page
+from pipeline.report.data import render
 from pipeline.report.facts import TrackedRun
-from tests.pipeline.data.page.test_summary import INDEX, SIZE, TABLE
 from tests.pipeline.data.test_decode import params
 from tests.pipeline.report.browser import Browser, browser
 from tests.pipeline.report.runs import reproduction
+from tests.pipeline.report.test_data import SIZE, some
 from tests.stages.fake_project import CLASSES, make_project
 
 pytestmark = pytest.mark.browser
@@ -63,10 +63,8 @@ def comparison(folder: Path) -> Path:
 
 def summary(folder: Path) -> Path:
     folder.mkdir()
-    for name in ("failed", "short", "missing", "unlisted"):
-        (folder / f"{name}.csv").write_text("path,reason\n")
-    (folder / "summary.html").write_text(render(summarise(TABLE, INDEX, params(), SIZE)))
-    return folder / "summary.html"
+    (folder / "data.html").write_text(render(some(folder), SIZE, params(), "."))
+    return folder / "data.html"
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,8 @@ import re
 import numpy as np
 import pandas as pd
 
-from pipeline.data.page.html import TEMPLATE
 from pipeline.report import plots
+from pipeline.report.html import TEMPLATE
 from pipeline.report.page import metric_rows, protocol_rows
 from pipeline.report.showcase import choose_rows
 

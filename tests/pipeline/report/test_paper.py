@@ -7,9 +7,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from pipeline.data.page.html import environment
 from pipeline.params import Params, load_params
-from pipeline.report.page import TEMPLATE, class_table, measurements
+from pipeline.report.html import environment
+from pipeline.report.page import class_table, measurements
 from pipeline.report.paper import class_numbers, rows_beside
 
 RECIPES = Path(__file__).parents[3] / "recipes"
@@ -104,7 +104,7 @@ def test_what_still_differs_is_said_of_its_row_alone():
 def test_the_page_says_what_differs_below_its_table():
     evaluation: dict[str, Any] = {"metrics": {"fid": 20.0}, "protocol": protocol(48, 128)}
     evaluation |= {"windows": {"fid": 20.0}, "windows_protocol": protocol(12, 128)}
-    shown = environment(TEMPLATE).from_string('{% from "parts.html" import measurement %}{{ measurement(part) }}')
+    shown = environment().from_string('{% from "parts.html" import measurement %}{{ measurement(part) }}')
     parts = measurements(recipe("kinetics-48x128"), 600, evaluation)
     whole, windows = (shown.render(part=part) for part in parts)
     assert "are its authors&#39;" in whole and "cut out of whole samples" not in whole

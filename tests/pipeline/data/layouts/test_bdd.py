@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.data.layouts.bdd_labels import read_labels
+from pipeline.data.layouts.bdd import read_labels
 from pipeline.data.layouts.datasets import index_videos, reads
 from pipeline.data.layouts.index import Index
 from pipeline.data.layouts.walk import list_files

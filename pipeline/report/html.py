@@ -10,13 +10,13 @@ from markupsafe import Markup
 TEMPLATE = Path(__file__).parent / "template"
 
 
-def environment(templates: Path, script: str = "") -> Environment:
-    """For templates of a folder that extend base.html; `script` is the only one that the page may run.
+def environment(script: str = "") -> Environment:
+    """For the templates that extend base.html; `script` is the only one that the page may run.
 
     Names and texts are escaped wherever they stand. The page's other files lie beside it.
     """
     made = Environment(
-        loader=FileSystemLoader([templates, TEMPLATE]), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        loader=FileSystemLoader(TEMPLATE), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True, keep_trailing_newline=True,
     )  # fmt: skip
     made.filters["grouped"] = lambda number: f"{number:,}"
