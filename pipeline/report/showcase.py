@@ -9,9 +9,8 @@ import pandas as pd
 from jaxtyping import UInt8
 
 from pipeline.data.store.reader import ViewReader
-from pipeline.media.gif import write_gif
 from pipeline.media.grid import GAP, enlarge, fitting, spread, tile, write_png
-from pipeline.media.mp4 import write_mp4
+from pipeline.media.video import write_gif, write_mp4
 from pipeline.params import Params
 from pipeline.paths import Paths
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.media.grid import write_png
-from pipeline.media.mp4 import write_mp4
+from pipeline.media.video import write_mp4
 from pipeline.report.compare import Side
 from pipeline.runs.store import Found
 
