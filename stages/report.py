@@ -14,7 +14,6 @@ from pipeline.errors import UserError
 from pipeline.params import Params, fingerprint, load_params
 from pipeline.paths import Paths
 from pipeline.report.build import build
-from pipeline.report.facts import TrackedRun, opened_by, run_link
 from pipeline.report.showcase import MEDIA
 from pipeline.runs.store import Away, Found, Store
 from pipeline.runs.tracking import of_this_checkout
@@ -37,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         log.warning("the page names no runs: %s", away)
         found = []
     ours = _reproduction(found, params, paths)
-    page = build(params, paths, _runs(found, ours, params, paths), opened_by(store.shown, paths.root))
+    page = build(params, paths, _runs(found, ours, params, paths), store.shown)
     if ours is not None:
         try:
             store.keep(ours.id, page.parent / MEDIA / "grid-samples.mp4")
@@ -53,7 +52,7 @@ def _reproduction(found: Sequence[Found], params: Params, paths: Paths) -> Found
     return next((run for run in reversed(own) if run.tags.get("hvg.params") == same), None)
 
 
-def _runs(found: Sequence[Found], ours: Found | None, params: Params, paths: Paths) -> list[TrackedRun]:
+def _runs(found: Sequence[Found], ours: Found | None, params: Params, paths: Paths) -> list[Found]:
     """The runs behind what the page shows: this reproduction's, and of a level not trained again an earlier's.
 
     A level's run is the newest one made from what the level's artifact was made from: this checkout's, or where it has
@@ -66,16 +65,7 @@ def _runs(found: Sequence[Found], ours: Found | None, params: Params, paths: Pat
         chosen += [run for run in (*found, *own) if inputs and run.tags.get("hvg.inputs") == inputs][-1:]
     if ours is not None:
         chosen += [run for run in found if run.name == "evaluate" and run.parent == ours.id][-1:]
-    return [
-        TrackedRun(
-            name=run.name,
-            status=run.status.lower(),
-            started=f"{run.start:%Y-%m-%d %H:%M} UTC",
-            id=run.id,
-            link=run_link(Store(paths).shown, run.id),
-        )
-        for run in chosen
-    ]
+    return chosen
 
 
 if __name__ == "__main__":

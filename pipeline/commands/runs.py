@@ -5,7 +5,6 @@ import math
 import os
 import shutil
 import sys
-import tempfile
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,6 @@ import click
 from pipeline.paths import Paths
 
 if TYPE_CHECKING:
-    from pipeline.report.compare import Side
     from pipeline.runs.store import Found
 
 PATHS = Paths()
@@ -94,17 +92,13 @@ def _show(run_id: str, as_json: bool) -> None:
               help="The folder that the page is written to.")  # fmt: skip
 def compare(left: str, right: str, out: Path) -> None:
     """A page with two reproductions side by side, by the beginnings of their ids: parameters, metrics, samples."""
-    from pipeline.errors import UserError
     from pipeline.report.compare import compare_page
+    from pipeline.runs.store import Store
     from pipeline.runs.table import one, reproduction_of
 
     found = _found()
-    groups = [reproduction_of(one(found, run_id), found) for run_id in (left, right)]
-    if groups[0][0].id == groups[1][0].id:
-        raise UserError(f"{left} and {right} belong to one reproduction, {groups[0][0].id}; name two")
-    with tempfile.TemporaryDirectory() as folder:
-        sides = [_side(parent, children, Path(folder)) for parent, children in groups]
-        click.echo(f"the page: {compare_page(sides[0], sides[1], out)}")
+    parents = [reproduction_of(one(found, run_id), found)[0] for run_id in (left, right)]
+    click.echo(f"the page: {compare_page((parents[0], parents[1]), found, Store(PATHS), out)}")
 
 
 def _found() -> "list[Found]":
@@ -120,16 +114,3 @@ def _plain(run: "Found") -> dict[str, Any]:
     """For JSON, which knows no NaN: what is no finite number is None."""
     metrics = {name: value if math.isfinite(value) else None for name, value in run.metrics.items()}
     return {**asdict(run), "start": run.start.isoformat(), "metrics": metrics}
-
-
-def _side(parent: "Found", children: "list[Found]", into: Path) -> "Side":
-    """A reproduction with local copies of what it shows: of each run the last file of a kind."""
-    from pipeline.report.compare import Side
-    from pipeline.runs.store import Store
-
-    store, kept = Store(PATHS), {}
-    for run in (parent, *children):
-        last = {Path(file).suffix: file for file in store.files(run.id)}
-        shown = [file for suffix, file in last.items() if suffix in (".mp4", ".png")]
-        kept[run.id] = [store.fetch(run.id, file, into / run.id) for file in shown]
-    return Side(parent=parent, children=children, files=kept)

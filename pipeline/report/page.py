@@ -1,4 +1,4 @@
-"""The page: everything it shows as plain values, and its template."""
+"""The numbers of a page: every metric with what it means and the paper's beside it, the protocol, the classes."""
 
 import re
 from collections.abc import Mapping
@@ -7,13 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from markupsafe import Markup
 
-from pipeline.data.page.html import environment
 from pipeline.params import Params
 from pipeline.report import paper
-from pipeline.report.facts import Decoded, TrackedRun
-from pipeline.report.showcase import Showcase
 
 TEMPLATE = Path(__file__).parent / "template"
 
@@ -62,33 +58,6 @@ class ClassTable:
     columns: list[str]
     paper: list[str]
     rows: list[list[str]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Page:
-    """What the page shows. Strings are plain text: the template escapes every one."""
-
-    levels: list[str]
-    classes: int
-    sigma: float  # of the noise behind the samples shown
-    show: Showcase
-    measured: list[Measurement]  # the whole videos, then windows
-    by_class: ClassTable | None
-    counts: list[Markup]  # by number of videos
-    spectra: list[Markup]
-    motion: list[Markup]
-    curves: dict[str, list[Markup]]  # by level
-    decoded: Decoded
-    environment: dict[str, str]
-    runs: list[TrackedRun]
-    opened_by: str  # the command that shows the runs; empty where they have links
-    params: str  # the text of params.yaml
-
-
-def render(page: Page) -> str:
-    """The page as one HTML file, whose only other files are the media beside it."""
-    made = environment(TEMPLATE, (TEMPLATE / "page.js").read_text())
-    return made.get_template("page.html").render(page=page, without=_without_weights(page.measured))
 
 
 def measurements(params: Params, classes: int, evaluation: Mapping[str, Any]) -> list[Measurement]:
@@ -164,7 +133,7 @@ def _plain(value: Any) -> str:
     return f"{text[:16]}…" if re.fullmatch("[0-9a-f]{64}", text) else text
 
 
-def _without_weights(measured: list[Measurement]) -> list[str]:
+def without_weights(measured: list[Measurement]) -> list[str]:
     """The parameters of the I3Ds for which random weights stood in."""
     names = {metric.name for part in measured for metric in part.metrics}
     of_random = {"random_i3d_frechet_logits": "evaluation.i3d_k400", "random_i3d_frechet_pooled": "evaluation.i3d_k600"}
