@@ -1,11 +1,10 @@
 """`hvg bench loader`: what it costs to read random windows, beside other ways to them, in one run.
 
 CPU time of this process, from the page cache, of windows of the top view and the same moments of the view below, as
-training takes them. Rounds are interleaved and their median is taken. Disks and networks are not measured.
+training takes them. Disks and networks are not measured.
 """
 
 import itertools
-import statistics
 import tempfile
 import time
 from collections.abc import Callable
@@ -21,20 +20,20 @@ from av.error import FFmpegError
 from av.video.reformatter import VideoReformatter
 from jaxtyping import UInt8
 
+from pipeline.bench.rounds import interleaved, medians, ratios, table
 from pipeline.data.layouts.walk import is_video
 from pipeline.data.store.codecs import Codec
 from pipeline.data.store.reader import ViewReader, open_group
 from pipeline.data.store.writer import StoreWriter
 from pipeline.data.video.source import VideoError, open_file, video_stream
 from pipeline.errors import UserError
-from pipeline.progress import progress
 from pipeline.system.machine import cores, cpu_name
 
 WINDOW = 12  # frames of the top view
-COPIED = 2**30  # bytes of the top view that the memory-mapped copy has at most
+COPIED_BYTES = 2**30  # of the top view that the memory-mapped copy has at most
 COPY, OURS, ZARR, SOURCES = "np.memmap of a flat copy", "ViewReader", "zarr-python", "PyAV from the source, top view"
 SHARE = {COPY: 1, OURS: 1, ZARR: 20, SOURCES: 200}  # slow ways read this part of the windows
-PATIENCE = 60.0  # seconds for one window of a source
+SOURCE_SECONDS = 60.0  # for one window of a source
 
 Way = Callable[[int, int], Any]  # of a video, from this frame of the top view on
 
@@ -60,37 +59,37 @@ def bench_loader(path: Path, root: Path | None, *, windows: int, rounds: int) ->
     views = _views(path)
     top, step = views[0], views[-1].factor
     long = np.flatnonzero(top.reader.n_frames >= top.window)
-    videos = long[: max(1, COPIED // int(top.reader.n_frames[long].max() * top.reader.size**2 * 3))]
-    rates: dict[str, list[float]] = {}
+    videos = long[: max(1, COPIED_BYTES // int(top.reader.n_frames[long].max() * top.reader.size**2 * 3))]
     draw = np.random.default_rng(0)
+    drawn: list[list[tuple[int, int]]] = []
+    for _ in range(rounds + 1):
+        chosen = draw.choice(videos, windows)
+        starts = draw.integers((top.reader.n_frames[chosen] - top.window) // step + 1) * step
+        drawn.append(list(zip(chosen.tolist(), starts.tolist(), strict=True)))
+    parts = {name: -(-windows // share) for name, share in SHARE.items()}
+
+    def over(name: str, way: Way) -> Callable[[int], None]:
+        def run(number: int) -> None:
+            for video, start in drawn[number][: parts[name]]:
+                way(video, start)
+
+        return run
+
     with tempfile.TemporaryDirectory() as folder:
         ways = {COPY: _copy(views, videos, Path(folder)), OURS: _ours(views), ZARR: _zarr(views)}
         if root is not None:
             ways[SOURCES] = _sources(root, int(cast(int, open_group(path).attrs["frame_step"])), top)
-        with progress(total=(rounds + 1) * len(ways), desc="bench loader", unit="runs") as bar:
-            for turn in range(rounds + 1):
-                chosen = draw.choice(videos, windows)
-                starts = draw.integers((top.reader.n_frames[chosen] - top.window) // step + 1) * step
-                drawn = list(zip(chosen.tolist(), starts.tolist(), strict=True))
-                for name, way in ways.items():
-                    part = drawn[: -(-windows // SHARE[name])]
-                    begun = time.process_time()
-                    for video, start in part:
-                        way(video, start)
-                    if turn:  # the first warms up
-                        rates.setdefault(name, []).append(len(part) / (time.process_time() - begun))
-                    bar.update()
+        runs = {name: over(name, way) for name, way in ways.items()}
+        seconds = interleaved(runs, time.process_time, rounds=rounds, desc="bench loader")
+    rates = {name: [parts[name] / taken for taken in of_rounds] for name, of_rounds in seconds.items()}
     return {
         "views": [f"{view.window}/{view.reader.size}x{view.reader.size}" for view in views],
         "codecs": [Codec.of_array(view.array).name for view in views],
         "videos": len(videos),
         "windows": windows,
         "rounds": rounds,
-        "clips_per_cpu_second": {name: statistics.median(rate) for name, rate in rates.items()},
-        "to_memmap": {
-            name: statistics.median(a / b for a, b in zip(rate, rates[COPY], strict=True))
-            for name, rate in rates.items()
-        },
+        "clips_per_cpu_second": medians(rates),
+        "to_memmap": ratios(rates, COPY),
         "machine": f"{cpu_name()}, {cores()} cores, zarr {zarr.__version__}, PyAV {av.__version__}",
     }
 
@@ -98,14 +97,11 @@ def bench_loader(path: Path, root: Path | None, *, windows: int, rounds: int) ->
 def render(found: dict[str, Any]) -> str:
     """The measurements as a table for people."""
     views = " and ".join(f"{view} ({codec})" for view, codec in zip(found["views"], found["codecs"], strict=True))
-    lines = [
+    return table(
         f"windows of {views} out of {found['videos']} videos; median of {found['rounds']} rounds of {found['windows']}",
-        "",
-        f"{'':34}{'clips a CPU second':>20}{'to memmap':>12}",
-    ]
-    for name, rate in found["clips_per_cpu_second"].items():
-        lines.append(f"{name:34}{rate:20.0f}{found['to_memmap'][name]:12.4f}")
-    return "\n".join([*lines, "", found["machine"]])
+        {"clips a CPU second": ("{:.0f}", found["clips_per_cpu_second"]), "to memmap": ("{:.4f}", found["to_memmap"])},
+        [found["machine"]],
+    )
 
 
 def write_synthetic(path: Path, root: Path | None, *, videos: int, frames: int, size: int) -> None:
@@ -205,7 +201,7 @@ def read_source(
     scaler = VideoReformatter()
     images: list[np.ndarray] = []
     try:
-        with open_file(path, time.monotonic() + PATIENCE) as container:
+        with open_file(path, time.monotonic() + SOURCE_SECONDS) as container:
             stream = video_stream(container)
             rate, base = stream.average_rate or stream.guessed_rate or 30, stream.time_base
             assert base is not None

@@ -8,7 +8,7 @@ from tests.pipeline.data.test_decode import params
 
 
 def test_ratios_of_what_was_measured(tmp_path, monkeypatch):
-    monkeypatch.setattr("pipeline.bench.decode.SECONDS", 0.1)
+    monkeypatch.setattr("pipeline.bench.decode.WORK_SECONDS", 0.1)
     frames = np.random.default_rng(0).integers(0, 256, (12, 16, 16, 3), dtype=np.uint8).repeat(4, 1).repeat(4, 2)
     for number in range(3):
         encode(frames, tmp_path / f"{number}.mp4", 10)
