@@ -57,7 +57,7 @@ class DecodeParams:
     engine: Literal["pyav", "ffmpeg"]
     codec: Literal["none", "blosc", "jpeg"]  # jpeg: of the top view; the views below follow from what it decodes to
     jpeg_quality: Annotated[int, Field(ge=1, le=100)]
-    store: Annotated[str, Field(min_length=1)] | None  # of the arrays: null, in data/pyramid; or a URL that fsspec opens
+    store: Annotated[str, Field(min_length=1)] | None  # of the arrays: null, in data/pyramid; or a URL of fsspec
     shard_videos: Positive  # videos a shard file of the store
     timeout: Positive  # seconds a video may take
 
