@@ -3,30 +3,17 @@
 import shutil
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.data.page.html import environment
 from pipeline.errors import UserError
 from pipeline.paths import publish
-from pipeline.report.page import TEMPLATE, explained
+from pipeline.report.page import TEMPLATE, Metric, explained
 from pipeline.report.showcase import MEDIA, Clip
 from pipeline.runs.store import Found, Store
 
 KINDS = (".mp4", ".png")  # of the files that are shown
 NAMES = ("A", "B")
-
-
-@dataclass(frozen=True)
-class Pair:
-    """A value of both runs. best: which of them is the better one, 0 or 1; None where that cannot be said."""
-
-    name: str
-    values: tuple[str, str]
-    unit: str = ""
-    better: str = ""  # higher, lower or nothing
-    meaning: str = ""
-    best: int | None = None
 
 
 def compare_page(parents: tuple[Found, Found], runs: Sequence[Found], store: Store, out: Path) -> Path:
@@ -74,14 +61,14 @@ def compare_page(parents: tuple[Found, Found], runs: Sequence[Found], store: Sto
     return out / "index.html"
 
 
-def differing(left: Mapping[str, str], right: Mapping[str, str]) -> list[Pair]:
+def differing(left: Mapping[str, str], right: Mapping[str, str]) -> list[Metric]:
     """The keys whose values differ, in their order; a key that one side lacks is empty there."""
     keys = dict.fromkeys((*left, *right))
-    pairs = [Pair(key, (left.get(key, ""), right.get(key, ""))) for key in keys]
+    pairs = [Metric(key, (left.get(key, ""), right.get(key, ""))) for key in keys]
     return [pair for pair in pairs if pair.values[0] != pair.values[1]]
 
 
-def measured(left: Mapping[str, float], right: Mapping[str, float]) -> list[Pair]:
+def measured(left: Mapping[str, float], right: Mapping[str, float]) -> list[Metric]:
     """The metrics of both sides, by name; where one has no value, nothing stands."""
     pairs = []
     for name in sorted({*left, *right}):
@@ -89,12 +76,12 @@ def measured(left: Mapping[str, float], right: Mapping[str, float]) -> list[Pair
         best = None
         if better and name in left and name in right and left[name] != right[name]:
             best = int((right[name] > left[name]) == (better == "higher"))
-        texts = tuple(f"{side[name]:.4g}" if name in side else "" for side in (left, right))
-        pairs.append(Pair(name, (texts[0], texts[1]), unit, better, meaning, best))
+        values = tuple(f"{side[name]:.4g}" if name in side else "" for side in (left, right))
+        pairs.append(Metric(name, values, unit, better, meaning, best))
     return pairs
 
 
-def _runs(left: Found, right: Found) -> list[Pair]:
+def _runs(left: Found, right: Found) -> list[Metric]:
     rows = {
         "run": lambda run: run.id,
         "started": lambda run: f"{run.start:%Y-%m-%d %H:%M} UTC",
@@ -102,7 +89,7 @@ def _runs(left: Found, right: Found) -> list[Pair]:
         "experiment": lambda run: run.tags.get("hvg.experiment", ""),
         "code": lambda run: run.tags.get("mlflow.source.git.commit", "")[:12],
     }
-    pairs = [Pair(name, (text(left), text(right))) for name, text in rows.items()]
+    pairs = [Metric(name, (text(left), text(right))) for name, text in rows.items()]
     return [pair for pair in pairs if any(pair.values)]
 
 

@@ -31,14 +31,17 @@ _METRICS = {
 
 @dataclass(frozen=True)
 class Metric:
-    """A row of a table. paper: numbers of the paper measured alike, one a row of Measurement.paper, or nothing."""
+    """A row of a table: a value of ours and of each that stands beside it, as text; nothing where one has none.
+
+    better: higher, lower or nothing. best: which of the values is the better one; None where that cannot be said.
+    """
 
     name: str
-    value: str
-    unit: str
-    better: str  # higher, lower or nothing
-    meaning: str
-    paper: list[str]
+    values: tuple[str, ...]
+    unit: str = ""
+    better: str = ""
+    meaning: str = ""
+    best: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,24 +65,20 @@ class ClassTable:
 
 def measurements(params: Params, classes: int, evaluation: Mapping[str, Any]) -> list[Measurement]:
     """What metrics.json holds: of whole videos and, where there are any, of windows with what differs in protocol."""
-    whole = _measurement("Whole videos", params, classes, evaluation["metrics"], evaluation["protocol"])
-    if "windows" not in evaluation:
-        return [whole]
-    part = _measurement("Windows", params, classes, evaluation["windows"], evaluation["windows_protocol"])
-    differs = {key: value for key, value in part.protocol.items() if whole.protocol.get(key) != value}
-    return [whole, Measurement(title=part.title, paper=part.paper, metrics=part.metrics, protocol=differs)]
-
-
-def _measurement(
-    title: str, params: Params, classes: int, metrics: Mapping[str, float], protocol: Mapping[str, Any]
-) -> Measurement:
-    rows = paper.rows_beside(params, classes, protocol, set(metrics))
-    return Measurement(
-        title=f"{title}: {protocol['frames']} frames",
-        paper=rows,
-        metrics=metric_rows(metrics, rows),
-        protocol=protocol_rows(protocol),
-    )
+    parts: list[Measurement] = []
+    for name, metrics, of in (("Whole videos", "metrics", "protocol"), ("Windows", "windows", "windows_protocol")):
+        if metrics in evaluation:
+            protocol = evaluation[of]
+            beside = paper.rows_beside(params, classes, protocol, set(evaluation[metrics]))
+            whole = parts[0].protocol if parts else {}
+            part = Measurement(
+                title=f"{name}: {protocol['frames']} frames",
+                paper=beside,
+                metrics=metric_rows(evaluation[metrics], beside),
+                protocol={key: text for key, text in protocol_rows(protocol).items() if whole.get(key) != text},
+            )
+            parts.append(part)
+    return parts
 
 
 def metric_rows(metrics: Mapping[str, float], beside: list[paper.Row]) -> list[Metric]:
@@ -88,7 +87,7 @@ def metric_rows(metrics: Mapping[str, float], beside: list[paper.Row]) -> list[M
     for name, value in metrics.items():
         theirs = [f"{row.numbers[name]:.2f}" if name in row.numbers else "" for row in beside]
         better, unit, meaning = explained(name)
-        rows.append(Metric(name, f"{value:.4g}", unit, better, meaning, theirs))
+        rows.append(Metric(name, (f"{value:.4g}", *theirs), unit, better, meaning))
     return rows
 
 

@@ -138,16 +138,15 @@ class Store:
             elif PARENT in tags:
                 self.tell("set_tag", run.info.run_id, PARENT, tags[PARENT])
             if params.keys() - run.data.params.keys():  # also of one that was killed before it was told
-                self.log(run.info.run_id, "params", [*params.items()])
+                self.log(run.info.run_id, params)
         return run
 
-    def log(self, run: str, kind: str, values: Sequence[tuple[Any, ...]]) -> None:
-        """Log "params", each a key and a value, or "metrics": key, value, time in ms, step."""
+    def log(self, run: str, params: Mapping[str, str] | None = None, metrics: Sequence[tuple[Any, ...]] = ()) -> None:
+        """Log parameters and numbers, each a key, a value, a time in ms and a step."""
         from mlflow.entities import Metric, Param
 
-        entity, at_once = {"params": (Param, 100), "metrics": (Metric, 1000)}[kind]  # as many as a request may hold
-        for first in range(0, len(values), at_once):
-            self.tell("log_batch", run, **{kind: [entity(*one) for one in values[first : first + at_once]]})
+        params = params or {}
+        self.tell("log_batch", run, [Metric(*one) for one in metrics], [Param(*one) for one in params.items()])
 
     def log_status(self, run: str, parent: str, status: str, time: int) -> None:
         """A run's status; that of its reproduction is the worst of the runs within it, of each name the newest."""

@@ -4,6 +4,8 @@ import difflib
 import math
 from collections.abc import Sequence
 
+import pandas as pd
+
 from pipeline.errors import UserError
 from pipeline.runs.store import Found
 
@@ -61,11 +63,8 @@ def side_by_side(chosen: Sequence[Found], found: Sequence[Found], width: int | N
     Of more runs than fit into `width` characters the last ones are shown, and their number is told.
     """
     within = [{child.name: child for child in _within(run, found)} for run in chosen]
-    heads = [_head(run) for run in chosen]
-    rows = [(key, [head[key] for head in heads]) for key in _HEADS]
-    rows = [
-        (key, values) for key, values in rows if any(values) and not (key == "name" and set(values) == {REPRODUCTION})
-    ]
+    rows = [(key, [_head(run)[key] for run in chosen]) for key in _HEADS]
+    rows = [row for row in rows if any(row[1]) and not (row[0] == "name" and set(row[1]) == {REPRODUCTION})]
     for key in dict.fromkeys(key for run in chosen for key in run.params):
         values = [run.params.get(key, "") for run in chosen]
         if len(set(values)) > 1:
@@ -75,19 +74,18 @@ def side_by_side(chosen: Sequence[Found], found: Sequence[Found], width: int | N
         same = [children.get(name) for children in within]
         rows.append((name, [run.status.lower() if run else "" for run in same]))
         rows += _metrics(same, "  ")
-    rows = [(key, [_short(value) for value in values]) for key, values in rows]
-    first = max(len(key) for key, _ in rows)
-    widths = [max(len(values[column]) for _, values in rows) for column in range(len(chosen))]
-    left_out = 0
-    while width is not None and len(widths) - left_out > 1 and first + sum(w + 2 for w in widths[left_out:]) > width:
-        left_out += 1
-    lines = [
-        f"{key:{first}}{''.join(f'  {v:>{w}}' for v, w in zip(values[left_out:], widths[left_out:], strict=True))}"
-        for key, values in rows
-        if any(values[left_out:])
-    ]
-    told = [f"{left_out} more do not fit; --last, --json and a wider window show others"] if left_out else []
-    return "\n".join(line.rstrip() for line in [*lines, *told])
+    table = pd.DataFrame([[*map(_short, values)] for _, values in rows], index=[key for key, _ in rows])
+    return _fitting(table, width)
+
+
+def _fitting(table: pd.DataFrame, width: int | None, left_out: int = 0) -> str:
+    """A table as text, without so many of its first columns and what is empty then, and as many more as do not fit."""
+    shown = table.iloc[:, left_out:]
+    lines = [line.rstrip() for line in shown[(shown != "").any(axis=1)].to_string(header=False).splitlines()]
+    if width is not None and max(map(len, lines)) > width and shown.shape[1] > 1:
+        return _fitting(table, width, left_out + 1)
+    more = [f"{left_out} more do not fit; --last, --json and a wider window show others"] if left_out else []
+    return "\n".join([*lines, *more])
 
 
 def _metrics(runs: Sequence[Found | None], before: str) -> list[tuple[str, list[str]]]:

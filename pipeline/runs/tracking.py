@@ -94,12 +94,12 @@ class Run:
             if "metrics" in entry:
                 numbers += [(key, value, entry["time"], entry["step"]) for key, value in entry["metrics"].items()]
             elif "params" in entry:
-                self._store.log(run, "params", [*entry["params"].items()])
+                self._store.log(run, entry["params"])
             elif "file" in entry:
                 self._store.keep(run, self.file.parent / entry["file"], entry["folder"])
             elif "status" in entry:
                 status = entry["status"], entry["time"]
-        self._store.log(run, "metrics", numbers)
+        self._store.log(run, metrics=numbers)
         if status:
             self._store.log_status(run, self._parent, *status)
         self._store.tell("set_tag", run, _SENT, str(place))
