@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -65,10 +65,9 @@ class Store:
     def __init__(self, paths: Paths) -> None:
         self.root = origin(paths.root).resolve()
         self.database, self.state = self.root / "mlflow.db", Paths(self.root).state
-        self.given = os.environ.get(URI)
+        self.given, self._takes_files = os.environ.get(URI), True
         self.uri = self.given or f"sqlite:///{self.database}"
         self.shown = without_secrets(self.uri, self.uri)
-        self._takes_files = True
 
     @cached_property
     def client(self) -> Any:
@@ -119,8 +118,8 @@ class Store:
         first = error
         while cause := first.__cause__ or first.__context__:
             first = cause
-        told = first if isinstance(first, OSError) else error  # "Connection refused", not what five libraries add
-        return without_secrets(" ".join(str(told).split()) or type(told).__name__, self.uri)[:300]
+        error = first if isinstance(first, OSError) else error  # "Connection refused", not what five libraries add
+        return without_secrets(" ".join(str(error).split()) or type(error).__name__, self.uri)[:300]
 
     @cached_property
     def experiment(self) -> str:
@@ -138,15 +137,14 @@ class Store:
             elif PARENT in tags:
                 self.tell("set_tag", run.info.run_id, PARENT, tags[PARENT])
             if params.keys() - run.data.params.keys():  # also of one that was killed before it was told
-                self.log(run.info.run_id, params)
+                self.log(run.info.run_id, params.items())
         return run
 
-    def log(self, run: str, params: Mapping[str, str] | None = None, metrics: Sequence[tuple[Any, ...]] = ()) -> None:
-        """Log parameters and numbers, each a key, a value, a time in ms and a step."""
+    def log(self, run: str, params: Iterable[tuple[str, str]] = (), metrics: Iterable[tuple[Any, ...]] = ()) -> None:
+        """Log parameters, each a key and a value, and numbers: key, value, time in ms, step."""
         from mlflow.entities import Metric, Param
 
-        params = params or {}
-        self.tell("log_batch", run, [Metric(*one) for one in metrics], [Param(*one) for one in params.items()])
+        self.tell("log_batch", run, [Metric(*one) for one in metrics], [Param(*one) for one in params])
 
     def log_status(self, run: str, parent: str, status: str, time: int) -> None:
         """A run's status; that of its reproduction is the worst of the runs within it, of each name the newest."""
