@@ -73,7 +73,7 @@ def bench_decode(params: Params, folder: Path, *, rounds: int, files: int, worke
     }
 
 
-def render(found: dict[str, Any]) -> str:
+def decode_table(found: dict[str, Any]) -> str:
     """The measurements as a table for people."""
     scaling = found["workers"]
     return table(

@@ -53,7 +53,7 @@ def bench_features(*, clips: int, frames: int, size: int, rounds: int) -> dict[s
     }
 
 
-def render(found: dict[str, Any]) -> str:
+def features_table(found: dict[str, Any]) -> str:
     """The measurements as a table for people."""
     errors = ", ".join(f"{error:.1%} in {name}" for name, error in found["bfloat16_error"].items())
     return table(

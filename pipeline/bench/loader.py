@@ -94,7 +94,7 @@ def bench_loader(path: Path, root: Path | None, *, windows: int, rounds: int) ->
     }
 
 
-def render(found: dict[str, Any]) -> str:
+def loader_table(found: dict[str, Any]) -> str:
     """The measurements as a table for people."""
     views = " and ".join(f"{view} ({codec})" for view, codec in zip(found["views"], found["codecs"], strict=True))
     return table(

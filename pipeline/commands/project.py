@@ -77,7 +77,7 @@ def describe(file: Path, as_json: bool) -> None:
     from pipeline.project import describe as description
 
     found = description.describe(params, full_length=as_json) | {"data": description.describe_data(params, PATHS)}
-    click.echo(json.dumps(found, indent=2) if as_json else description.render(found))
+    click.echo(json.dumps(found, indent=2) if as_json else description.description_text(found))
 
 
 @click.command(short_help="What is missing on this machine.")

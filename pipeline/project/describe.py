@@ -94,7 +94,7 @@ def describe_data(params: Params, paths: Paths) -> dict[str, Any]:
     return {"state": "unknown", **known, "reason": reason}
 
 
-def render(description: dict[str, Any]) -> str:
+def description_text(description: dict[str, Any]) -> str:
     """The description, of `describe` or with `data` of `describe_data`, as a table for people."""
     rows = [
         {
@@ -112,11 +112,11 @@ def render(description: dict[str, Any]) -> str:
     note = "memory: 16 bytes a parameter (Adam) and the activations that a generator update saves for one clip, float32"
     if description["classes"] is None:
         note += "\ndata.classes is null, as many as found: counted without classes, which add a few percent"
-    data = [f"data: {_render_data(description['data'])}"] if "data" in description else []
+    data = [f"data: {_data_text(description['data'])}"] if "data" in description else []
     return "\n".join([pd.DataFrame(rows).to_string(index=False), "", note, *data])
 
 
-def _render_data(data: dict[str, Any]) -> str:
+def _data_text(data: dict[str, Any]) -> str:
     if data["state"] == "unknown":
         return f"size not known: {data['reason']}"
     from pipeline.data.predict import NAMES

@@ -18,8 +18,7 @@ from pipeline.system.urls import without_secrets
 
 log = logging.getLogger(__name__)
 
-URI = "MLFLOW_TRACKING_URI"
-EXPERIMENT = "hvg"
+URI, EXPERIMENT = "MLFLOW_TRACKING_URI", "hvg"
 KEY, PARENT = "hvg.run", "mlflow.parentRunId"  # tags: what no other run has; a run's id
 # What a server says of a request that it will never accept: a run that somebody has deleted, a parameter that changed.
 _REFUSALS = {"INVALID_PARAMETER_VALUE", "INVALID_STATE", "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS"}
