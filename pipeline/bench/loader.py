@@ -145,43 +145,37 @@ def _views(path: Path) -> list[View]:
 
 def _copy(views: list[View], videos: np.ndarray, folder: Path) -> Way:
     """From files with nothing but the frames of the videos, one behind another."""
-    maps = []
+    copies = {}
     for view in views:
-        reader = view.reader
-        file = folder / f"{reader.size}"
-        with file.open("wb") as out:
-            for video in videos:
-                out.write(reader.read(int(video), 0, int(reader.n_frames[video])).data)
-        ends = np.cumsum(reader.n_frames[videos])
-        first = dict(zip(videos.tolist(), (ends - reader.n_frames[videos]).tolist(), strict=True))
-        shape = (int(ends[-1]), reader.size, reader.size, 3)
-        frames = np.memmap(file, np.uint8, "r", shape=shape)
-        frames.max()  # maps every page: the copy at its best
-        maps.append((frames, first, view))
+        reader, file = view.reader, folder / f"{view.reader.size}.npy"
+        frames = [reader.read(video, 0, int(reader.n_frames[video])) for video in videos.tolist()]
+        np.save(file, np.concatenate(frames))
+        copied = np.load(file, mmap_mode="r")
+        copied.max()  # maps every page: the copy at its best
+        lengths = reader.n_frames[videos]
+        copies[reader.size] = copied, dict(zip(videos.tolist(), np.cumsum(lengths) - lengths, strict=True))
 
-    def way(video: int, start: int) -> list[np.ndarray]:
-        clips = []
-        for frames, first, view in maps:
-            begin = first[video] + start // view.factor
-            clips.append(np.array(frames[begin : begin + view.window]))
-        return clips
+    def read(view: View, video: int, at: int) -> np.ndarray:
+        copied, first = copies[view.reader.size]
+        return np.array(copied[first[video] + at : first[video] + at + view.window])
 
-    return way
+    return _each(views, read)
 
 
 def _ours(views: list[View]) -> Way:
-    return lambda video, start: [view.reader.read(video, start // view.factor, view.window) for view in views]
+    return _each(views, lambda view, video, at: view.reader.read(video, at, view.window))
 
 
 def _zarr(views: list[View]) -> Way:
-    def way(video: int, start: int) -> list[np.ndarray]:
-        clips = []
-        for view in views:
-            begin = start // view.factor
-            clips.append(np.asarray(view.array[int(view.reader.rows[video]), begin : begin + view.window]))
-        return clips
+    def read(view: View, video: int, at: int) -> np.ndarray:
+        return np.asarray(view.array[int(view.reader.rows[video]), at : at + view.window])
 
-    return way
+    return _each(views, read)
+
+
+def _each(views: list[View], read: Callable[[View, int, int], np.ndarray]) -> Way:
+    """The same moments of every view, each read from a frame of its own on."""
+    return lambda video, start: [read(view, video, start // view.factor) for view in views]
 
 
 def _sources(root: Path, frame_step: int, top: View) -> Way:
