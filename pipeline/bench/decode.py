@@ -73,21 +73,21 @@ def bench_decode(params: Params, folder: Path, *, rounds: int, files: int, worke
     }
 
 
-def decode_table(found: dict[str, Any]) -> str:
+def decode_table(cost: dict[str, Any]) -> str:
     """The measurements as a table for people."""
-    scaling = found["workers"]
+    scaling = cost["workers"]
     return table(
-        f"{found['files']} files, {found['frames']} frames, every {found['frame_step']}th kept, views "
-        f"{', '.join(reversed(found['views'].values()))}, codec {found['codec']}; median of {found['rounds']} rounds",
+        f"{cost['files']} files, {cost['frames']} frames, every {cost['frame_step']}th kept, views "
+        f"{', '.join(reversed(cost['views'].values()))}, codec {cost['codec']}; median of {cost['rounds']} rounds",
         {
-            "CPU us a frame": ("{:.1f}", found["cpu_us_per_frame"]),
-            "to PyAV": ("{:.2f}", found["to_pyav"]),
-            "to ffmpeg": ("{:.2f}", found["to_ffmpeg"]),
+            "CPU us a frame": ("{:.1f}", cost["cpu_us_per_frame"]),
+            "to PyAV": ("{:.2f}", cost["to_pyav"]),
+            "to ffmpeg": ("{:.2f}", cost["to_ffmpeg"]),
         },
         [
             f"{scaling['workers']} workers: {scaling['speedup']:.2f} times one in wall time; decoding alone, by as "
             f"many processes of PyAV: {scaling['speedup_of_pyav']:.2f}",
-            found["machine"],
+            cost["machine"],
         ],
     )
 

@@ -53,13 +53,13 @@ def bench_features(*, clips: int, frames: int, size: int, rounds: int) -> dict[s
     }
 
 
-def features_table(found: dict[str, Any]) -> str:
+def features_table(cost: dict[str, Any]) -> str:
     """The measurements as a table for people."""
-    errors = ", ".join(f"{error:.1%} in {name}" for name, error in found["bfloat16_error"].items())
+    errors = ", ".join(f"{error:.1%} in {name}" for name, error in cost["bfloat16_error"].items())
     return table(
-        f"{found['clips']}; median of {found['rounds']} rounds",
-        {"s a clip": ("{:.3f}", found["seconds_a_clip"]), "to bare": ("{:.3f}", found["to_network_alone"])},
-        [f"bfloat16 is off by {errors} (random weights)", found["machine"]],
+        f"{cost['clips']}; median of {cost['rounds']} rounds",
+        {"s a clip": ("{:.3f}", cost["seconds_a_clip"]), "to bare": ("{:.3f}", cost["to_network_alone"])},
+        [f"bfloat16 is off by {errors} (random weights)", cost["machine"]],
     )
 
 

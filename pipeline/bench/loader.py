@@ -94,13 +94,16 @@ def bench_loader(path: Path, root: Path | None, *, windows: int, rounds: int) ->
     }
 
 
-def loader_table(found: dict[str, Any]) -> str:
+def loader_table(cost: dict[str, Any]) -> str:
     """The measurements as a table for people."""
-    views = " and ".join(f"{view} ({codec})" for view, codec in zip(found["views"], found["codecs"], strict=True))
+    views = " and ".join(f"{view} ({codec})" for view, codec in zip(cost["views"], cost["codecs"], strict=True))
     return table(
-        f"windows of {views} out of {found['videos']} videos; median of {found['rounds']} rounds of {found['windows']}",
-        {"clips a CPU second": ("{:.0f}", found["clips_per_cpu_second"]), "to memmap": ("{:.4f}", found["to_memmap"])},
-        [found["machine"]],
+        f"windows of {views} out of {cost['videos']} videos; median of {cost['rounds']} rounds of {cost['windows']}",
+        {
+            "clips a CPU second": ("{:.0f}", cost["clips_per_cpu_second"]),
+            "to memmap": ("{:.4f}", cost["to_memmap"]),
+        },
+        [cost["machine"]],
     )
 
 
@@ -131,15 +134,15 @@ def _views(path: Path) -> list[View]:
     group = open_group(path)
     last = next(level for level in itertools.count(1) if f"level-{level + 1}" not in group)
     levels = range(last, max(last - 2, 0), -1)
-    found = [cast("zarr.Array[Any]", group[f"level-{level}"]) for level in levels]
+    arrays = [cast("zarr.Array[Any]", group[f"level-{level}"]) for level in levels]
     readers = [ViewReader(path, level, in_memory=0) for level in levels]
-    factors = [int(cast(int, array.attrs["time_factor"])) for array in found]
+    factors = [int(cast(int, array.attrs["time_factor"])) for array in arrays]
     window = min(WINDOW, int(readers[0].n_frames.max())) // factors[-1] * factors[-1]
     if window == 0:
         raise UserError(f"--pyramid {path}: no video has {factors[-1]} frames, the shortest window")
     return [
         View(array=array, reader=reader, factor=factor, window=window // factor)
-        for array, reader, factor in zip(found, readers, factors, strict=True)
+        for array, reader, factor in zip(arrays, readers, factors, strict=True)
     ]
 
 

@@ -14,7 +14,7 @@ import click
 from pipeline.paths import Paths
 
 if TYPE_CHECKING:
-    from pipeline.runs.store import Found
+    from pipeline.runs.store import TrackedRun
 
 PATHS = Paths()
 STATUSES = ("running", "finished", "failed", "killed")
@@ -54,18 +54,18 @@ def runs(ctx: click.Context, as_json: bool, last: int | None, **chosen: Any) -> 
         return
     from pipeline.runs.table import choose, side_by_side
 
-    found = _found()
+    known = _runs()
     if as_json:
         given = last is not None or any(value is not None for value in chosen.values())
-        shown = choose(found, last=last, **chosen) if given else found
+        shown = choose(known, last=last, **chosen) if given else known
         click.echo(json.dumps([_plain(run) for run in shown], indent=2))
         return
-    if not found:
+    if not known:
         click.echo("no runs yet; `hvg repro` makes some")
         return
-    shown = choose(found, last=last or 8, **chosen)
+    shown = choose(known, last=last or 8, **chosen)
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() or "COLUMNS" in os.environ else None
-    click.echo(side_by_side(shown, found, width) if shown else "no such runs")
+    click.echo(side_by_side(shown, known, width) if shown else "no such runs")
 
 
 @click.command("show")
@@ -76,8 +76,8 @@ def _show(run_id: str, as_json: bool) -> None:
     from pipeline.runs.store import Store
     from pipeline.runs.table import in_full, one, reproduction_of
 
-    found = _found()
-    parent, children = reproduction_of(one(found, run_id), found)
+    known = _runs()
+    parent, children = reproduction_of(one(known, run_id), known)
     together = [(run, list(Store(PATHS).files(run.id))) for run in (parent, *children)]
     if as_json:
         click.echo(json.dumps([{**_plain(run), "files": files} for run, files in together], indent=2))
@@ -96,12 +96,12 @@ def compare(left: str, right: str, out: Path) -> None:
     from pipeline.runs.store import Store
     from pipeline.runs.table import one, reproduction_of
 
-    found = _found()
-    parents = [reproduction_of(one(found, run_id), found)[0] for run_id in (left, right)]
-    click.echo(f"the page: {compare_page((parents[0], parents[1]), found, Store(PATHS), out)}")
+    known = _runs()
+    parents = [reproduction_of(one(known, run_id), known)[0] for run_id in (left, right)]
+    click.echo(f"the page: {compare_page((parents[0], parents[1]), known, Store(PATHS), out)}")
 
 
-def _found() -> "list[Found]":
+def _runs() -> "list[TrackedRun]":
     from pipeline.runs.store import Store
     from pipeline.runs.tracking import send_waiting
 
@@ -110,7 +110,7 @@ def _found() -> "list[Found]":
     return store.runs()
 
 
-def _plain(run: "Found") -> dict[str, Any]:
+def _plain(run: "TrackedRun") -> dict[str, Any]:
     """For JSON, which knows no NaN: what is no finite number is None."""
     metrics = {name: value if math.isfinite(value) else None for name, value in run.metrics.items()}
     return {**asdict(run), "start": run.start.isoformat(), "metrics": metrics}

@@ -126,9 +126,9 @@ def _data_text(data: dict[str, Any]) -> str:
     size, files = do_filesizeformat(total[codec]), sum(data["sizes"][codec]["files"].values())
     if data["state"] == "decoded":
         windows = "".join(
-            f"\n      level {found['level']}: {found['windows']:,} windows in {found['videos']:,} of "
+            f"\n      level {windows['level']}: {windows['windows']:,} windows in {windows['videos']:,} of "
             f"{data['training_videos']:,} training videos"
-            for found in data["windows"]
+            for windows in data["windows"]
         )
         return f"{data['videos']:,} videos, {size} in {files:,} shard files, codec {codec}{windows}"
     spread = "" if data["spread"][codec] is None else f" (± {data['spread'][codec] / total[codec]:.1%})"

@@ -16,10 +16,10 @@ from pipeline.paths import Paths, publish, write_atomic
 from pipeline.report import facts, plots
 from pipeline.report.page import TEMPLATE, class_table, measurements, without_weights
 from pipeline.report.showcase import MEDIA, showcase
-from pipeline.runs.store import Found
+from pipeline.runs.store import TrackedRun
 
 
-def build(params: Params, paths: Paths, runs: Sequence[Found], store: str = "") -> Path:
+def build(params: Params, paths: Paths, runs: Sequence[TrackedRun], store: str = "") -> Path:
     """Write the page and its media; returns the page.
 
     Args:

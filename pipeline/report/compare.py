@@ -10,13 +10,13 @@ from pipeline.errors import UserError
 from pipeline.paths import publish
 from pipeline.report.page import TEMPLATE, Metric, explained
 from pipeline.report.showcase import MEDIA, Clip
-from pipeline.runs.store import Found, Store
+from pipeline.runs.store import Store, TrackedRun
 
 KINDS = (".mp4", ".png")  # of the files that are shown
 NAMES = ("A", "B")
 
 
-def compare_page(parents: tuple[Found, Found], runs: Sequence[Found], store: Store, out: Path) -> Path:
+def compare_page(parents: tuple[TrackedRun, TrackedRun], runs: Sequence[TrackedRun], store: Store, out: Path) -> Path:
     """Write the folder `out`, index.html with the media beside it, in place of an older one; returns the page.
 
     Args:
@@ -81,7 +81,7 @@ def measured(left: Mapping[str, float], right: Mapping[str, float]) -> list[Metr
     return pairs
 
 
-def _runs(left: Found, right: Found) -> list[Metric]:
+def _runs(left: TrackedRun, right: TrackedRun) -> list[Metric]:
     rows = {
         "run": lambda run: run.id,
         "started": lambda run: f"{run.start:%Y-%m-%d %H:%M} UTC",
@@ -93,7 +93,9 @@ def _runs(left: Found, right: Found) -> list[Metric]:
     return [pair for pair in pairs if any(pair.values)]
 
 
-def _shown(runs: tuple[Found | None, Found | None], of: str, store: Store, work: Path) -> list[list[Clip | None]]:
+def _shown(
+    runs: tuple[TrackedRun | None, TrackedRun | None], of: str, store: Store, work: Path
+) -> list[list[Clip | None]]:
     """The last file of each kind that both runs keep, fetched beside the page."""
     kept = [sorted(store.files(run.id)) if run else [] for run in runs]
     rows = []

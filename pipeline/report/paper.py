@@ -111,15 +111,15 @@ def rows_beside(params: Params, classes: int, protocol: Mapping[str, Any], names
     enough = min(protocol["real_videos"], protocol["generated_videos"]) >= FEWEST
     if not enough or (protocol["sigma"], protocol["precision"]) != (SIGMA, PRECISION):
         return []
-    found = []
+    rows = []
     for row in ROWS:
         model = row.model
         clips = (model.layout, CLASSES[model.layout], row.frames, model.views[-1][1], model.frame_step)
         shared = {name: number for name, number in row.numbers.items() if name in names}
         alike = clips == (params.data.layout, classes, *(protocol[key] for key in ("frames", "size", "frame_step")))
         if alike and shared and (row.theirs or model == _model(params)):
-            found.append(replace(row, numbers=shared))
-    return found
+            rows.append(replace(row, numbers=shared))
+    return rows
 
 
 def class_numbers(

@@ -52,7 +52,7 @@ def panels(columns: Iterable[str]) -> dict[str, dict[str, str]]:
     A family of columns, such as the losses, is one panel; what differs in `real` and `fake` alone, as
     accuracy_real_spatial and accuracy_fake_spatial, is another; everything else stands alone.
     """
-    found: dict[str, dict[str, str]] = {}
+    grouped: dict[str, dict[str, str]] = {}
     for column in columns:
         words = column.split("_")
         side = next((word for word in words if word in ("real", "fake")), None)
@@ -63,8 +63,8 @@ def panels(columns: Iterable[str]) -> dict[str, dict[str, str]]:
             panel, series = " ".join(word for word in words if word != side), side
         else:
             panel, series = column.replace("_", " "), ""
-        found.setdefault(panel, {})[series] = column
-    return found
+        grouped.setdefault(panel, {})[series] = column
+    return grouped
 
 
 def curves(history: pd.DataFrame, level: int) -> list[Markup]:

@@ -129,8 +129,8 @@ def real_partners(
     for label in labels.tolist():
         turn = used.get(label, 0)
         used[label] = turn + 1
-        found = [(reader, np.flatnonzero(_fits(reader, label, frames))) for reader in readers]
-        some = next(((reader, videos) for reader, videos in found if len(videos)), None)
+        fitting_videos = [(reader, np.flatnonzero(_fits(reader, label, frames))) for reader in readers]
+        some = next(((reader, videos) for reader, videos in fitting_videos if len(videos)), None)
         partners.append(None if some is None else (some[0], int(some[1][turn % len(some[1])])))
     return partners
 

@@ -42,7 +42,7 @@ class Refused(Away):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found:
+class TrackedRun:
     """A run as MLflow has it."""
 
     id: str
@@ -123,11 +123,11 @@ class Store:
     @cached_property
     def experiment(self) -> str:
         """The id of the experiment that all runs belong to, made where it is not there."""
-        found = self.ask("get_experiment_by_name", EXPERIMENT)
+        known = self.ask("get_experiment_by_name", EXPERIMENT)
         own = None if self.given else (self.state / "mlartifacts").as_uri()
-        return found.experiment_id if found else self.ask("create_experiment", EXPERIMENT, artifact_location=own)
+        return known.experiment_id if known else self.ask("create_experiment", EXPERIMENT, artifact_location=own)
 
-    def made(self, start: int, name: str, tags: Mapping[str, str], params: Mapping[str, str]) -> Any:
+    def run_of(self, start: int, name: str, tags: Mapping[str, str], params: Mapping[str, str]) -> Any:
         """The run that has the same key, or a new one that began at `start`, in ms."""
         with FileLock(self.state / "tracking.lock"):  # the first two stages must not make two parents
             run = next(self.search({KEY: tags[KEY]}), None)
@@ -168,12 +168,12 @@ class Store:
             log.warning(told, self.shown, file.name, self._reason(failed))
         self._takes_files = False
 
-    def runs(self, name: str | None = None) -> list[Found]:
+    def runs(self, name: str | None = None) -> list[TrackedRun]:
         """All runs, or those of a name, oldest first; of all checkouts that share a server. Empty before the first."""
         if not self.given and not self.database.is_file():
             return []
-        found = self.search({"hvg.name": name} if name else {})
-        return sorted(map(_found, found), key=lambda run: (run.start, run.parent is not None))
+        runs = self.search({"hvg.name": name} if name else {})
+        return sorted(map(_tracked, runs), key=lambda run: (run.start, run.parent is not None))
 
     def files(self, run: str, folder: str = "") -> Iterator[str]:
         """The files that a run keeps, by their paths among its artifacts, sorted: pictures/iteration-00000100.png."""
@@ -234,11 +234,11 @@ def _make_database(uri: str, state: Path) -> None:
         new.replace(database)
 
 
-def _found(found: Any) -> Found:
-    tags = dict(found.data.tags)
-    return Found(
-        id=found.info.run_id, name=tags.get("hvg.name", found.info.run_name), parent=tags.get(PARENT),
-        status=found.info.status, start=datetime.fromtimestamp(found.info.start_time / 1000, UTC),
-        params=dict(found.data.params), metrics=dict(found.data.metrics),
+def _tracked(run: Any) -> TrackedRun:
+    tags = dict(run.data.tags)
+    return TrackedRun(
+        id=run.info.run_id, name=tags.get("hvg.name", run.info.run_name), parent=tags.get(PARENT),
+        status=run.info.status, start=datetime.fromtimestamp(run.info.start_time / 1000, UTC),
+        params=dict(run.data.params), metrics=dict(run.data.metrics),
         tags={key: value for key, value in tags.items() if key.startswith(("hvg.", "mlflow.source."))},
     )  # fmt: skip

@@ -22,7 +22,7 @@ from typing import Any
 from pipeline.checkout import name_of, revision
 from pipeline.params import Params, fingerprint
 from pipeline.paths import Paths
-from pipeline.runs.store import EXPERIMENT, KEY, PARENT, Away, Found, Store, machine_numbers
+from pipeline.runs.store import EXPERIMENT, KEY, PARENT, Away, Store, TrackedRun, machine_numbers
 from pipeline.system.yaml import flat
 
 log = logging.getLogger(__name__)
@@ -110,9 +110,9 @@ class Run:
         if not heads:
             raise ValueError("it does not say which run it is")
         head, start = heads[-1], heads[0]["time"]  # other parameters may have changed meanwhile
-        self._parent = self._store.made(start, **head["reproduction"]).info.run_id
+        self._parent = self._store.run_of(start, **head["reproduction"]).info.run_id
         tags = {**head["run"]["tags"], KEY: self.file.stem, PARENT: self._parent}
-        run = self._store.made(start, **{**head["run"], "tags": tags})
+        run = self._store.run_of(start, **{**head["run"], "tags": tags})
         self.id, self._place = run.info.run_id, int(run.data.tags.get(_SENT, 0))
         return run.info.run_id
 
@@ -171,9 +171,9 @@ def send_waiting(store: Store) -> None:
             log.warning("%s cannot be sent: %s", file, error)
 
 
-def of_this_checkout(found: Found, paths: Paths = HERE) -> bool:
+def of_this_checkout(run: TrackedRun, paths: Paths = HERE) -> bool:
     """Whether a run is this checkout's and, within an experiment of DVC's, that experiment's."""
-    return _own(paths).items() <= {"hvg.experiment": "", **found.tags}.items()
+    return _own(paths).items() <= {"hvg.experiment": "", **run.tags}.items()
 
 
 def entries(file: Path, place: int = 0) -> Iterator[tuple[dict[str, Any], int]]:

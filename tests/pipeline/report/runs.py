@@ -11,23 +11,23 @@ import numpy as np
 from pipeline.media.grid import write_png
 from pipeline.media.video import write_mp4
 from pipeline.report.compare import compare_page
-from pipeline.runs.store import Found, Store
+from pipeline.runs.store import Store, TrackedRun
 
 EVIL = "<script>alert(1)</script>"
 
 
-def run(id: str, name: str, **given: Any) -> Found:
+def run(id: str, name: str, **given: Any) -> TrackedRun:
     start = datetime(2021, 3, 4, 5, 6, tzinfo=UTC)
     known = {"parent": None, "status": "FINISHED", "start": start, "params": {}, "metrics": {}, "tags": {}}
-    return Found(id=id, name=name, **{**known, **given})
+    return TrackedRun(id=id, name=name, **{**known, **given})
 
 
 @dataclass(frozen=True)
 class Made:
     """A reproduction, the runs within it, and the files that they keep, by a run's id and by their names there."""
 
-    parent: Found
-    children: list[Found]
+    parent: TrackedRun
+    children: list[TrackedRun]
     files: dict[str, dict[str, Path]]
 
 
