@@ -182,6 +182,7 @@ def _scaling(bench: Bench, workers: int, rounds: int) -> dict[str, Any]:
             for job in [pool.submit(_pyav_files, bench, part, count, copies) for part in range(count)]:
                 job.result()
 
+        decode(1, 1)  # the first worker waits for the server that forks all of them
         began = time.perf_counter()
         decode(1, 1)
         copies = workers * max(1, min(16, round(WORK_SECONDS / workers / (time.perf_counter() - began))))

@@ -2,7 +2,7 @@
 
 import io
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -137,7 +137,7 @@ def by_count(table: pd.DataFrame) -> list[Markup]:
     return plots
 
 
-def _both_sides(axes: Any, table: Mapping[str, Any], x: str, least: float) -> None:
+def _both_sides(axes: Any, table: Any, x: str, least: float) -> None:
     """The means of real and generated videos, and their deviations down to `least`."""
     for color, side in zip(_SERIES, _SIDES, strict=False):
         mean, deviation = table[f"{side}_mean"], table[f"{side}_deviation"]
