@@ -13,7 +13,7 @@ from jaxtyping import UInt8
 from pipeline.media.grid import enlarge
 
 _QUALITY = 14  # libx264's crf: enlarged pixels keep their edges
-_EXACT = {"flags:v": "+bitexact", "fflags": "+bitexact", "threads": 1}  # no versions or dates in the file
+EXACT = {"flags:v": "+bitexact", "fflags": "+bitexact", "threads": 1}  # no versions or dates in the file
 _COLOURS = {"colorspace": "bt709", "color_primaries": "bt709", "color_trc": "bt709", "color_range": "tv"}
 
 
@@ -26,7 +26,7 @@ def write_mp4(path: Path, frames: UInt8[np.ndarray, "T H W 3"], fps: float, enla
     if frames.ndim == 4:
         frames = enlarge(frames, enlarged)
         frames = np.pad(frames, ((0, 0), (0, frames.shape[1] % 2), (0, frames.shape[2] % 2), (0, 0)), mode="edge")
-    encoder = {"vcodec": "libx264", "pix_fmt": "yuv420p", "preset": "medium", "crf": _QUALITY, **_COLOURS, **_EXACT}
+    encoder = {"vcodec": "libx264", "pix_fmt": "yuv420p", "preset": "medium", "crf": _QUALITY, **_COLOURS, **EXACT}
     scale = {"out_color_matrix": "bt709", "out_range": "tv", "flags": "accurate_rnd+full_chroma_int+bitexact"}
 
     def output(source: Any, file: str) -> Any:
@@ -46,7 +46,7 @@ def write_gif(path: Path, frames: UInt8[np.ndarray, "T H W 3"], fps: float) -> N
         copies = source.filter_multi_output("split")
         palette = copies[0].filter("palettegen", reserve_transparent=0)
         shown = ffmpeg.filter([copies[1], palette], "paletteuse", dither="none", diff_mode="rectangle")
-        return shown.output(file, loop=0, **_EXACT)
+        return shown.output(file, loop=0, **EXACT)
 
     encode(path, frames, fps, output)
 
