@@ -88,8 +88,8 @@ def metrics(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     k400, k600 = (None if path is None else str(path) for path in (i3d_k400, i3d_k600))
     networks = load_networks(Path(), k400, k600, "float32", 0, device, keys=("--i3d-k400", "--i3d-k600"))
-    result = compare(networks, *sides, frames=frames, size=size, splits=splits)
-    click.echo(json.dumps(result, indent=2, allow_nan=False) if as_json else render(result))
+    comparison = compare(networks, *sides, frames=frames, size=size, splits=splits)
+    click.echo(json.dumps(comparison, indent=2, allow_nan=False) if as_json else render(comparison))
 
 
 @click.command("convert-i3d", short_help="I3D weights from DeepMind's checkpoints.")
