@@ -92,12 +92,12 @@ def curves(history: pd.DataFrame, level: int) -> list[Markup]:
 def spectra(psd: pd.DataFrame) -> list[Markup]:
     """A small plot for each frame: mean power and its deviation over sets, real and generated (Fig. 10)."""
     plots: list[Markup] = []
-    psd = psd[psd["cycles"] > 0]
-    means = psd[["real_mean", "generated_mean"]].to_numpy()
+    varying: Any = psd[psd["cycles"] > 0]
+    means = varying[["real_mean", "generated_mean"]].to_numpy()
     positive = means[means > 0]
     # The same power axis for every frame: a loss of high frequencies over time is what the plots are for.
     low, high = (positive.min() / 2, positive.max() * 2) if positive.size else (1e-6, 1.0)
-    for frame, rows in psd.groupby("frame"):
+    for frame, rows in varying.groupby("frame"):
         finest = ", ".join(f"{side} {rows[f'{side}_mean'].iloc[-1]:.2g}" for side in _SIDES)
         with _plot(plots, f"frame {frame}", f"power by cycles a frame; at the finest, {finest}") as axes:
             _both_sides(axes, rows, "cycles", low)

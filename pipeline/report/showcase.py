@@ -66,7 +66,7 @@ def showcase(params: Params, paths: Paths, split: str, folder: Path) -> Showcase
     top, view = params.n_levels, params.view(params.n_levels)
     samples = [ViewReader(paths.samples(level), level, "figures", in_memory=0) for level in range(1, top + 1)]
     real = ViewReader(paths.pyramid, top, split, in_memory=0)
-    native_fps = float(pd.read_parquet(paths.pyramid / "videos.parquet", columns=["fps"])["fps"].median())
+    native_fps = float(np.median(pd.read_parquet(paths.pyramid / "videos.parquet")["fps"].to_numpy(np.float64)))
     fps = max(native_fps / params.decode.frame_step, SLOWEST)
     seconds = view.frames * params.decode.frame_step / native_fps
     long_enough = np.flatnonzero(real.n_frames >= view.frames).tolist()
@@ -113,8 +113,9 @@ def choose_rows(labels: np.ndarray, n: int) -> list[int]:
     table = pd.DataFrame({"label": labels})
     table["occurrence"] = table.groupby("label").cumcount()
     ranked = table.sort_values(["occurrence", "label"], kind="stable")
-    firsts = ranked.index[ranked["occurrence"] == 0].tolist()
-    return [firsts[i] for i in spread(len(firsts), n)] if len(firsts) >= n else ranked.index[:n].tolist()
+    classes = len(set(labels.tolist()))  # the first so many rows are of different ones
+    chosen = spread(classes, n) if classes >= n else range(min(n, len(ranked)))
+    return ranked.index[list(chosen)].tolist()
 
 
 def real_partners(
