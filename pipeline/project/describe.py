@@ -101,8 +101,8 @@ def description_text(description: dict[str, Any]) -> str:
             "level": level,
             "output": d["output"],
             "trained on": d["trained_on"],
-            "G": f"{d['generator_parameters'] / 1e6:.1f} M",
-            "D spatial/temporal/matching": "/".join(f"{n / 1e6:.1f}" for n in d["discriminator_parameters"].values()),
+            "G": _millions(d["generator_parameters"]),
+            "D spatial/temporal/matching": _millions(*d["discriminator_parameters"].values()),
             "TFLOP G/D": f"{d['forward_tflop']:.3g}/{d['forward_tflop_discriminators']:.3g}",
             "iteration": f"{d['iteration_tflop']:.3g} TFLOP",
             "memory, 1 clip": f"{d['training_memory_gib']:.2f} GiB",
@@ -114,6 +114,10 @@ def description_text(description: dict[str, Any]) -> str:
         note += "\ndata.classes is null, as many as found: counted without classes, which add a few percent"
     data = [f"data: {_data_text(description['data'])}"] if "data" in description else []
     return "\n".join([pd.DataFrame(rows).to_string(index=False), "", note, *data])
+
+
+def _millions(*counts: int) -> str:
+    return "/".join(f"{count / 1e6:.1f}" for count in counts) + " M"
 
 
 def _data_text(data: dict[str, Any]) -> str:
