@@ -8,6 +8,8 @@ from filelock import FileLock
 
 from pipeline.paths import Paths, origin, write_atomic
 
+GIT = "git"  # named here alone
+
 
 def name_of(root: Path) -> str:
     """The checkout's random name, made once: nodes may see the same folder under other paths."""
@@ -22,7 +24,7 @@ def name_of(root: Path) -> str:
 
 def revision(root: Path) -> tuple[str, bool]:
     """The commit, and whether tracked files differ from it. No commit where there is no git or no repository."""
-    command = ["git", "-C", str(root), "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"]
+    command = [GIT, "-C", str(root), "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"]
     try:
         described = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout.strip()
     except (FileNotFoundError, subprocess.CalledProcessError):

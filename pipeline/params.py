@@ -3,23 +3,24 @@
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
+from pydantic import ConfigDict, Field
 
 from models.config import DiscriminatorConfig, GeneratorConfig, LevelConfig, View
 from pipeline.errors import UserError
+from pipeline.system.yaml import parse_yaml, validated
 
 Positive = Annotated[int, Field(gt=0)]
 Natural = Annotated[int, Field(ge=0, lt=2**48)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Rate = Annotated[float, Field(gt=0)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
+Several = Annotated[int, Field(ge=2)]  # videos: one has no covariance
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +29,7 @@ class ShapesParams:
 
     train: Positive  # videos of the train split
     val: Positive
-    size: Positive  # pixels, square; even, for 4:2:0
+    size: Annotated[int, Field(gt=0, multiple_of=2)]  # pixels, square; even, for H.264's 4:2:0
     frames: Positive
     fps: Positive
 
@@ -56,7 +57,7 @@ class DecodeParams:
     engine: Literal["pyav", "ffmpeg"]
     codec: Literal["none", "blosc", "jpeg"]  # jpeg: of the top view; the views below follow from what it decodes to
     jpeg_quality: Annotated[int, Field(ge=1, le=100)]
-    store: str | None  # of the arrays: null, in data/pyramid; or a URL that fsspec opens
+    store: Annotated[str, Field(min_length=1)] | None  # of the arrays: null, in data/pyramid; or a URL of fsspec
     shard_videos: Positive  # videos a shard file of the store
     timeout: Positive  # seconds a video may take
 
@@ -67,7 +68,7 @@ class EarlyStopping:
 
     every: Positive  # iterations between measurements
     patience: Positive  # measurements without a better one after which it stops
-    videos: Annotated[int, Field(ge=2)]  # real and generated each, of the validation split and of the level
+    videos: Several  # real and generated each, of the validation split and of the level
     i3d: str | None  # weights of an I3D trained on Kinetics-600 that measures; null: a random one
 
 
@@ -81,7 +82,7 @@ class TrainingParams:
     discriminator_steps: Positive  # discriminator updates a generator update, each on fresh data
     lr_generator: Rate
     lr_discriminator: Rate
-    betas: tuple[Share, Share]  # Adam's; PAPER: not given
+    betas: tuple[Decay, Decay]  # Adam's; PAPER: not given
     checkpoint_every: Positive  # iterations
     log_every: Positive  # iterations
     precision: Literal["float32", "bfloat16"]  # of the arithmetic (autocast); weights stay float32
@@ -129,7 +130,7 @@ class SigmaParams:
 class EvaluationParams:
     """What is measured, on what."""
 
-    videos: Positive  # real and generated videos each
+    videos: Several  # real and generated each
     split: str  # the split that the real ones come from
     i3d_k400: str | None  # weights of an I3D trained on Kinetics-400, for IS and FVD; null: random_i3d_* instead
     i3d_k600: str | None  # … on Kinetics-600, for FID
@@ -196,8 +197,7 @@ class Params:
 
     def window(self, level: int) -> int:
         """How many frames a training clip of a level has in the level's condition (level 1: in its own view)."""
-        given = self.of_level(level).training.window
-        return given if given is not None else self.view(max(level - 1, 1)).frames
+        return self.of_level(level).training.window or self.view(max(level - 1, 1)).frames
 
 
 def fingerprint(*values: Any) -> str:
@@ -206,26 +206,11 @@ def fingerprint(*values: Any) -> str:
     return hashlib.sha256(json.dumps(plain, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def flat(values: Mapping[str, Any], above: str = "") -> dict[str, Any]:
-    """Nested mappings as one, by dotted keys."""
-    found: dict[str, Any] = {}
-    for key, value in values.items():
-        found |= flat(value, f"{above}{key}.") if isinstance(value, Mapping) else {f"{above}{key}": value}
-    return found
-
-
 def load_params(path: Path = Path("params.yaml")) -> Params:
-    """Read and check a parameter file.
-
-    Raises UserError where there is none, and with the key's path where a value cannot be.
-    """
+    """A parameter file, checked. Raises UserError where there is none, with a key's path where a value cannot be."""
     if not path.is_file():
         raise UserError(f"{path}: no such parameter file; `hvg recipe shapes` makes one")
-    try:
-        raw = YAML(typ="safe").load(path)  # YAML 1.2, as DVC reads it
-    except YAMLError as error:
-        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
-    return parse_params(raw, path)
+    return parse_params(parse_yaml(path.read_text(), str(path)), path)
 
 
 def parse_params(raw: Any, path: Path = Path("params.yaml")) -> Params:
@@ -235,115 +220,78 @@ def parse_params(raw: Any, path: Path = Path("params.yaml")) -> Params:
     for section in ("levels", "views"):
         if unquoted := [key for key in raw.get(section) or {} if not isinstance(key, str)]:
             raise UserError(f'{path}: {section}: keys must be quoted, "{unquoted[0]}": DVC drops numbers silently')
-    try:
-        params = TypeAdapter(Params).validate_json(json.dumps(raw))
-    except TypeError as error:
-        raise UserError(f"{path}: holds a value that is no number, text, list or mapping: {error}") from error
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        key = ".".join(str(part) for part in first["loc"])
-        raise UserError(f"{path}: {key}: {explain(first)}") from error
+    params: Params = validated(Params, raw, str(path))
     for key, problem in _impossible(params):
         raise UserError(f"{path}: {key}: {problem}")
     return params
 
 
-def explain(error: Any) -> str:
-    """What is wrong with a value, from an error of pydantic's."""
-    match error["type"]:
-        case "unexpected_keyword_argument":
-            return "no such parameter"
-        case "missing" | "missing_argument" | "missing_keyword_only_argument":
-            return "missing"
-        case _:
-            return f"{error['msg']}, not {json.dumps(error['input'])}"
-
-
 def _impossible(params: Params) -> Iterator[tuple[str, str]]:
-    """Yield (key, why not) for values and combinations that no hierarchy can have."""
-    numbers = [str(number) for number in range(1, len(params.levels) + 1)]
-    if not numbers or set(params.levels) != set(numbers):
-        yield "levels", f'keys must be "1", "2", … without a gap, not {list(params.levels)}'
-        return
-    if set(params.views) != set(numbers):
-        yield "views", f"must have the keys of levels, {numbers}, not {list(params.views)}"
-        return
-    if params.last != numbers[-1]:
-        yield "last", f"must be the last level, {numbers[-1]!r}"
-    yield from _not_positive(params)
+    """Keys of values and combinations that no hierarchy can have, and why not. Each check relies on those before it."""
+    numbers = [str(number) for number in range(1, max(len(params.levels), 1) + 1)]
+    for section, given in (("levels", params.levels), ("views", params.views)):
+        if set(given) != set(numbers):
+            yield section, f'keys must be "1", "2", … without a gap, one a level, not {list(given)}'
+    # The networks' and views' numbers, whose dataclasses know no checks.
+    sections: dict[str, Any] = {f"views.{key}": view for key, view in params.views.items()}
+    for key, level in params.levels.items():
+        sections |= {f"levels.{key}.generator": level.generator, f"levels.{key}.discriminators": level.discriminators}
+    for section, values in sections.items():
+        for name, value in asdict(values).items():
+            given = value if isinstance(value, tuple) else (value,)
+            if not given or any(type(number) is int and number < 1 for number in given):
+                yield f"{section}.{name}", f"must be positive, not {json.dumps(value)}"
     for low, high in pairwise(numbers):
         below, above = params.views[low], params.views[high]
         if above.size % below.size or above.frames % below.frames:
             yield f"views.{high}", f"must be a whole multiple of view {low} in frames and size"
-    for key in numbers:
-        yield from _impossible_level(params, int(key))
-    for low, high in pairwise(numbers):
         for name in ("videos", "figures"):
             most = getattr(params.levels[low].generation, name)
             if getattr(params.levels[high].generation, name) > most:
                 yield f"levels.{high}.generation.{name}", f"each needs a sample of level {low}, which makes {most}"
-    if params.evaluation.videos < 2:
-        yield "evaluation.videos", "must be at least 2: one video has no covariance"
-    most = params.levels[params.last].generation.videos
-    if params.evaluation.videos > most:
-        yield "evaluation.videos", f"level {params.last} generates only {most} (levels.{params.last}.generation.videos)"
-    if params.data.attribute is not None and params.data.layout != "bdd100k":
-        yield "data.attribute", f"must be null: only the layout bdd100k has label JSON, not {params.data.layout}"
-    if params.decode.max_frames is not None and params.decode.max_frames < params.decode.min_frames:
-        yield "decode.min_frames", f"more than decode.max_frames, {params.decode.max_frames}: no video would be left"
-    if params.decode.store is not None and "://" not in params.decode.store:
-        yield "decode.store", f"must be a URL such as s3://bucket/folder, or null, not {params.decode.store!r}"
-    if (params.decode.store or "").startswith("memory:"):
-        yield "decode.store", "must outlive the processes that write it: no memory"
-    if re.match(r"(file|local)://(?!/)", params.decode.store or ""):
-        yield "decode.store", f"must be an absolute path, file:///…, not {params.decode.store!r}"
-    if Path(params.data.listing).is_absolute() or ".." in Path(params.data.listing).parts:
-        yield "data.listing", "must lie in the project"
-    for key, shapes in params.shapes.items():
-        if not re.fullmatch("[a-z0-9][a-z0-9-]*", key) or key in ("pyramid", "samples"):
-            yield "shapes", f"{key!r} names a folder of data/: small letters, digits and -, not pyramid or samples"
-        if shapes.size % 2:
-            yield f"shapes.{key}.size", "must be even (H.264 4:2:0)"
-    frames = params.view(params.n_levels).frames
-    if not params.evaluation.psd_frames or max(params.evaluation.psd_frames) > frames:
-        yield "evaluation.psd_frames", f"must be some of the top view's frames, 1 to {frames}"
+    last, data, decode, evaluation = numbers[-1], params.data, params.decode, params.evaluation
+    samples, frames = params.levels[last].generation.videos, params.views[last].frames
+    kept, store, listing = decode.max_frames or decode.min_frames, decode.store or "none://", Path(data.listing)
+    odd = ", ".join(repr(k) for k in params.shapes if not re.fullmatch("(?!(pyramid|samples)$)[a-z0-9][a-z0-9-]*", k))
+    for key, wrong, why in (
+        *chain.from_iterable(_of_level(params, int(number)) for number in numbers),
+        ("shapes", odd, f"{odd} names a folder of data/: small letters, digits and -, not pyramid or samples"),
+        ("last", params.last != last, f"must be the last level, {last!r}"),
+        ("data.attribute", data.attribute and data.layout != "bdd100k",
+         f"must be null: only the layout bdd100k has label JSON, not {data.layout}"),
+        ("data.listing", listing.is_absolute() or ".." in listing.parts, "must lie in the project"),
+        ("decode.min_frames", kept < decode.min_frames, f"more than decode.max_frames, {kept}: no video would be left"),
+        ("decode.store", "://" not in store, f"must be a URL such as s3://bucket/folder, or null, not {store!r}"),
+        ("decode.store", store.startswith("memory:"), "must outlive the processes that write it: no memory"),
+        ("decode.store", re.match(r"(file|local)://(?!/)", store),
+         f"must be an absolute path, file:///…, not {store!r}"),
+        ("evaluation.videos", evaluation.videos > samples,
+         f"level {last} generates only {samples} (levels.{last}.generation.videos)"),
+        ("evaluation.psd_frames", not evaluation.psd_frames or max(evaluation.psd_frames) > frames,
+         f"must be some of the top view's frames, 1 to {frames}"),
+    ):  # fmt: skip
+        if wrong:
+            yield key, why
 
 
-def _not_positive(params: Params) -> Iterator[tuple[str, str]]:
-    """The networks' and views' numbers, whose dataclasses know no checks."""
-    sections: dict[str, Any] = {f"views.{key}": view for key, view in params.views.items()}
-    for key, level in params.levels.items():
-        sections[f"levels.{key}.generator"] = level.generator
-        sections[f"levels.{key}.discriminators"] = level.discriminators
-        if max(level.training.betas) >= 1:
-            yield f"levels.{key}.training.betas", "must be below 1"
-    for section, values in sections.items():
-        for name, value in asdict(values).items():
-            numbers = value if isinstance(value, tuple) else (value,)
-            if not numbers or any(isinstance(number, int) and number < 1 and number is not False for number in numbers):
-                yield f"{section}.{name}", f"must be positive, not {json.dumps(value)}"
-
-
-def _impossible_level(params: Params, number: int) -> Iterator[tuple[str, str]]:
+def _of_level(params: Params, number: int) -> Iterator[tuple[str, Any, str]]:
+    """Keys, whether their value is wrong, and why."""
     level, config = params.of_level(number), params.level(number, classes=0)
-    key = f"levels.{number}"
-    expected = "data/pyramid/videos.parquet" if number == 1 else f"data/samples/level-{number - 1}"
-    if level.condition != expected:
-        yield f"{key}.condition", f"must be {expected!r}"
-    if config.first_size << config.doublings != config.view.size or config.first_size < 1:
-        units = len(level.generator.multipliers)
-        yield f"{key}.generator.multipliers", f"{units} units cannot double up to {config.view.size} pixels"
-    smallest = min(config.view.size // 2, config.condition.size if config.condition else config.view.size)
-    if smallest >> (len(level.discriminators.multipliers) - 1) < 1:
-        blocks = len(level.discriminators.multipliers)
-        yield f"{key}.discriminators.multipliers", f"{blocks} blocks halve {smallest} pixels to less than one"
-    if number == 1 and level.discriminators.matching:
-        yield f"{key}.discriminators.matching", "must be false: a first level has no condition to match"
-    if level.generation.piece is not None and (number == 1 or level.generator.temporal_layer == "convgru"):
-        yield f"{key}.generation.piece", "must be null: a recurrent level is not cut in time (separable3d is)"
-    if level.training.batch % level.training.accumulate:
-        yield f"{key}.training.accumulate", f"must divide the batch of {level.training.batch}"
-    if number == 1 and level.training.window is not None:
-        yield f"{key}.training.window", "must be null: the first level is trained on whole views"
-    if params.window(number) > params.view(max(number - 1, 1)).frames:
-        yield f"{key}.training.window", "longer than the condition"
+    generator, discriminators, training = level.generator, level.discriminators, level.training
+    first, top, condition = number == 1, config.view.size, config.condition or config.view
+    expected = "data/pyramid/videos.parquet" if first else f"data/samples/level-{number - 1}"
+    units, blocks = len(generator.multipliers), len(discriminators.multipliers)
+    smallest = min(top // 2, condition.size)
+    yield from ((f"levels.{number}.{key}", wrong, why) for key, wrong, why in (
+        ("condition", level.condition != expected, f"must be {expected!r}"),
+        ("generator.multipliers", config.first_size << config.doublings != top or config.first_size < 1,
+         f"{units} units cannot double up to {top} pixels"),
+        ("discriminators.multipliers", not smallest >> (blocks - 1),
+         f"{blocks} blocks halve {smallest} pixels to less than one"),
+        ("discriminators.matching", first and discriminators.matching, "must be false: a first level has no condition"),
+        ("generation.piece", level.generation.piece and (first or generator.temporal_layer == "convgru"),
+         "must be null: a recurrent level is not cut in time (separable3d is)"),
+        ("training.accumulate", training.batch % training.accumulate, f"must divide the batch of {training.batch}"),
+        ("training.window", first and training.window, "must be null: the first level is trained on whole views"),
+        ("training.window", params.window(number) > condition.frames, "longer than the condition"),
+    ))  # fmt: skip

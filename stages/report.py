@@ -14,9 +14,8 @@ from pipeline.errors import UserError
 from pipeline.params import Params, fingerprint, load_params
 from pipeline.paths import Paths
 from pipeline.report.build import build
-from pipeline.report.facts import TrackedRun, opened_by, run_link
 from pipeline.report.showcase import MEDIA
-from pipeline.runs.store import Away, Found, Store
+from pipeline.runs.store import Away, Store, TrackedRun
 from pipeline.runs.tracking import of_this_checkout
 from pipeline.system.stage import run_stage
 
@@ -32,12 +31,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     params = load_params(paths.params)
     store = Store(paths)
     try:
-        found = store.runs()
+        runs = store.runs()
     except Away as away:
         log.warning("the page names no runs: %s", away)
-        found = []
-    ours = _reproduction(found, params, paths)
-    page = build(params, paths, _runs(found, ours, params, paths), opened_by(store.shown, paths.root))
+        runs = []
+    ours = _reproduction(runs, params, paths)
+    page = build(params, paths, _runs(runs, ours, params, paths), store.shown)
     if ours is not None:
         try:
             store.keep(ours.id, page.parent / MEDIA / "grid-samples.mp4")
@@ -46,36 +45,27 @@ def main(argv: Sequence[str] | None = None) -> None:
     log.info("the page: %s", page)
 
 
-def _reproduction(found: Sequence[Found], params: Params, paths: Paths) -> Found | None:
+def _reproduction(runs: Sequence[TrackedRun], params: Params, paths: Paths) -> TrackedRun | None:
     """This checkout's newest with these parameters."""
     same = fingerprint(params)
-    own = [run for run in found if run.parent is None and of_this_checkout(run, paths)]
+    own = [run for run in runs if run.parent is None and of_this_checkout(run, paths)]
     return next((run for run in reversed(own) if run.tags.get("hvg.params") == same), None)
 
 
-def _runs(found: Sequence[Found], ours: Found | None, params: Params, paths: Paths) -> list[TrackedRun]:
+def _runs(runs: Sequence[TrackedRun], ours: TrackedRun | None, params: Params, paths: Paths) -> list[TrackedRun]:
     """The runs behind what the page shows: this reproduction's, and of a level not trained again an earlier's.
 
     A level's run is the newest one made from what the level's artifact was made from: this checkout's, or where it has
     none (the artifact may come from DVC's remote) any.
     """
-    own = [run for run in found if of_this_checkout(run, paths)]
+    own = [run for run in runs if of_this_checkout(run, paths)]
     chosen = [] if ours is None else [ours]
     for level in range(1, params.n_levels + 1):
         inputs = json.loads((paths.artifact(level) / "config.json").read_text()).get("inputs")
-        chosen += [run for run in (*found, *own) if inputs and run.tags.get("hvg.inputs") == inputs][-1:]
+        chosen += [run for run in (*runs, *own) if inputs and run.tags.get("hvg.inputs") == inputs][-1:]
     if ours is not None:
-        chosen += [run for run in found if run.name == "evaluate" and run.parent == ours.id][-1:]
-    return [
-        TrackedRun(
-            name=run.name,
-            status=run.status.lower(),
-            started=f"{run.start:%Y-%m-%d %H:%M} UTC",
-            id=run.id,
-            link=run_link(Store(paths).shown, run.id),
-        )
-        for run in chosen
-    ]
+        chosen += [run for run in runs if run.name == "evaluate" and run.parent == ours.id][-1:]
+    return chosen
 
 
 if __name__ == "__main__":

@@ -1,12 +1,11 @@
 """`hvg bench decode`: what it costs to decode, beside other decoders, on the same files in one run.
 
 CPU time a frame of the source, of this process and its children, from the page cache, every decoder with one
-thread; rounds are interleaved and their median is taken. `decode` writes the pyramid as well; the others only decode.
+thread. `decode` writes the pyramid as well; the others only decode.
 """
 
 import multiprocessing
 import resource
-import statistics
 import subprocess
 import tempfile
 import time
@@ -22,16 +21,17 @@ import imageio_ffmpeg
 import torch
 from av.error import FFmpegError
 
+from pipeline.bench.rounds import interleaved, medians, table
 from pipeline.data.decode_pool import Job, Shard, decode_one, decode_shards
 from pipeline.data.layouts.walk import files_below, is_video
 from pipeline.data.video.source import VideoError, open_file, video_stream
 from pipeline.errors import UserError
 from pipeline.params import Params
-from pipeline.progress import progress
 from pipeline.system.machine import cores, cpu_name
 
-FOREVER = 3600  # seconds
-SECONDS = 6.0  # that one worker is given to do
+FOREVER_SECONDS = 3600
+WORK_SECONDS = 6.0  # that one worker is given to do
+PYAV, FFMPEG = "pyav, all frames", "ffmpeg -f null"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +44,7 @@ class Bench:
     frames: int
 
     def job(self, work: Path, videos: int, shard_videos: int) -> Job:
-        chosen = replace(self.params.decode, timeout=FOREVER, store=None, shard_videos=shard_videos)
+        chosen = replace(self.params.decode, timeout=FOREVER_SECONDS, store=None, shard_videos=shard_videos)
         return Job(replace(self.params, decode=chosen), self.root, work, videos)
 
 
@@ -57,16 +57,7 @@ def bench_decode(params: Params, folder: Path, *, rounds: int, files: int, worke
     bench = _bench(params, folder, files)
     contenders = _contenders(bench)
     torch.set_num_threads(1)
-    seconds: dict[str, list[float]] = {name: [] for name in contenders}
-    with progress(total=(rounds + 1) * len(contenders), desc="bench decode", unit="runs") as bar:
-        for turn in range(rounds + 1):
-            for name, run in contenders.items():
-                before = _cpu()
-                run()
-                if turn:  # the first warms up
-                    seconds[name].append(_cpu() - before)
-                bar.update()
-    medians = {name: statistics.median(times) for name, times in seconds.items()}
+    seconds = medians(interleaved(contenders, _cpu_seconds, rounds=rounds, desc="bench decode"))
     return {
         "files": len(bench.paths),
         "frames": bench.frames,
@@ -74,32 +65,31 @@ def bench_decode(params: Params, folder: Path, *, rounds: int, files: int, worke
         "views": {level: f"{view.size}x{view.size}" for level, view in params.views.items()},
         "frame_step": params.decode.frame_step,
         "codec": params.decode.codec,
-        "cpu_us_per_frame": {name: median / bench.frames * 1e6 for name, median in medians.items()},
-        "to_pyav": {name: median / medians["pyav, all frames"] for name, median in medians.items()},
-        "to_ffmpeg": {name: median / medians["ffmpeg -f null"] for name, median in medians.items()},
+        "cpu_us_per_frame": {name: median / bench.frames * 1e6 for name, median in seconds.items()},
+        "to_pyav": {name: median / seconds[PYAV] for name, median in seconds.items()},
+        "to_ffmpeg": {name: median / seconds[FFMPEG] for name, median in seconds.items()},
         "workers": _scaling(bench, workers, rounds),
         "machine": f"{cpu_name()}, {cores()} cores, PyAV {av.__version__}",
     }
 
 
-def render(found: dict[str, Any]) -> str:
+def decode_table(cost: dict[str, Any]) -> str:
     """The measurements as a table for people."""
-    lines = [
-        f"{found['files']} files, {found['frames']} frames, every {found['frame_step']}th kept, views "
-        f"{', '.join(reversed(found['views'].values()))}, codec {found['codec']}; median of {found['rounds']} rounds",
-        "",
-        f"{'':34}{'CPU us a frame':>16}{'to PyAV':>10}{'to ffmpeg':>11}",
-    ]
-    for name, cost in found["cpu_us_per_frame"].items():
-        lines.append(f"{name:34}{cost:16.1f}{found['to_pyav'][name]:10.2f}{found['to_ffmpeg'][name]:11.2f}")
-    scaling = found["workers"]
-    lines += [
-        "",
-        f"{scaling['workers']} workers: {scaling['speedup']:.2f} times one in wall time; decoding alone, by as many "
-        f"processes of PyAV: {scaling['speedup_of_pyav']:.2f}",
-        found["machine"],
-    ]
-    return "\n".join(lines)
+    scaling = cost["workers"]
+    return table(
+        f"{cost['files']} files, {cost['frames']} frames, every {cost['frame_step']}th kept, views "
+        f"{', '.join(reversed(cost['views'].values()))}, codec {cost['codec']}; median of {cost['rounds']} rounds",
+        {
+            "CPU us a frame": ("{:.1f}", cost["cpu_us_per_frame"]),
+            "to PyAV": ("{:.2f}", cost["to_pyav"]),
+            "to ffmpeg": ("{:.2f}", cost["to_ffmpeg"]),
+        },
+        [
+            f"{scaling['workers']} workers: {scaling['speedup']:.2f} times one in wall time; decoding alone, by as "
+            f"many processes of PyAV: {scaling['speedup_of_pyav']:.2f}",
+            cost["machine"],
+        ],
+    )
 
 
 def _bench(params: Params, folder: Path, files: int) -> Bench:
@@ -121,19 +111,19 @@ def _bench(params: Params, folder: Path, files: int) -> Bench:
     return Bench(params=params, root=folder, paths=tuple(paths), frames=frames)
 
 
-def _contenders(bench: Bench) -> dict[str, Callable[[], None]]:
+def _contenders(bench: Bench) -> dict[str, Callable[[int], None]]:
     """What is measured by name: each goes once over all files."""
     size, step = bench.params.view(bench.params.n_levels).size, bench.params.decode.frame_step
     files = [bench.root / path for path in bench.paths]
 
-    def over(one: Callable[[Path], Any]) -> Callable[[], None]:
-        def run() -> None:
+    def over(one: Callable[[Path], Any]) -> Callable[[int], None]:
+        def run(_: int) -> None:
             for file in files:
                 one(file)
 
         return run
 
-    found = {"decode": lambda: _pyramid(bench), "pyav, all frames": over(_pyav), "ffmpeg -f null": over(_ffmpeg)}
+    contenders = {"decode": lambda _: _pyramid(bench), PYAV: over(_pyav), FFMPEG: over(_ffmpeg)}
     with suppress(ImportError, RuntimeError, OSError):  # torchcodec without the libraries of ffmpeg raises the latter
         from torchcodec.decoders import VideoDecoder  # pyright: ignore[reportMissingImports]
         from torchcodec.transforms import Resize  # pyright: ignore[reportMissingImports]
@@ -142,7 +132,7 @@ def _contenders(bench: Bench) -> dict[str, Callable[[], None]]:
             decoder = VideoDecoder(str(file), num_ffmpeg_threads=1, transforms=[Resize((size, size))])
             decoder.get_frames_in_range(0, len(decoder), step)
 
-        found["torchcodec, top view alone"] = over(torchcodec)
+        contenders["torchcodec, top view alone"] = over(torchcodec)
     with suppress(ImportError, OSError):
         import decord  # pyright: ignore[reportMissingImports]
 
@@ -150,8 +140,8 @@ def _contenders(bench: Bench) -> dict[str, Callable[[], None]]:
             reader = decord.VideoReader(str(file), ctx=decord.cpu(0), width=size, height=size, num_threads=1)
             reader.get_batch(range(0, len(reader), step)).asnumpy()
 
-        found["decord, top view alone"] = over(by_decord)
-    return found
+        contenders["decord, top view alone"] = over(by_decord)
+    return contenders
 
 
 def _pyramid(bench: Bench) -> None:
@@ -168,7 +158,7 @@ def _pyramid(bench: Bench) -> None:
 
 def _pyav(file: Path) -> int:
     """Decode every frame, by one thread. Returns their number."""
-    with open_file(file, time.monotonic() + FOREVER) as container:
+    with open_file(file, time.monotonic() + FOREVER_SECONDS) as container:
         return sum(1 for _ in container.decode(video_stream(container)))
 
 
@@ -180,39 +170,34 @@ def _ffmpeg(file: Path) -> None:
 
 def _scaling(bench: Bench, workers: int, rounds: int) -> dict[str, Any]:
     """Wall time of one worker over that of several, of the stage's own pool and of bare PyAV in as many processes."""
-    times: dict[tuple[str, int], list[float]] = {}
     context = multiprocessing.get_context("forkserver")
     with ProcessPoolExecutor(workers, mp_context=context) as pool:
 
-        def run(count: int, copies: int) -> tuple[float, float]:
-            start = time.perf_counter()
-            _pooled(bench, copies, count)
-            middle = time.perf_counter()
+        def decode(count: int, copies: int) -> None:
+            with tempfile.TemporaryDirectory() as folder:
+                videos = len(bench.paths)
+                job = bench.job(Path(folder), videos * copies, videos)
+                decode_shards([Shard(number * videos, bench.paths) for number in range(copies)], job, count)
+
+        def pyav(count: int, copies: int) -> None:
             for job in [pool.submit(_pyav_files, bench, part, count, copies) for part in range(count)]:
                 job.result()
-            return middle - start, time.perf_counter() - middle
 
-        run(workers, workers)  # starts the processes
-        once = run(1, 1)[0]
-        copies = workers * max(1, min(16, round(SECONDS / workers / once)))
-        for _ in range(rounds):
-            for count in (1, workers):
-                for name, wall in zip(("decode", "pyav"), run(count, copies), strict=True):
-                    times.setdefault((name, count), []).append(wall)
-    median = {key: statistics.median(values) for key, values in times.items()}
+        decode(1, 1)  # the first worker waits for the server that forks all of them
+        began = time.perf_counter()
+        decode(1, 1)
+        copies = workers * max(1, min(16, round(WORK_SECONDS / workers / (time.perf_counter() - began))))
+        ways = {
+            f"{way.__name__} by {count}": lambda _, way=way, count=count: way(count, copies)
+            for count in (1, workers)
+            for way in (decode, pyav)
+        }
+        seconds = medians(interleaved(ways, time.perf_counter, rounds=rounds, desc="bench workers"))
     return {
         "workers": workers,
-        "speedup": median["decode", 1] / median["decode", workers],
-        "speedup_of_pyav": median["pyav", 1] / median["pyav", workers],
+        "speedup": seconds["decode by 1"] / seconds[f"decode by {workers}"],
+        "speedup_of_pyav": seconds["pyav by 1"] / seconds[f"pyav by {workers}"],
     }
-
-
-def _pooled(bench: Bench, copies: int, workers: int) -> None:
-    """The stage's pool on the files, a shard for each of so many copies."""
-    with tempfile.TemporaryDirectory() as folder:
-        count = len(bench.paths)
-        job = bench.job(Path(folder), count * copies, count)
-        decode_shards([Shard(number * count, bench.paths) for number in range(copies)], job, workers)
 
 
 def _pyav_files(bench: Bench, part: int, parts: int, copies: int) -> None:
@@ -221,7 +206,7 @@ def _pyav_files(bench: Bench, part: int, parts: int, copies: int) -> None:
         _pyav(file)
 
 
-def _cpu() -> float:
+def _cpu_seconds() -> float:
     """CPU seconds of this process and of its ended children."""
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(usage.ru_utime + usage.ru_stime for usage in used)

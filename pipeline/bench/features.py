@@ -1,9 +1,8 @@
 """`hvg bench features`: what it costs to measure clips, beside the bare network on the same clips, in one run.
 
-Wall time of this machine's processor, or of its GPU. Rounds are interleaved and their median is taken.
+Wall time of this machine's processor, or of its GPU.
 """
 
-import statistics
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,9 +10,9 @@ from typing import Any
 
 import torch
 
+from pipeline.bench.rounds import interleaved, medians, ratios, table
 from pipeline.metrics.features import BATCH_CLIPS, FeatureNetwork, preprocessed, random_i3d
 from pipeline.metrics.measured import Batch, FeatureNetworks, Measured
-from pipeline.progress import progress
 from pipeline.system.machine import cores, cpu_name
 
 BARE, OURS, ROUNDED = "network alone, preprocessed clips", "measured as by evaluate", "the same in bfloat16"
@@ -31,44 +30,38 @@ def bench_features(*, clips: int, frames: int, size: int, rounds: int) -> dict[s
     draw = torch.Generator().manual_seed(0)
     videos = torch.randint(0, 256, (clips, frames, 3, size, size), dtype=torch.uint8, generator=draw)
     ready = list(preprocessed(videos, device))
-    ways: dict[str, Callable[[], Any]] = {
-        BARE: lambda: [exact(part) for part in ready],
-        OURS: lambda: _measured(exact, videos),
-        ROUNDED: lambda: _measured(rounded, videos),
+    measured: dict[str, Measured] = {}
+
+    def measure(name: str, network: FeatureNetwork) -> None:
+        measured[name] = _measured(network, videos)  # ends with features on the CPU: nothing is left to wait for
+
+    ways: dict[str, Callable[[int], Any]] = {
+        BARE: lambda _: [exact(part) for part in ready],
+        OURS: lambda _: measure(OURS, exact),
+        ROUNDED: lambda _: measure(ROUNDED, rounded),
     }
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    found: dict[str, Any] = {}
-    with progress(total=(rounds + 1) * len(ways), desc="bench features", unit="runs") as bar:
-        for turn in range(rounds + 1):
-            for name, way in ways.items():
-                begun = time.perf_counter()
-                found[name] = way()  # ends with features on the CPU: nothing is left to wait for
-                if turn:  # the first warms up
-                    seconds[name].append((time.perf_counter() - begun) / clips)
-                bar.update()
+    seconds = interleaved(ways, time.perf_counter, rounds=rounds, desc="bench features")
     return {
         "clips": f"{clips} of {frames}/{size}x{size}",
         "rounds": rounds,
-        "seconds_a_clip": {name: statistics.median(taken) for name, taken in seconds.items()},
-        "to_network_alone": {
-            name: statistics.median(a / b for a, b in zip(taken, seconds[BARE], strict=True))
-            for name, taken in seconds.items()
-        },
+        "seconds_a_clip": {name: median / clips for name, median in medians(seconds).items()},
+        "to_network_alone": ratios(seconds, BARE),
         "bfloat16_error": {
-            name: _error(getattr(found[OURS], name), getattr(found[ROUNDED], name)) for name in ("pooled", "logits")
+            name: _error(*(getattr(measured[way], name) for way in (OURS, ROUNDED))) for name in ("pooled", "logits")
         },
         "machine": f"{torch.cuda.get_device_name() if device.type == 'cuda' else cpu_name()}, "
         f"{cores()} cores, {torch.get_num_threads()} threads, torch {torch.__version__}",
     }
 
 
-def render(found: dict[str, Any]) -> str:
+def features_table(cost: dict[str, Any]) -> str:
     """The measurements as a table for people."""
-    lines = [f"{found['clips']}; median of {found['rounds']} rounds", "", f"{'':36}{'s a clip':>10}{'to bare':>10}"]
-    for name, seconds in found["seconds_a_clip"].items():
-        lines.append(f"{name:36}{seconds:10.3f}{found['to_network_alone'][name]:10.3f}")
-    errors = ", ".join(f"{error:.1%} in {name}" for name, error in found["bfloat16_error"].items())
-    return "\n".join([*lines, "", f"bfloat16 is off by {errors} (random weights)", found["machine"]])
+    errors = ", ".join(f"{error:.1%} in {name}" for name, error in cost["bfloat16_error"].items())
+    return table(
+        f"{cost['clips']}; median of {cost['rounds']} rounds",
+        {"s a clip": ("{:.3f}", cost["seconds_a_clip"]), "to bare": ("{:.3f}", cost["to_network_alone"])},
+        [f"bfloat16 is off by {errors} (random weights)", cost["machine"]],
+    )
 
 
 def _measured(network: FeatureNetwork, videos: torch.Tensor) -> Measured:

@@ -1,11 +1,10 @@
 """`hvg bench loader`: what it costs to read random windows, beside other ways to them, in one run.
 
 CPU time of this process, from the page cache, of windows of the top view and the same moments of the view below, as
-training takes them. Rounds are interleaved and their median is taken. Disks and networks are not measured.
+training takes them. Disks and networks are not measured.
 """
 
 import itertools
-import statistics
 import tempfile
 import time
 from collections.abc import Callable
@@ -21,20 +20,20 @@ from av.error import FFmpegError
 from av.video.reformatter import VideoReformatter
 from jaxtyping import UInt8
 
+from pipeline.bench.rounds import interleaved, medians, ratios, table
 from pipeline.data.layouts.walk import files_below, is_video
 from pipeline.data.store.codecs import Codec
 from pipeline.data.store.reader import ViewReader, open_group
 from pipeline.data.store.writer import StoreWriter
 from pipeline.data.video.source import VideoError, open_file, video_stream
 from pipeline.errors import UserError
-from pipeline.progress import progress
 from pipeline.system.machine import cores, cpu_name
 
 WINDOW = 12  # frames of the top view
-COPIED = 2**30  # bytes of the top view that the memory-mapped copy has at most
+COPIED_BYTES = 2**30  # of the top view that the memory-mapped copy has at most
 COPY, OURS, ZARR, SOURCES = "np.memmap of a flat copy", "ViewReader", "zarr-python", "PyAV from the source, top view"
 SHARE = {COPY: 1, OURS: 1, ZARR: 20, SOURCES: 200}  # slow ways read this part of the windows
-PATIENCE = 60.0  # seconds for one window of a source
+SOURCE_SECONDS = 60.0  # for one window of a source
 
 Way = Callable[[int, int], Any]  # of a video, from this frame of the top view on
 
@@ -60,52 +59,52 @@ def bench_loader(path: Path, root: Path | None, *, windows: int, rounds: int) ->
     views = _views(path)
     top, step = views[0], views[-1].factor
     long = np.flatnonzero(top.reader.n_frames >= top.window)
-    videos = long[: max(1, COPIED // int(top.reader.n_frames[long].max() * top.reader.size**2 * 3))]
-    rates: dict[str, list[float]] = {}
+    videos = long[: max(1, COPIED_BYTES // int(top.reader.n_frames[long].max() * top.reader.size**2 * 3))]
     draw = np.random.default_rng(0)
+    drawn: list[list[tuple[int, int]]] = []
+    for _ in range(rounds + 1):
+        chosen = draw.choice(videos, windows)
+        starts = draw.integers((top.reader.n_frames[chosen] - top.window) // step + 1) * step
+        drawn.append(list(zip(chosen.tolist(), starts.tolist(), strict=True)))
+    parts = {name: -(-windows // share) for name, share in SHARE.items()}
+
+    def over(name: str, way: Way) -> Callable[[int], None]:
+        def run(number: int) -> None:
+            for video, start in drawn[number][: parts[name]]:
+                way(video, start)
+
+        return run
+
     with tempfile.TemporaryDirectory() as folder:
         ways = {COPY: _copy(views, videos, Path(folder)), OURS: _ours(views), ZARR: _zarr(views)}
         if root is not None:
             ways[SOURCES] = _sources(root, int(cast(int, open_group(path).attrs["frame_step"])), top)
-        with progress(total=(rounds + 1) * len(ways), desc="bench loader", unit="runs") as bar:
-            for turn in range(rounds + 1):
-                chosen = draw.choice(videos, windows)
-                starts = draw.integers((top.reader.n_frames[chosen] - top.window) // step + 1) * step
-                drawn = list(zip(chosen.tolist(), starts.tolist(), strict=True))
-                for name, way in ways.items():
-                    part = drawn[: -(-windows // SHARE[name])]
-                    begun = time.process_time()
-                    for video, start in part:
-                        way(video, start)
-                    if turn:  # the first warms up
-                        rates.setdefault(name, []).append(len(part) / (time.process_time() - begun))
-                    bar.update()
+        runs = {name: over(name, way) for name, way in ways.items()}
+        seconds = interleaved(runs, time.process_time, rounds=rounds, desc="bench loader")
+    rates = {name: [parts[name] / taken for taken in of_rounds] for name, of_rounds in seconds.items()}
     return {
         "views": [f"{view.window}/{view.reader.size}x{view.reader.size}" for view in views],
         "codecs": [Codec.of_array(view.array).name for view in views],
         "videos": len(videos),
         "windows": windows,
         "rounds": rounds,
-        "clips_per_cpu_second": {name: statistics.median(rate) for name, rate in rates.items()},
-        "to_memmap": {
-            name: statistics.median(a / b for a, b in zip(rate, rates[COPY], strict=True))
-            for name, rate in rates.items()
-        },
+        "clips_per_cpu_second": medians(rates),
+        "to_memmap": ratios(rates, COPY),
         "machine": f"{cpu_name()}, {cores()} cores, zarr {zarr.__version__}, PyAV {av.__version__}",
     }
 
 
-def render(found: dict[str, Any]) -> str:
+def loader_table(cost: dict[str, Any]) -> str:
     """The measurements as a table for people."""
-    views = " and ".join(f"{view} ({codec})" for view, codec in zip(found["views"], found["codecs"], strict=True))
-    lines = [
-        f"windows of {views} out of {found['videos']} videos; median of {found['rounds']} rounds of {found['windows']}",
-        "",
-        f"{'':34}{'clips a CPU second':>20}{'to memmap':>12}",
-    ]
-    for name, rate in found["clips_per_cpu_second"].items():
-        lines.append(f"{name:34}{rate:20.0f}{found['to_memmap'][name]:12.4f}")
-    return "\n".join([*lines, "", found["machine"]])
+    views = " and ".join(f"{view} ({codec})" for view, codec in zip(cost["views"], cost["codecs"], strict=True))
+    return table(
+        f"windows of {views} out of {cost['videos']} videos; median of {cost['rounds']} rounds of {cost['windows']}",
+        {
+            "clips a CPU second": ("{:.0f}", cost["clips_per_cpu_second"]),
+            "to memmap": ("{:.4f}", cost["to_memmap"]),
+        },
+        [cost["machine"]],
+    )
 
 
 def write_synthetic(path: Path, root: Path | None, *, videos: int, frames: int, size: int) -> None:
@@ -135,57 +134,51 @@ def _views(path: Path) -> list[View]:
     group = open_group(path)
     last = next(level for level in itertools.count(1) if f"level-{level + 1}" not in group)
     levels = range(last, max(last - 2, 0), -1)
-    found = [cast("zarr.Array[Any]", group[f"level-{level}"]) for level in levels]
+    arrays = [cast("zarr.Array[Any]", group[f"level-{level}"]) for level in levels]
     readers = [ViewReader(path, level, in_memory=0) for level in levels]
-    factors = [int(cast(int, array.attrs["time_factor"])) for array in found]
+    factors = [int(cast(int, array.attrs["time_factor"])) for array in arrays]
     window = min(WINDOW, int(readers[0].n_frames.max())) // factors[-1] * factors[-1]
     if window == 0:
         raise UserError(f"--pyramid {path}: no video has {factors[-1]} frames, the shortest window")
     return [
         View(array=array, reader=reader, factor=factor, window=window // factor)
-        for array, reader, factor in zip(found, readers, factors, strict=True)
+        for array, reader, factor in zip(arrays, readers, factors, strict=True)
     ]
 
 
 def _copy(views: list[View], videos: np.ndarray, folder: Path) -> Way:
     """From files with nothing but the frames of the videos, one behind another."""
-    maps = []
+    copies = {}
     for view in views:
-        reader = view.reader
-        file = folder / f"{reader.size}"
-        with file.open("wb") as out:
-            for video in videos:
-                out.write(reader.read(int(video), 0, int(reader.n_frames[video])).data)
-        ends = np.cumsum(reader.n_frames[videos])
-        first = dict(zip(videos.tolist(), (ends - reader.n_frames[videos]).tolist(), strict=True))
-        shape = (int(ends[-1]), reader.size, reader.size, 3)
-        frames = np.memmap(file, np.uint8, "r", shape=shape)
-        frames.max()  # maps every page: the copy at its best
-        maps.append((frames, first, view))
+        reader, file = view.reader, folder / f"{view.reader.size}.npy"
+        frames = [reader.read(video, 0, int(reader.n_frames[video])) for video in videos.tolist()]
+        np.save(file, np.concatenate(frames))
+        copied = np.load(file, mmap_mode="r")
+        copied.max()  # maps every page: the copy at its best
+        lengths = reader.n_frames[videos]
+        copies[reader.size] = copied, dict(zip(videos.tolist(), np.cumsum(lengths) - lengths, strict=True))
 
-    def way(video: int, start: int) -> list[np.ndarray]:
-        clips = []
-        for frames, first, view in maps:
-            begin = first[video] + start // view.factor
-            clips.append(np.array(frames[begin : begin + view.window]))
-        return clips
+    def read(view: View, video: int, at: int) -> np.ndarray:
+        copied, first = copies[view.reader.size]
+        return np.array(copied[first[video] + at : first[video] + at + view.window])
 
-    return way
+    return _each(views, read)
 
 
 def _ours(views: list[View]) -> Way:
-    return lambda video, start: [view.reader.read(video, start // view.factor, view.window) for view in views]
+    return _each(views, lambda view, video, at: view.reader.read(video, at, view.window))
 
 
 def _zarr(views: list[View]) -> Way:
-    def way(video: int, start: int) -> list[np.ndarray]:
-        clips = []
-        for view in views:
-            begin = start // view.factor
-            clips.append(np.asarray(view.array[int(view.reader.rows[video]), begin : begin + view.window]))
-        return clips
+    def read(view: View, video: int, at: int) -> np.ndarray:
+        return np.asarray(view.array[int(view.reader.rows[video]), at : at + view.window])
 
-    return way
+    return _each(views, read)
+
+
+def _each(views: list[View], read: Callable[[View, int, int], np.ndarray]) -> Way:
+    """The same moments of every view, each read from a frame of its own on."""
+    return lambda video, start: [read(view, video, start // view.factor) for view in views]
 
 
 def _sources(root: Path, frame_step: int, top: View) -> Way:
@@ -205,7 +198,7 @@ def read_source(
     scaler = VideoReformatter()
     images: list[np.ndarray] = []
     try:
-        with open_file(path, time.monotonic() + PATIENCE) as container:
+        with open_file(path, time.monotonic() + SOURCE_SECONDS) as container:
             stream = video_stream(container)
             rate, base = stream.average_rate or stream.guessed_rate or 30, stream.time_base
             assert base is not None

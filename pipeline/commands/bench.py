@@ -38,8 +38,8 @@ def bench_decode(folder: Path | None, file: Path, files: int, rounds: int, worke
 
     params = load_params(file)
     root = folder or data_root(params, PATHS)
-    found = decode.bench_decode(params, root, rounds=rounds, files=files, workers=workers)
-    click.echo(json.dumps(found, indent=2) if as_json else decode.render(found))
+    cost = decode.bench_decode(params, root, rounds=rounds, files=files, workers=workers)
+    click.echo(json.dumps(cost, indent=2) if as_json else decode.decode_table(cost))
 
 
 @bench.command(short_help="Reading random windows.")
@@ -64,7 +64,7 @@ def loader(pyramid: Path, synthetic: bool, videos: Path | None, windows: int, ro
     """
     import tempfile
 
-    from pipeline.bench.loader import bench_loader, render, write_synthetic
+    from pipeline.bench.loader import bench_loader, loader_table, write_synthetic
 
     with tempfile.TemporaryDirectory() as folder:
         if synthetic:
@@ -74,8 +74,8 @@ def loader(pyramid: Path, synthetic: bool, videos: Path | None, windows: int, ro
             raise UserError(
                 f"--pyramid {pyramid}: no finished pyramid; `dvc repro decode` makes it, or try --synthetic"
             )
-        found = bench_loader(pyramid, videos, windows=windows, rounds=rounds)
-    click.echo(json.dumps(found, indent=2) if as_json else render(found))
+        cost = bench_loader(pyramid, videos, windows=windows, rounds=rounds)
+    click.echo(json.dumps(cost, indent=2) if as_json else loader_table(cost))
 
 
 @bench.command("features", short_help="I3D features of clips.")
@@ -90,5 +90,5 @@ def bench_features(clips: int, frames: int, size: int, rounds: int, as_json: boo
     """
     from pipeline.bench import features
 
-    found = features.bench_features(clips=clips, frames=frames, size=size, rounds=rounds)
-    click.echo(json.dumps(found, indent=2) if as_json else features.render(found))
+    cost = features.bench_features(clips=clips, frames=frames, size=size, rounds=rounds)
+    click.echo(json.dumps(cost, indent=2) if as_json else features.features_table(cost))

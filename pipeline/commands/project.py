@@ -76,8 +76,8 @@ def describe(file: Path, as_json: bool) -> None:
     click.echo(f"counting the networks of {file} …", err=True)
     from pipeline.project import describe as description
 
-    found = description.describe(params, full_length=as_json) | {"data": description.describe_data(params, PATHS)}
-    click.echo(json.dumps(found, indent=2) if as_json else description.render(found))
+    counted = description.describe(params, full_length=as_json) | {"data": description.describe_data(params, PATHS)}
+    click.echo(json.dumps(counted, indent=2) if as_json else description.description_text(counted))
 
 
 @click.command(short_help="A page over the decoded videos.")

@@ -5,7 +5,6 @@ import math
 import os
 import shutil
 import sys
-import tempfile
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,8 +14,7 @@ import click
 from pipeline.paths import Paths
 
 if TYPE_CHECKING:
-    from pipeline.report.compare import Side
-    from pipeline.runs.store import Found
+    from pipeline.runs.store import TrackedRun
 
 PATHS = Paths()
 STATUSES = ("running", "finished", "failed", "killed")
@@ -56,18 +54,18 @@ def runs(ctx: click.Context, as_json: bool, last: int | None, **chosen: Any) -> 
         return
     from pipeline.runs.table import choose, side_by_side
 
-    found = _found()
+    known = _runs()
     if as_json:
         given = last is not None or any(value is not None for value in chosen.values())
-        shown = choose(found, last=last, **chosen) if given else found
+        shown = choose(known, last=last, **chosen) if given else known
         click.echo(json.dumps([_plain(run) for run in shown], indent=2))
         return
-    if not found:
+    if not known:
         click.echo("no runs yet; `hvg repro` makes some")
         return
-    shown = choose(found, last=last or 8, **chosen)
+    shown = choose(known, last=last or 8, **chosen)
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() or "COLUMNS" in os.environ else None
-    click.echo(side_by_side(shown, found, width) if shown else "no such runs")
+    click.echo(side_by_side(shown, known, width) if shown else "no such runs")
 
 
 @click.command("show")
@@ -78,8 +76,8 @@ def _show(run_id: str, as_json: bool) -> None:
     from pipeline.runs.store import Store
     from pipeline.runs.table import in_full, one, reproduction_of
 
-    found = _found()
-    parent, children = reproduction_of(one(found, run_id), found)
+    known = _runs()
+    parent, children = reproduction_of(one(known, run_id), known)
     together = [(run, list(Store(PATHS).files(run.id))) for run in (parent, *children)]
     if as_json:
         click.echo(json.dumps([{**_plain(run), "files": files} for run, files in together], indent=2))
@@ -94,20 +92,16 @@ def _show(run_id: str, as_json: bool) -> None:
               help="The folder that the page is written to.")  # fmt: skip
 def compare(left: str, right: str, out: Path) -> None:
     """A page with two reproductions side by side, by the beginnings of their ids: parameters, metrics, samples."""
-    from pipeline.errors import UserError
     from pipeline.report.compare import compare_page
+    from pipeline.runs.store import Store
     from pipeline.runs.table import one, reproduction_of
 
-    found = _found()
-    groups = [reproduction_of(one(found, run_id), found) for run_id in (left, right)]
-    if groups[0][0].id == groups[1][0].id:
-        raise UserError(f"{left} and {right} belong to one reproduction, {groups[0][0].id}; name two")
-    with tempfile.TemporaryDirectory() as folder:
-        sides = [_side(parent, children, Path(folder)) for parent, children in groups]
-        click.echo(f"the page: {compare_page(sides[0], sides[1], out)}")
+    known = _runs()
+    parents = [reproduction_of(one(known, run_id), known)[0] for run_id in (left, right)]
+    click.echo(f"the page: {compare_page((parents[0], parents[1]), known, Store(PATHS), out)}")
 
 
-def _found() -> "list[Found]":
+def _runs() -> "list[TrackedRun]":
     from pipeline.runs.store import Store
     from pipeline.runs.tracking import send_waiting
 
@@ -116,20 +110,7 @@ def _found() -> "list[Found]":
     return store.runs()
 
 
-def _plain(run: "Found") -> dict[str, Any]:
+def _plain(run: "TrackedRun") -> dict[str, Any]:
     """For JSON, which knows no NaN: what is no finite number is None."""
     metrics = {name: value if math.isfinite(value) else None for name, value in run.metrics.items()}
     return {**asdict(run), "start": run.start.isoformat(), "metrics": metrics}
-
-
-def _side(parent: "Found", children: "list[Found]", into: Path) -> "Side":
-    """A reproduction with local copies of what it shows: of each run the last file of a kind."""
-    from pipeline.report.compare import Side
-    from pipeline.runs.store import Store
-
-    store, kept = Store(PATHS), {}
-    for run in (parent, *children):
-        last = {Path(file).suffix: file for file in store.files(run.id)}
-        shown = [file for suffix, file in last.items() if suffix in (".mp4", ".png")]
-        kept[run.id] = [store.fetch(run.id, file, into / run.id) for file in shown]
-    return Side(parent=parent, children=children, files=kept)

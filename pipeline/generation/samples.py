@@ -15,7 +15,7 @@ from pipeline.errors import UserError
 from pipeline.generation import artifact
 from pipeline.generation.generate import SampleSource, generate, labels_of_data, sigma_of
 from pipeline.media.grid import fitting
-from pipeline.media.mp4 import write_mp4
+from pipeline.media.video import write_mp4
 from pipeline.params import Params, fingerprint
 from pipeline.paths import Paths, alone, publish
 from pipeline.progress import progress

@@ -11,8 +11,8 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from pipeline.errors import UserError
-from pipeline.params import explain
 from pipeline.paths import origin
+from pipeline.system.yaml import explain
 
 FILE = "clusters.yaml"
 Positive = Annotated[int, Field(gt=0)]

@@ -1,7 +1,6 @@
 """Still pictures and tilings of videos: posters, frames in a row (Fig. 3), several videos in one (Fig. 6)."""
 
 import io
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -33,11 +32,6 @@ def tile(videos: UInt8[np.ndarray, "N T H W 3"], columns: int) -> UInt8[np.ndarr
         y, x = i // columns * (h + GAP), i % columns * (w + GAP)
         sheet[:, y : y + h, x : x + w] = video
     return sheet
-
-
-def strip(video: UInt8[np.ndarray, "T H W 3"], times: Sequence[int]) -> UInt8[np.ndarray, "h w 3"]:
-    """Some frames of a video (from 0) in a row, as in Fig. 3."""
-    return tile(video[list(times)][:, None], columns=len(times))[0]
 
 
 def spread(frames: int, shown: int) -> list[int]:

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from jinja2.filters import do_filesizeformat
 from torch import Tensor, nn
@@ -38,16 +39,17 @@ def describe(params: Params, *, full_length: bool = False) -> dict[str, Any]:
         window = params.window(level)
         with torch.device("meta"):
             networks = Generator(config), Discriminators(config).requires_grad_(False)  # as in a generator update
-        networks[0].recompute = params.levels[str(level)].training.recompute
-        counts = _parameters(*networks)
-        clip = _clip(*networks, window, params.levels[str(level)].training.discriminator_steps)
-        total = counts["generator_parameters"] + sum(counts["discriminator_parameters"].values())
+        training = params.of_level(level).training
+        networks[0].recompute = training.recompute
+        clip = _clip(*networks, window, training.discriminator_steps)
+        counts = {name: _count(network) for name, network in networks[1].named_children()}
         levels[str(level)] = {
             "output": f"{config.view.frames}/{config.view.size}x{config.view.size}",
             "trained_on": _trained_on(config, window),
-            **counts,
+            "generator_parameters": _count(networks[0]),
+            "discriminator_parameters": counts,
             **clip,
-            "training_memory_gib": total * 16 / GIB + clip["saved_activation_gib"],
+            "training_memory_gib": sum(map(_count, networks)) * 16 / GIB + clip["saved_activation_gib"],
         }
         if full_length:
             full = _clip(*networks, params.view(max(level - 1, 1)).frames, 0)
@@ -92,43 +94,33 @@ def describe_data(params: Params, paths: Paths) -> dict[str, Any]:
     return {"state": "unknown", **known, "reason": reason}
 
 
-def render(description: dict[str, Any]) -> str:
+def description_text(description: dict[str, Any]) -> str:
     """The description, of `describe` or with `data` of `describe_data`, as a table for people."""
-    head = (
-        "level",
-        "output",
-        "trained on",
-        "G",
-        "D spatial/temporal/matching",
-        "TFLOP G/D",
-        "iteration",
-        "memory, 1 clip",
-    )
-    rows: list[tuple[str, ...]] = [head]
-    for level, d in description["levels"].items():
-        discriminators = "/".join(f"{n / 1e6:.1f}" for n in d["discriminator_parameters"].values())
-        rows.append(
-            (
-                level,
-                d["output"],
-                d["trained_on"],
-                f"{d['generator_parameters'] / 1e6:.1f} M",
-                f"{discriminators} M",
-                f"{d['forward_tflop']:.3g}/{d['forward_tflop_discriminators']:.3g}",
-                f"{d['iteration_tflop']:.3g} TFLOP",
-                f"{d['training_memory_gib']:.2f} GiB",
-            )
-        )
-    widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    rows = [
+        {
+            "level": level,
+            "output": d["output"],
+            "trained on": d["trained_on"],
+            "G": _millions(d["generator_parameters"]),
+            "D spatial/temporal/matching": _millions(*d["discriminator_parameters"].values()),
+            "TFLOP G/D": f"{d['forward_tflop']:.3g}/{d['forward_tflop_discriminators']:.3g}",
+            "iteration": f"{d['iteration_tflop']:.3g} TFLOP",
+            "memory, 1 clip": f"{d['training_memory_gib']:.2f} GiB",
+        }
+        for level, d in description["levels"].items()
+    ]
     note = "memory: 16 bytes a parameter (Adam) and the activations that a generator update saves for one clip, float32"
     if description["classes"] is None:
         note += "\ndata.classes is null, as many as found: counted without classes, which add a few percent"
-    data = [f"data: {_render_data(description['data'])}"] if "data" in description else []
-    return "\n".join([*lines, "", note, *data])
+    data = [f"data: {_data_text(description['data'])}"] if "data" in description else []
+    return "\n".join([pd.DataFrame(rows).to_string(index=False), "", note, *data])
 
 
-def _render_data(data: dict[str, Any]) -> str:
+def _millions(*counts: int) -> str:
+    return "/".join(f"{count / 1e6:.1f}" for count in counts) + " M"
+
+
+def _data_text(data: dict[str, Any]) -> str:
     if data["state"] == "unknown":
         return f"size not known: {data['reason']}"
     from pipeline.data.predict import NAMES
@@ -138,9 +130,9 @@ def _render_data(data: dict[str, Any]) -> str:
     size, files = do_filesizeformat(total[codec]), sum(data["sizes"][codec]["files"].values())
     if data["state"] == "decoded":
         windows = "".join(
-            f"\n      level {found['level']}: {found['windows']:,} windows in {found['videos']:,} of "
+            f"\n      level {windows['level']}: {windows['windows']:,} windows in {windows['videos']:,} of "
             f"{data['training_videos']:,} training videos"
-            for found in data["windows"]
+            for windows in data["windows"]
         )
         return f"{data['videos']:,} videos, {size} in {files:,} shard files, codec {codec}{windows}"
     spread = "" if data["spread"][codec] is None else f" (± {data['spread'][codec] / total[codec]:.1%})"
@@ -157,13 +149,6 @@ def _trained_on(config: LevelConfig, window: int) -> str:
     if config.condition is None:
         return output
     return f"{window}/{config.condition.size}x{config.condition.size} -> {output}"
-
-
-def _parameters(generator: Generator, discriminators: Discriminators) -> dict[str, Any]:
-    return {
-        "generator_parameters": _count(generator),
-        "discriminator_parameters": {name: _count(network) for name, network in discriminators.named_children()},
-    }
 
 
 def _count(network: nn.Module) -> int:
@@ -205,11 +190,8 @@ def _pass(generator: Generator, discriminators: Discriminators, window: int, bat
         frames = window * config.factor
     seen = torch.zeros(batch, min(config.discriminators.frames, frames), dtype=torch.long, device=device)
     noise = torch.empty(batch, config.generator.noise, device=device)
-    saving, counting = (
-        torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor),
-        FlopCounterMode(display=False),
-    )
-    with saving, counting as flop:
+    saving = torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor)
+    with saving, FlopCounterMode(display=False) as flop:
         video = generator(noise, labels, condition)
         of_generator = flop.get_total_flops()
         discriminators(video, condition, labels, seen, None)

@@ -1,14 +1,16 @@
 """What a machine has, what is missing, and how to get it."""
 
+import contextlib
 import importlib.metadata
-import importlib.util
 import os
+import platform
 import shutil
 import sqlite3
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline import checkout
 from pipeline.errors import UserError
 from pipeline.launch.server import API_URL, answers
 from pipeline.params import Params, load_params
@@ -16,7 +18,7 @@ from pipeline.paths import Paths
 from pipeline.runs.store import Store
 from pipeline.system.urls import without_secrets
 
-FREE = 5.0  # GB below which a run is likely to end early
+FREE_GB = 5.0  # below which a run is likely to end early
 
 
 @dataclass(frozen=True)
@@ -31,8 +33,11 @@ class Check:
 
 def examine(paths: Paths) -> list[Check]:
     """Look at everything that a run needs, in the order in which one would mend it."""
-    checks = [_python(), _torch(), _ffmpeg(), *map(_package, ("dvc", "prefect", "mlflow")), _git(), _server()]
-    checks.append(_store(paths))
+    checks = [Check("python", True, f"{platform.python_version()} at {sys.executable}"), _torch(), _ffmpeg()]
+    checks += [Check(name, True, importlib.metadata.version(name)) for name in ("dvc", "prefect", "mlflow")]
+    git = shutil.which(checkout.GIT)
+    checks.append(Check("git", git is not None, git or "not found; dvc needs it: install git"))
+    checks += [_server(), _store(paths)]
     try:
         params = load_params(paths.params)
     except UserError as error:
@@ -41,14 +46,7 @@ def examine(paths: Paths) -> list[Check]:
     return [*checks, *_data(params, paths), *_disks(params, paths)]
 
 
-def _python() -> Check:
-    version = ".".join(map(str, sys.version_info[:3]))
-    return Check("python", sys.version_info >= (3, 11), f"{version} at {sys.executable}; 3.11 or newer is needed")
-
-
 def _torch() -> Check:
-    if importlib.util.find_spec("torch") is None:
-        return Check("torch", False, "not installed; `make .venv/.done` installs everything")
     import torch
 
     gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
@@ -56,26 +54,12 @@ def _torch() -> Check:
 
 
 def _ffmpeg() -> Check:
-    if importlib.util.find_spec("imageio_ffmpeg") is None:
-        return Check("ffmpeg", False, "not installed; `make .venv/.done` installs imageio-ffmpeg, which carries it")
     from pipeline.data.video import ffmpeg
 
     try:
         return Check("ffmpeg", True, ffmpeg.version())
     except UserError as error:
         return Check("ffmpeg", False, str(error))
-
-
-def _package(name: str) -> Check:
-    try:
-        return Check(name, True, importlib.metadata.version(name))
-    except importlib.metadata.PackageNotFoundError:
-        return Check(name, False, "not installed; `make .venv/.done` installs everything")
-
-
-def _git() -> Check:
-    found = shutil.which("git")
-    return Check("git", found is not None, found or "not found; dvc needs it: install git")
 
 
 def _server() -> Check:
@@ -89,26 +73,27 @@ def _server() -> Check:
 def _store(paths: Paths) -> Check:
     uri = Store(paths).shown
     if not uri.startswith("sqlite:///"):
-        return Check("mlflow store", True, f"{without_secrets(uri, uri)}, as MLFLOW_TRACKING_URI says", necessary=False)
+        return Check("mlflow store", True, f"{uri}, as MLFLOW_TRACKING_URI says", necessary=False)
     file = Path(uri.removeprefix("sqlite:///"))
     if not file.exists():
         writable = os.access(file.parent, os.W_OK)
         return Check("mlflow store", writable, f"{file}, made by the first run" if writable else f"{file}: no writing")
-    connection = sqlite3.connect(file, timeout=5)
     try:
-        connection.execute("BEGIN IMMEDIATE")
-        connection.rollback()
+        with contextlib.closing(sqlite3.connect(file, timeout=5)) as connection:
+            connection.execute("BEGIN IMMEDIATE")  # rolled back
     except sqlite3.Error as error:
         return Check("mlflow store", False, f"{file}: {error}; move it away or set MLFLOW_TRACKING_URI")
-    finally:
-        connection.close()
     return Check("mlflow store", True, str(file))
 
 
 def _disks(params: Params, paths: Paths) -> list[Check]:
     """Whether the pyramid that is still to be decoded fits, here and where DVC caches it."""
+    from dvc.config import Config
+
     size, error = _pyramid_size(params, paths)
-    here, cache, links = paths.root.resolve(), *_dvc_cache(paths)
+    here = paths.root.resolve()
+    settings = Config(str(here / ".dvc"))["cache"]
+    cache, links = Path(settings.get("dir", here / ".dvc" / "cache")), set(settings.get("type", ["reflink", "copy"]))
     apart = _device(here) != _device(cache)
     copies = 1 if apart or links & {"hardlink", "symlink"} else 2
     checks = [_disk("disk", here, copies * size, copies * error, " with DVC's copy of it" if copies > 1 else "")]
@@ -121,11 +106,11 @@ def _disk(name: str, folder: Path, size: float, error: float, what: str = "") ->
     """Whether `size` bytes, known up to `error`, fit beside what training writes. Necessary where they hardly can."""
     from jinja2.filters import do_filesizeformat as text
 
-    free = shutil.disk_usage(_existing(folder)).free
+    free, reserve = shutil.disk_usage(_existing(folder)).free, FREE_GB * 1e9
     if not size:
-        return Check(name, free >= FREE * 1e9, f"{text(free)} free; below {FREE:g} GB clear some", necessary=False)
+        return Check(name, free >= reserve, f"{text(free)} free; below {FREE_GB:g} GB clear some", necessary=False)
     found = f"{text(free)} free at {folder}, data/pyramid{what} takes about {text(size)}"
-    if free >= size + FREE * 1e9:
+    if free >= size + reserve:
         return Check(name, True, found)
     way_out = "; clear some, or make it smaller: decode.codec=jpeg, decode.max_frames, or elsewhere: decode.store"
     return Check(name, False, found + way_out, necessary=free < size - 2 * error)
@@ -147,15 +132,6 @@ def _pyramid_size(params: Params, paths: Paths) -> tuple[float, float]:
     return sum(found.sizes[params.decode.codec].bytes.values()), found.spread[params.decode.codec] or 0
 
 
-def _dvc_cache(paths: Paths) -> tuple[Path, set[str]]:
-    """The folder of DVC's cache, and by which links it may give its files to the project."""
-    from dvc.config import Config
-
-    folder = paths.root.resolve() / ".dvc"
-    cache = Config(str(folder))["cache"]
-    return Path(cache.get("dir", folder / "cache")), set(cache.get("type", ["reflink", "copy"]))
-
-
 def _existing(folder: Path) -> Path:
     return next(parent for parent in (folder, *folder.parents) if parent.exists())
 
@@ -169,7 +145,7 @@ def _data(params: Params, paths: Paths) -> list[Check]:
     from pipeline.data.layouts.walk import listing_bytes
 
     listing = paths.root / params.data.listing
-    if params.data.root in {f"data/{key}" for key in params.shapes}:
+    if params.rendered:
         return [Check("data", True, f"{params.data.root}, which make-shapes renders")]
     try:
         now = listing_bytes(list_root(params, paths))

@@ -3,17 +3,16 @@
 import hashlib
 import io
 import itertools
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
 from pipeline.errors import UserError
 from pipeline.params import Params, parse_params
 from pipeline.paths import Paths, write_atomic
+from pipeline.system.yaml import parse_yaml
 
 
 def recipe_names(paths: Paths) -> list[str]:
@@ -36,11 +35,11 @@ def apply_recipe(paths: Paths, name: str | None, settings: Sequence[str] = (), *
     if name is not None and not force and edited(paths):
         raise UserError(f"{paths.params} has been edited: `--force` replaces it, `hvg recipe --set …` changes it")
     content = with_settings(source.read_text(), settings, source)
-    params = parse_params(_load(content, source), paths.params)
+    params = parse_params(parse_yaml(content, str(source)), paths.params)
     known = name is not None or not edited(paths)  # a change by hand stays one, whatever is set on top of it
     write_atomic(paths.params, content)
     if known:
-        write_atomic(_memory(paths), json.dumps({"params.yaml": _hash(content.encode())}))
+        write_atomic(_written(paths), hashlib.sha256(content.encode()).hexdigest())
     return params
 
 
@@ -68,8 +67,8 @@ def edited(paths: Paths) -> bool:
     content = paths.params.read_bytes()
     if any(content == (paths.root / "recipes" / f"{name}.yaml").read_bytes() for name in recipe_names(paths)):
         return False
-    memory = _memory(paths)
-    return not memory.is_file() or json.loads(memory.read_text())["params.yaml"] != _hash(content)
+    written = _written(paths)
+    return not written.is_file() or written.read_text() != hashlib.sha256(content).hexdigest()
 
 
 def with_settings(text: str, settings: Sequence[str], source: Path) -> str:
@@ -101,21 +100,11 @@ def _set(tree: Any, setting: str, source: Path) -> None:
         node = node[part]
     if not isinstance(node, dict):
         raise UserError(f"--set {key}: no such parameter in {source}")
-    value = _load(text, Path(f"--set {key}"))
+    value = parse_yaml(text, f"--set {key}")
     # A parameter that is text stays text: `last=2` means "2".
     node[last] = text if isinstance(node.get(last), str) and isinstance(value, int | float) else value
 
 
-def _load(text: str, source: Path) -> Any:
-    try:
-        return YAML(typ="safe").load(text)
-    except YAMLError as error:
-        raise UserError(f"{source}: not valid YAML: {' '.join(str(error).split())}") from error
-
-
-def _memory(paths: Paths) -> Path:
-    return paths.state / "recipe.json"
-
-
-def _hash(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
+def _written(paths: Paths) -> Path:
+    """A file with the hash of what was last written as params.yaml."""
+    return paths.state / "recipe.sha256"

@@ -3,6 +3,7 @@
 import json
 import shutil
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,21 +14,26 @@ from pipeline.params import Params
 from pipeline.paths import Paths, publish, write_atomic
 from pipeline.report import facts, plots
 from pipeline.report.data import data_page
-from pipeline.report.page import Page, class_table, measurements, render
+from pipeline.report.html import TEMPLATE, environment
+from pipeline.report.page import class_table, measurements, without_weights
 from pipeline.report.showcase import MEDIA, showcase
+from pipeline.runs.store import TrackedRun
 
 
-def build(params: Params, paths: Paths, runs: list[facts.TrackedRun], opened_by: str = "") -> Path:
+def build(params: Params, paths: Paths, runs: Sequence[TrackedRun], store: str = "") -> Path:
     """Write the page, its media and data.html; returns the page.
 
-    runs: MLflow's. opened_by: the command that shows them.
+    Args:
+        runs: that made what the page shows.
+        store: the URI of the MLflow that has them, as people may see it.
 
     Raises UserError where an earlier stage has not made what the page shows. per_class.csv, counts.csv and motion.csv
     may be missing or empty: not every data set has classes, not every video motion.
     """
+    levels = range(1, params.n_levels + 1)
     config = paths.artifact(params.n_levels) / "config.json"
     metrics, psd = paths.reports / "metrics.json", paths.reports / "psd.csv"
-    histories = {level: paths.artifact(level) / "history.csv" for level in range(1, params.n_levels + 1)}
+    histories = {level: paths.artifact(level) / "history.csv" for level in levels}
     for path in (metrics, psd, config, *histories.values()):
         if not path.is_file():
             raise UserError(f"{path}: missing; `dvc repro` makes it")
@@ -41,25 +47,29 @@ def build(params: Params, paths: Paths, runs: list[facts.TrackedRun], opened_by:
     finally:
         shutil.rmtree(media, ignore_errors=True)
     data_page(params, paths)
-    page = Page(
-        levels=facts.levels(params),
+    measured = measurements(params, classes, evaluation)
+    template = environment((TEMPLATE / "page.js").read_text()).get_template("page.html")
+    text = template.render(
+        levels=[f"{view.frames} frames of {view.size}×{view.size}" for view in map(params.view, levels)],
         classes=classes,
         sigma=params.sigma.figures,
         show=show,
-        measured=measurements(params, classes, evaluation),
+        measured=measured,
+        without=without_weights(measured),
         by_class=class_table(params, classes, _table(paths.reports / "per_class.csv"), evaluation["protocol"]),
         counts=plots.by_count(_table(paths.reports / "counts.csv")),
         spectra=plots.spectra(pd.read_csv(psd)),
         motion=plots.motion(_table(paths.reports / "motion.csv")),
         curves={f"Level {level}": plots.curves(pd.read_csv(path), level) for level, path in histories.items()},
-        decoded=facts.decoded(paths.pyramid),
+        splits=facts.splits(paths.pyramid),
+        left_out=facts.left_out(paths.pyramid),
         environment=facts.environment(paths.root),
-        runs=runs,
-        opened_by=opened_by,
+        runs=[(run, facts.run_link(store, run.id)) for run in runs],
+        opened_by=facts.opened_by(store, paths.root),
         params=paths.params.read_text(),
     )
     out = paths.reports / "index.html"
-    write_atomic(out, render(page))
+    write_atomic(out, text)
     return out
 
 

@@ -2,83 +2,58 @@
 
 import shutil
 import uuid
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pipeline.errors import UserError
 from pipeline.paths import publish
 from pipeline.report.html import TEMPLATE, environment
-from pipeline.report.page import explained
+from pipeline.report.page import Metric, explained
 from pipeline.report.showcase import MEDIA, Clip
-
-if TYPE_CHECKING:
-    from pipeline.runs.store import Found
+from pipeline.runs.store import Store, TrackedRun
 
 KINDS = (".mp4", ".png")  # of the files that are shown
 NAMES = ("A", "B")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Side:
-    """One reproduction. Of children with the same name the last counts.
-
-    files: by a run's id, copies of what it keeps; of each kind the one with the last name is shown.
-    """
-
-    parent: "Found"
-    children: list["Found"]
-    files: Mapping[str, list[Path]]
-
-    def last(self, name: str) -> "Found | None":
-        return next((run for run in reversed(self.children) if run.name == name), None)
-
-
-@dataclass(frozen=True)
-class Pair:
-    """A value of both runs. best: which of them is the better one, 0 or 1; None where that cannot be said."""
-
-    name: str
-    values: tuple[str, str]
-    unit: str = ""
-    better: str = ""  # higher, lower or nothing
-    meaning: str = ""
-    best: int | None = None
-
-
-@dataclass(frozen=True)
-class Stage:
-    """What one stage of both runs was given otherwise, measured and kept. shown: (left, right) clips or None."""
-
-    name: str
-    params: list[Pair]
-    metrics: list[Pair]
-    shown: list[tuple[Clip | None, Clip | None]]
-
-
-def compare_page(left: Side, right: Side, out: Path) -> Path:
+def compare_page(parents: tuple[TrackedRun, TrackedRun], runs: Sequence[TrackedRun], store: Store, out: Path) -> Path:
     """Write the folder `out`, index.html with the media beside it, in place of an older one; returns the page.
 
-    Raises UserError where `out` is another folder with files in it, ValueError where both sides are one run.
+    Args:
+        parents: two reproductions.
+        runs: with those within them, oldest first; of those with the same name the last counts.
+        store: has the files that they keep; of each kind the one with the last name is shown.
+
+    Raises UserError where both are one, or `out` is another folder with files in it.
     """
-    sides = (left, right)
-    if left.parent.id == right.parent.id:
-        raise ValueError(f"run {left.parent.id} would be compared with itself")
+    if parents[0].id == parents[1].id:
+        raise UserError(f"both runs belong to one reproduction, {parents[0].id}; name two")
     if out.exists() and not (out.is_dir() and {path.name for path in out.iterdir()} <= {"index.html", MEDIA}):
         raise UserError(f"--out {out}: holds other files, which would be lost; name a new folder")
+    within = [{run.name: run for run in runs if run.parent == parent.id} for parent in parents]
     work = out.with_name(f".{out.name}.{uuid.uuid4().hex}")
     (work / MEDIA).mkdir(parents=True)
     try:
-        names = dict.fromkeys(run.name for side in sides for run in side.children)
-        made = environment((TEMPLATE / "page.js").read_text())
-        text = made.get_template("compare.html").render(
+        stages = []
+        for name in dict.fromkeys([*within[0], *within[1]]):
+            left, right = pair = within[0].get(name), within[1].get(name)
+            settings = differing(left.params, right.params) if left and right else []
+            stages.append(
+                {
+                    "name": name,
+                    # Digests differ always.
+                    "params": [one for one in settings if not one.name.endswith("protocol.samples")],
+                    "metrics": measured(left.metrics if left else {}, right.metrics if right else {}),
+                    "shown": _shown(pair, name, store, work),
+                }
+            )
+        text = environment((TEMPLATE / "page.js").read_text()).get_template("compare.html").render(
             names=NAMES,
-            runs=_runs(left, right),
-            params=differing(left.parent.params, right.parent.params),
-            samples=_shown((left.parent, right.parent), sides, "samples", work),
-            stages=[_stage(name, sides, work) for name in names],
-        )
+            runs=_runs(*parents),
+            params=differing(parents[0].params, parents[1].params),
+            samples=_shown(parents, "samples", store, work),
+            stages=stages,
+        )  # fmt: skip
         (work / "index.html").write_text(text, encoding="utf-8")
         publish(work, out)
     finally:
@@ -86,14 +61,14 @@ def compare_page(left: Side, right: Side, out: Path) -> Path:
     return out / "index.html"
 
 
-def differing(left: Mapping[str, str], right: Mapping[str, str]) -> list[Pair]:
+def differing(left: Mapping[str, str], right: Mapping[str, str]) -> list[Metric]:
     """The keys whose values differ, in their order; a key that one side lacks is empty there."""
     keys = dict.fromkeys((*left, *right))
-    pairs = [Pair(key, (left.get(key, ""), right.get(key, ""))) for key in keys]
+    pairs = [Metric(key, (left.get(key, ""), right.get(key, ""))) for key in keys]
     return [pair for pair in pairs if pair.values[0] != pair.values[1]]
 
 
-def measured(left: Mapping[str, float], right: Mapping[str, float]) -> list[Pair]:
+def measured(left: Mapping[str, float], right: Mapping[str, float]) -> list[Metric]:
     """The metrics of both sides, by name; where one has no value, nothing stands."""
     pairs = []
     for name in sorted({*left, *right}):
@@ -101,12 +76,12 @@ def measured(left: Mapping[str, float], right: Mapping[str, float]) -> list[Pair
         best = None
         if better and name in left and name in right and left[name] != right[name]:
             best = int((right[name] > left[name]) == (better == "higher"))
-        texts = tuple(f"{side[name]:.4g}" if name in side else "" for side in (left, right))
-        pairs.append(Pair(name, (texts[0], texts[1]), unit, better, meaning, best))
+        values = tuple(f"{side[name]:.4g}" if name in side else "" for side in (left, right))
+        pairs.append(Metric(name, values, unit, better, meaning, best))
     return pairs
 
 
-def _runs(left: Side, right: Side) -> list[Pair]:
+def _runs(left: TrackedRun, right: TrackedRun) -> list[Metric]:
     rows = {
         "run": lambda run: run.id,
         "started": lambda run: f"{run.start:%Y-%m-%d %H:%M} UTC",
@@ -114,41 +89,24 @@ def _runs(left: Side, right: Side) -> list[Pair]:
         "experiment": lambda run: run.tags.get("hvg.experiment", ""),
         "code": lambda run: run.tags.get("mlflow.source.git.commit", "")[:12],
     }
-    pairs = [Pair(name, (text(left.parent), text(right.parent))) for name, text in rows.items()]
+    pairs = [Metric(name, (text(left), text(right))) for name, text in rows.items()]
     return [pair for pair in pairs if any(pair.values)]
 
 
-def _stage(name: str, sides: tuple[Side, Side], work: Path) -> Stage:
-    first, second = (side.last(name) for side in sides)
-    params = differing(first.params, second.params) if first and second else []
-    params = [pair for pair in params if not pair.name.endswith("protocol.samples")]  # digests that always differ
-    metrics = measured(first.metrics if first else {}, second.metrics if second else {})
-    return Stage(name, params, metrics, _shown((first, second), sides, name, work))
-
-
 def _shown(
-    runs: tuple["Found | None", "Found | None"], sides: tuple[Side, Side], of: str, work: Path
-) -> list[tuple[Clip | None, Clip | None]]:
-    """The last file of each kind of both runs, copied beside the page."""
+    runs: tuple[TrackedRun | None, TrackedRun | None], of: str, store: Store, work: Path
+) -> list[list[Clip | None]]:
+    """The last file of each kind that both runs keep, fetched beside the page."""
+    kept = [sorted(store.files(run.id)) if run else [] for run in runs]
     rows = []
     for kind in KINDS:
-        clips = [
-            _clip(_last(side.files.get(run.id, []) if run else [], kind), of, name, work)
-            for run, side, name in zip(runs, sides, NAMES, strict=True)
-        ]
+        clips: list[Clip | None] = [None, None]
+        for side, (run, files) in enumerate(zip(runs, kept, strict=True)):
+            last = next((file for file in reversed(files) if file.endswith(kind)), None)
+            if run is not None and last is not None:
+                file = store.fetch(run.id, last, work / MEDIA / run.id)
+                label = f"Run {NAMES[side]}, {of}: {file.stem}"
+                clips[side] = Clip(file.relative_to(work).as_posix(), "", NAMES[side], file.stem, label)
         if any(clips):
-            rows.append((clips[0], clips[1]))
+            rows.append(clips)
     return rows
-
-
-def _last(files: list[Path], kind: str) -> Path | None:
-    return max((path for path in files if path.suffix == kind), key=lambda path: path.name, default=None)
-
-
-def _clip(file: Path | None, of: str, side: str, work: Path) -> Clip | None:
-    if file is None:
-        return None
-    number = sum(1 for _ in (work / MEDIA).iterdir())
-    name = f"{side.lower()}-{number}{file.suffix}"
-    shutil.copyfile(file, work / MEDIA / name)
-    return Clip(f"{MEDIA}/{name}", "", side, file.stem, f"Run {side}, {of}: {file.stem}")

@@ -1,4 +1,4 @@
-"""The page: everything it shows as plain values, and its template."""
+"""The numbers of a page: every metric with what it means and the paper's beside it, the protocol, the classes."""
 
 import re
 from collections.abc import Mapping
@@ -6,13 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
-from markupsafe import Markup
 
 from pipeline.params import Params
 from pipeline.report import paper
-from pipeline.report.facts import Decoded, TrackedRun
-from pipeline.report.html import TEMPLATE, environment
-from pipeline.report.showcase import Showcase
 
 # Better, unit, and what it says, by the name of the metric or its beginning.
 _METRICS = {
@@ -32,14 +28,17 @@ _METRICS = {
 
 @dataclass(frozen=True)
 class Metric:
-    """A row of a table. paper: numbers of the paper measured alike, one a row of Measurement.paper, or nothing."""
+    """A row of a table: a value of ours and of each that stands beside it, as text; nothing where one has none.
+
+    better: higher, lower or nothing. best: which of the values is the better one; None where that cannot be said.
+    """
 
     name: str
-    value: str
-    unit: str
-    better: str  # higher, lower or nothing
-    meaning: str
-    paper: list[str]
+    values: tuple[str, ...]
+    unit: str = ""
+    better: str = ""
+    meaning: str = ""
+    best: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,53 +60,22 @@ class ClassTable:
     rows: list[list[str]]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Page:
-    """What the page shows. Strings are plain text: the template escapes every one."""
-
-    levels: list[str]
-    classes: int
-    sigma: float  # of the noise behind the samples shown
-    show: Showcase
-    measured: list[Measurement]  # the whole videos, then windows
-    by_class: ClassTable | None
-    counts: list[Markup]  # by number of videos
-    spectra: list[Markup]
-    motion: list[Markup]
-    curves: dict[str, list[Markup]]  # by level
-    decoded: Decoded
-    environment: dict[str, str]
-    runs: list[TrackedRun]
-    opened_by: str  # the command that shows the runs; empty where they have links
-    params: str  # the text of params.yaml
-
-
-def render(page: Page) -> str:
-    """The page as one HTML file, whose only other files are the media beside it."""
-    made = environment((TEMPLATE / "page.js").read_text())
-    return made.get_template("page.html").render(page=page, without=_without_weights(page.measured))
-
-
 def measurements(params: Params, classes: int, evaluation: Mapping[str, Any]) -> list[Measurement]:
     """What metrics.json holds: of whole videos and, where there are any, of windows with what differs in protocol."""
-    whole = _measurement("Whole videos", params, classes, evaluation["metrics"], evaluation["protocol"])
-    if "windows" not in evaluation:
-        return [whole]
-    part = _measurement("Windows", params, classes, evaluation["windows"], evaluation["windows_protocol"])
-    differs = {key: value for key, value in part.protocol.items() if whole.protocol.get(key) != value}
-    return [whole, Measurement(title=part.title, paper=part.paper, metrics=part.metrics, protocol=differs)]
-
-
-def _measurement(
-    title: str, params: Params, classes: int, metrics: Mapping[str, float], protocol: Mapping[str, Any]
-) -> Measurement:
-    rows = paper.rows_beside(params, classes, protocol, set(metrics))
-    return Measurement(
-        title=f"{title}: {protocol['frames']} frames",
-        paper=rows,
-        metrics=metric_rows(metrics, rows),
-        protocol=protocol_rows(protocol),
-    )
+    parts: list[Measurement] = []
+    for name, metrics, of in (("Whole videos", "metrics", "protocol"), ("Windows", "windows", "windows_protocol")):
+        if metrics in evaluation:
+            protocol = evaluation[of]
+            beside = paper.rows_beside(params, classes, protocol, set(evaluation[metrics]))
+            whole = parts[0].protocol if parts else {}
+            part = Measurement(
+                title=f"{name}: {protocol['frames']} frames",
+                paper=beside,
+                metrics=metric_rows(evaluation[metrics], beside),
+                protocol={key: text for key, text in protocol_rows(protocol).items() if whole.get(key) != text},
+            )
+            parts.append(part)
+    return parts
 
 
 def metric_rows(metrics: Mapping[str, float], beside: list[paper.Row]) -> list[Metric]:
@@ -116,7 +84,7 @@ def metric_rows(metrics: Mapping[str, float], beside: list[paper.Row]) -> list[M
     for name, value in metrics.items():
         theirs = [f"{row.numbers[name]:.2f}" if name in row.numbers else "" for row in beside]
         better, unit, meaning = explained(name)
-        rows.append(Metric(name, f"{value:.4g}", unit, better, meaning, theirs))
+        rows.append(Metric(name, (f"{value:.4g}", *theirs), unit, better, meaning))
     return rows
 
 
@@ -161,7 +129,7 @@ def _plain(value: Any) -> str:
     return f"{text[:16]}…" if re.fullmatch("[0-9a-f]{64}", text) else text
 
 
-def _without_weights(measured: list[Measurement]) -> list[str]:
+def without_weights(measured: list[Measurement]) -> list[str]:
     """The parameters of the I3Ds for which random weights stood in."""
     names = {metric.name for part in measured for metric in part.metrics}
     of_random = {"random_i3d_frechet_logits": "evaluation.i3d_k400", "random_i3d_frechet_pooled": "evaluation.i3d_k600"}

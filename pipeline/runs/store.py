@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -18,8 +18,7 @@ from pipeline.system.urls import without_secrets
 
 log = logging.getLogger(__name__)
 
-URI = "MLFLOW_TRACKING_URI"
-EXPERIMENT = "hvg"
+URI, EXPERIMENT = "MLFLOW_TRACKING_URI", "hvg"
 KEY, PARENT = "hvg.run", "mlflow.parentRunId"  # tags: what no other run has; a run's id
 # What a server says of a request that it will never accept: a run that somebody has deleted, a parameter that changed.
 _REFUSALS = {"INVALID_PARAMETER_VALUE", "INVALID_STATE", "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS"}
@@ -43,7 +42,7 @@ class Refused(Away):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found:
+class TrackedRun:
     """A run as MLflow has it."""
 
     id: str
@@ -65,10 +64,9 @@ class Store:
     def __init__(self, paths: Paths) -> None:
         self.root = origin(paths.root).resolve()
         self.database, self.state = self.root / "mlflow.db", Paths(self.root).state
-        self.given = os.environ.get(URI)
+        self.given, self._takes_files = os.environ.get(URI), True
         self.uri = self.given or f"sqlite:///{self.database}"
         self.shown = without_secrets(self.uri, self.uri)
-        self._takes_files = True
 
     @cached_property
     def client(self) -> Any:
@@ -119,17 +117,17 @@ class Store:
         first = error
         while cause := first.__cause__ or first.__context__:
             first = cause
-        told = first if isinstance(first, OSError) else error  # "Connection refused", not what five libraries add
-        return without_secrets(" ".join(str(told).split()) or type(told).__name__, self.uri)[:300]
+        error = first if isinstance(first, OSError) else error  # "Connection refused", not what five libraries add
+        return without_secrets(" ".join(str(error).split()) or type(error).__name__, self.uri)[:300]
 
     @cached_property
     def experiment(self) -> str:
         """The id of the experiment that all runs belong to, made where it is not there."""
-        found = self.ask("get_experiment_by_name", EXPERIMENT)
+        known = self.ask("get_experiment_by_name", EXPERIMENT)
         own = None if self.given else (self.state / "mlartifacts").as_uri()
-        return found.experiment_id if found else self.ask("create_experiment", EXPERIMENT, artifact_location=own)
+        return known.experiment_id if known else self.ask("create_experiment", EXPERIMENT, artifact_location=own)
 
-    def made(self, start: int, name: str, tags: Mapping[str, str], params: Mapping[str, str]) -> Any:
+    def run_of(self, start: int, name: str, tags: Mapping[str, str], params: Mapping[str, str]) -> Any:
         """The run that has the same key, or a new one that began at `start`, in ms."""
         with FileLock(self.state / "tracking.lock"):  # the first two stages must not make two parents
             run = next(self.search({KEY: tags[KEY]}), None)
@@ -138,16 +136,14 @@ class Store:
             elif PARENT in tags:
                 self.tell("set_tag", run.info.run_id, PARENT, tags[PARENT])
             if params.keys() - run.data.params.keys():  # also of one that was killed before it was told
-                self.log(run.info.run_id, "params", [*params.items()])
+                self.log(run.info.run_id, params.items())
         return run
 
-    def log(self, run: str, kind: str, values: Sequence[tuple[Any, ...]]) -> None:
-        """Log "params", each a key and a value, or "metrics": key, value, time in ms, step."""
+    def log(self, run: str, params: Iterable[tuple[str, str]] = (), metrics: Iterable[tuple[Any, ...]] = ()) -> None:
+        """Log parameters, each a key and a value, and numbers: key, value, time in ms, step."""
         from mlflow.entities import Metric, Param
 
-        entity, at_once = {"params": (Param, 100), "metrics": (Metric, 1000)}[kind]  # as many as a request may hold
-        for first in range(0, len(values), at_once):
-            self.tell("log_batch", run, **{kind: [entity(*one) for one in values[first : first + at_once]]})
+        self.tell("log_batch", run, [Metric(*one) for one in metrics], [Param(*one) for one in params])
 
     def log_status(self, run: str, parent: str, status: str, time: int) -> None:
         """A run's status; that of its reproduction is the worst of the runs within it, of each name the newest."""
@@ -172,12 +168,12 @@ class Store:
             log.warning(told, self.shown, file.name, self._reason(failed))
         self._takes_files = False
 
-    def runs(self, name: str | None = None) -> list[Found]:
+    def runs(self, name: str | None = None) -> list[TrackedRun]:
         """All runs, or those of a name, oldest first; of all checkouts that share a server. Empty before the first."""
         if not self.given and not self.database.is_file():
             return []
-        found = self.search({"hvg.name": name} if name else {})
-        return sorted(map(_found, found), key=lambda run: (run.start, run.parent is not None))
+        runs = self.search({"hvg.name": name} if name else {})
+        return sorted(map(_tracked, runs), key=lambda run: (run.start, run.parent is not None))
 
     def files(self, run: str, folder: str = "") -> Iterator[str]:
         """The files that a run keeps, by their paths among its artifacts, sorted: pictures/iteration-00000100.png."""
@@ -238,11 +234,11 @@ def _make_database(uri: str, state: Path) -> None:
         new.replace(database)
 
 
-def _found(found: Any) -> Found:
-    tags = dict(found.data.tags)
-    return Found(
-        id=found.info.run_id, name=tags.get("hvg.name", found.info.run_name), parent=tags.get(PARENT),
-        status=found.info.status, start=datetime.fromtimestamp(found.info.start_time / 1000, UTC),
-        params=dict(found.data.params), metrics=dict(found.data.metrics),
+def _tracked(run: Any) -> TrackedRun:
+    tags = dict(run.data.tags)
+    return TrackedRun(
+        id=run.info.run_id, name=tags.get("hvg.name", run.info.run_name), parent=tags.get(PARENT),
+        status=run.info.status, start=datetime.fromtimestamp(run.info.start_time / 1000, UTC),
+        params=dict(run.data.params), metrics=dict(run.data.metrics),
         tags={key: value for key, value in tags.items() if key.startswith(("hvg.", "mlflow.source."))},
     )  # fmt: skip

@@ -20,9 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.checkout import name_of, revision
-from pipeline.params import Params, fingerprint, flat
+from pipeline.params import Params, fingerprint
 from pipeline.paths import Paths
-from pipeline.runs.store import EXPERIMENT, KEY, PARENT, Away, Found, Store, machine_numbers
+from pipeline.runs.store import EXPERIMENT, KEY, PARENT, Away, Store, TrackedRun, machine_numbers
+from pipeline.system.yaml import flat
 
 log = logging.getLogger(__name__)
 
@@ -39,12 +40,12 @@ class Run:
         self.id: str | None = None  # MLflow's, once its server has answered
         self.file = file
         self._store, self._measure, self._parent, self._place = store, measure, "", 0
-        self._wait, self._tried, self._away = FLUSH_SECONDS, 0.0, False
+        self._wait, self._tried = FLUSH_SECONDS, 0.0  # seconds; longer while the server is away
 
     def log(self, metrics: Mapping[str, float], step: int = 0) -> None:
         """Numbers of a step. They are sent every ten seconds and at the run's end."""
-        numbers = {key: float(value) for key, value in {**metrics, **self._measure()}.items()}
-        self.add({"step": step, "metrics": numbers})
+        numbers = {**metrics, **self._measure()}
+        self.add({"step": step, "metrics": {key: float(value) for key, value in numbers.items()}})
         if time.monotonic() - self._tried > self._wait:
             self.flush()
 
@@ -55,7 +56,7 @@ class Run:
     def keep(self, file: Path, folder: str = "") -> None:
         """A file, which stays where it is, for a folder of the run's artifacts."""
         self.add({"file": os.path.relpath(file, self.file.parent), "folder": folder})
-        if not self._away:
+        if self._wait == FLUSH_SECONDS:
             self.flush()
 
     def add(self, entry: Mapping[str, Any]) -> None:
@@ -72,13 +73,13 @@ class Run:
             if first:
                 send_waiting(self._store)
         except Away as away:
-            if not self._away:
+            if self._wait == FLUSH_SECONDS:
                 log.warning("%s; numbers are kept in %s and sent later", away, self.file)
-            self._away, self._wait = True, min(2 * self._wait, LONGEST_SECONDS)
+            self._wait = min(2 * self._wait, LONGEST_SECONDS)
         else:
-            if self._away:
+            if self._wait > FLUSH_SECONDS:
                 log.info("MLflow at %s answers again: what was kept is sent", self._store.shown)
-            self._away, self._wait = False, FLUSH_SECONDS
+            self._wait = FLUSH_SECONDS
 
     def send(self) -> None:
         """Tell MLflow what it lacks. Raises Away, and ValueError where the file does not say which run it is.
@@ -93,12 +94,12 @@ class Run:
             if "metrics" in entry:
                 numbers += [(key, value, entry["time"], entry["step"]) for key, value in entry["metrics"].items()]
             elif "params" in entry:
-                self._store.log(run, "params", [*entry["params"].items()])
+                self._store.log(run, entry["params"].items())
             elif "file" in entry:
                 self._store.keep(run, self.file.parent / entry["file"], entry["folder"])
             elif "status" in entry:
                 status = entry["status"], entry["time"]
-        self._store.log(run, "metrics", numbers)
+        self._store.log(run, metrics=numbers)
         if status:
             self._store.log_status(run, self._parent, *status)
         self._store.tell("set_tag", run, _SENT, str(place))
@@ -109,9 +110,9 @@ class Run:
         if not heads:
             raise ValueError("it does not say which run it is")
         head, start = heads[-1], heads[0]["time"]  # other parameters may have changed meanwhile
-        self._parent = self._store.made(start, **head["reproduction"]).info.run_id
+        self._parent = self._store.run_of(start, **head["reproduction"]).info.run_id
         tags = {**head["run"]["tags"], KEY: self.file.stem, PARENT: self._parent}
-        run = self._store.made(start, **{**head["run"], "tags": tags})
+        run = self._store.run_of(start, **{**head["run"], "tags": tags})
         self.id, self._place = run.info.run_id, int(run.data.tags.get(_SENT, 0))
         return run.info.run_id
 
@@ -132,7 +133,11 @@ def run(
     with contextlib.suppress(Away):  # which the first flush tells of
         _ = store.client
     work = work or store.state / "work" / f"{name}-{inputs[:16]}".replace(" ", "-")
-    file = _file(work, f"run-{fingerprint(store.shown)[:8]}-{fingerprint(_own(paths))[:8]}")
+    work.mkdir(parents=True, exist_ok=True)
+    stem = f"run-{fingerprint(store.shown)[:8]}-{fingerprint(_own(paths))[:8]}"
+    known = {file: [line["status"] for line, _ in entries(file) if "status" in line] for file in work.glob(f"{stem}-*")}
+    new = work / f"{stem}-{uuid.uuid4().hex}.jsonl"
+    file = next((file for file, statuses in known.items() if statuses[-1:] != ["FINISHED"]), new)
     opened = Run(store, file, machine_numbers() if machine else dict)
     status = "FAILED"
     try:
@@ -166,9 +171,9 @@ def send_waiting(store: Store) -> None:
             log.warning("%s cannot be sent: %s", file, error)
 
 
-def of_this_checkout(found: Found, paths: Paths = HERE) -> bool:
+def of_this_checkout(run: TrackedRun, paths: Paths = HERE) -> bool:
     """Whether a run is this checkout's and, within an experiment of DVC's, that experiment's."""
-    return _own(paths).items() <= {"hvg.experiment": "", **found.tags}.items()
+    return _own(paths).items() <= {"hvg.experiment": "", **run.tags}.items()
 
 
 def entries(file: Path, place: int = 0) -> Iterator[tuple[dict[str, Any], int]]:
@@ -181,28 +186,18 @@ def entries(file: Path, place: int = 0) -> Iterator[tuple[dict[str, Any], int]]:
                 yield json.loads(line), place
 
 
-def _file(folder: Path, stem: str) -> Path:
-    """That of the unfinished run, or of a new one."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for file in folder.glob(f"{stem}-*.jsonl"):
-        if [entry["status"] for entry, _ in entries(file) if "status" in entry][-1:] != ["FINISHED"]:
-            return file
-    return folder / f"{stem}-{uuid.uuid4().hex}.jsonl"
-
-
 def _head(params: Params, name: str, inputs: str, paths: Paths) -> dict[str, Any]:
     """Which run it is, and of which reproduction."""
     own = _own(paths)
     commit, edited = revision(paths.root)
-    git = {"mlflow.source.git.commit": commit, "hvg.edited": str(edited).lower()} if commit else {}
+    both = own | ({"mlflow.source.git.commit": commit, "hvg.edited": str(edited).lower()} if commit else {})
     stage, _, level = name.partition(" level ")
-    run = {"hvg.name": name, "hvg.stage": stage, "hvg.inputs": inputs, **({"hvg.level": level} if level else {})}
+    tags = {"hvg.name": name, "hvg.stage": stage, "hvg.inputs": inputs, **({"hvg.level": level} if level else {})}
     parent = {"hvg.name": "reproduction", "hvg.params": fingerprint(params), KEY: fingerprint(params, own)}
     texts = {key: str(value) for key, value in flat(asdict(params)).items()}
-    called = own["hvg.experiment"] or "reproduction"
     return {
-        "run": {"name": name, "tags": {**run, **own, **git}, "params": {}},
-        "reproduction": {"name": called, "tags": {**parent, **own, **git}, "params": texts},
+        "run": {"name": name, "tags": tags | both, "params": {}},
+        "reproduction": {"name": own["hvg.experiment"] or "reproduction", "tags": parent | both, "params": texts},
     }
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.code_hash import code_hash
-from pipeline.params import Params, flat
+from pipeline.params import Params
 from pipeline.paths import write_atomic
+from pipeline.system.yaml import flat
 from pipeline.training import checkpoint
 from pipeline.training.batches import Batches
 from pipeline.training.early_stopping import WindowDistance

@@ -8,7 +8,7 @@ import torch
 from models.generator import Generator
 from pipeline.data.pixels import to_bytes
 from pipeline.media.grid import fitting, spread, tile, write_png
-from pipeline.media.mp4 import write_mp4
+from pipeline.media.video import write_mp4
 from pipeline.training.batches import Batches
 from pipeline.workers import Workers
 

@@ -19,7 +19,7 @@ from pipeline.params import fingerprint, load_params
 from pipeline.paths import Paths
 from pipeline.report.build import build
 from pipeline.runs import tracking
-from pipeline.runs.store import Away, Found, Store
+from pipeline.runs.store import Away, Store, TrackedRun
 from stages import evaluate, report
 from tests.pipeline.training.tiny import ALONE
 
@@ -160,7 +160,7 @@ def test_a_page_is_made_where_the_tracker_is_away(project, monkeypatch, caplog):
 def test_the_page_names_this_checkouts_reproduction_and_where_it_has_none_anyones_levels(project, monkeypatch):
     def ended(number, root, parent=None, inputs="", params=""):
         tags = {"hvg.root": root, "hvg.inputs": inputs, "hvg.params": params}
-        return Found(
+        return TrackedRun(
             id=str(number), name="x", parent=parent, status="FINISHED", start=datetime(2026, 1, number, tzinfo=UTC),
             params={}, metrics={}, tags=tags,
         )  # fmt: skip

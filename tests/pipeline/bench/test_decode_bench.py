@@ -1,14 +1,14 @@
 import numpy as np
 import pytest
 
-from pipeline.bench.decode import bench_decode, render
+from pipeline.bench.decode import bench_decode, decode_table
 from pipeline.data.shapes_files import encode
 from pipeline.errors import UserError
 from tests.pipeline.data.test_decode import params
 
 
 def test_ratios_of_what_was_measured(tmp_path, monkeypatch):
-    monkeypatch.setattr("pipeline.bench.decode.SECONDS", 0.1)
+    monkeypatch.setattr("pipeline.bench.decode.WORK_SECONDS", 0.1)
     frames = np.random.default_rng(0).integers(0, 256, (12, 16, 16, 3), dtype=np.uint8).repeat(4, 1).repeat(4, 2)
     for number in range(3):
         encode(frames, tmp_path / f"{number}.mp4", 10)
@@ -22,7 +22,7 @@ def test_ratios_of_what_was_measured(tmp_path, monkeypatch):
         assert found["to_pyav"][name] == pytest.approx(value / cost["pyav, all frames"])
         assert found["to_ffmpeg"][name] == pytest.approx(value / cost["ffmpeg -f null"])
     assert found["workers"]["speedup"] > 0
-    text = render(found)
+    text = decode_table(found)
     assert "2 files, 24 frames" in text
     assert all(name in text for name in cost)
 

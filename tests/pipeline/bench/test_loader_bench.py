@@ -7,7 +7,7 @@ from click.testing import CliRunner
 
 from pipeline import cli
 from pipeline.bench import loader
-from pipeline.bench.loader import bench_loader, read_source, render, write_synthetic
+from pipeline.bench.loader import bench_loader, loader_table, read_source, write_synthetic
 from pipeline.errors import UserError
 from pipeline.paths import Paths
 
@@ -55,7 +55,7 @@ def test_rates_are_given_beside_the_copys(pyramid, root):
     assert found["to_memmap"][loader.COPY] == 1
     assert set(found["to_memmap"]) == {loader.COPY, loader.OURS, loader.ZARR, loader.SOURCES}
     assert min(found["clips_per_cpu_second"].values()) > 0
-    assert all(name in render(found) for name in found["to_memmap"])
+    assert all(name in loader_table(found) for name in found["to_memmap"])
     assert loader.SOURCES not in bench_loader(pyramid, None, windows=1, rounds=1)["to_memmap"]
 
 

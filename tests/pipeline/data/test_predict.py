@@ -11,7 +11,7 @@ from pipeline.data.predict import finished_table, listed_videos, predict
 from pipeline.data.store.size import finished_size
 from pipeline.errors import UserError
 from pipeline.paths import Paths
-from pipeline.project.describe import describe_data, render
+from pipeline.project.describe import describe_data, description_text
 from tests.pipeline.data.test_decode import film, params
 
 
@@ -94,14 +94,14 @@ def test_describe_shows_what_is_there(project):
     chosen = params(max_failed=0.5)
     before = describe_data(chosen, project)
     assert before["state"] == "predicted"
-    text = render({"levels": {}, "classes": 0, "data": before})
+    text = description_text({"levels": {}, "classes": 0, "data": before})
     assert "data: 9 videos, about" in text and "(± 0.0%)" in text and "blosc about" in text and "jpeg about" in text
     assert "by 9 of the videos, of which 1 would be left out" in text
     decode(chosen, project, 1)
     after = describe_data(chosen, project)
     assert (after["state"], after["videos"]) == ("decoded", 8)
     assert after["sizes"]["none"]["bytes"] == before["sizes"]["none"]["bytes"]
-    assert "8 videos" in render({"levels": {}, "classes": 0, "data": after})
+    assert "8 videos" in description_text({"levels": {}, "classes": 0, "data": after})
     # A pyramid of other parameters, or of another data set, is none of this recipe's.
     others = [params(frame_step=3), params(codec="blosc"), params(max_frames=5)]
     assert [describe_data(other, project)["state"] for other in others] == ["predicted"] * 3

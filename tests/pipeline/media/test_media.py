@@ -5,10 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageSequence
 
-from pipeline.media.encode import encode
-from pipeline.media.gif import write_gif
-from pipeline.media.grid import GREY, enlarge, fitting, spread, strip, tile, write_png
-from pipeline.media.mp4 import write_mp4
+from pipeline.media.grid import GREY, enlarge, fitting, spread, tile, write_png
+from pipeline.media.video import encode, write_gif, write_mp4
 
 
 def colours(t: int, h: int, w: int) -> np.ndarray:
@@ -69,9 +67,8 @@ def test_tiles_in_reading_order():
     assert sheet[1, :, :, 0].tolist() == expected
 
 
-def test_strips_and_enlarging():
+def test_enlarging_and_spreading():
     video = np.arange(4, dtype=np.uint8)[:, None, None, None].repeat(3, -1)  # 4 frames of one pixel
-    assert strip(video, [0, 3])[:, :, 0].tolist() == [[0, GREY, 3]]
     assert enlarge(video, 2).shape == (4, 2, 2, 3)
     assert spread(16, 4) == [0, 5, 10, 15] and spread(2, 4) == [0, 1]
     assert fitting(32, 224) == 7 and fitting(300, 224) == 1

@@ -19,7 +19,7 @@ from models.i3d import I3D
 from pipeline.cli import cli
 from pipeline.data.video.source import VideoError
 from pipeline.errors import UserError
-from pipeline.media.mp4 import write_mp4
+from pipeline.media.video import write_mp4
 from pipeline.metrics import arrays, clip_sets, evaluation, motion
 from pipeline.metrics.clip_sets import open_set
 from pipeline.metrics.compare_sets import compare, render

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.params import load_params
-from pipeline.project.describe import describe, render
+from pipeline.project.describe import describe, description_text
 
 # recipe, level: M parameters of G and of each D, forward TFLOP of G a clip, GiB saved a clip (reading.md's counts)
 COUNTS = {
@@ -51,7 +51,7 @@ def test_at_full_length(described, place):
 
 
 def test_the_table_has_a_row_a_level(described):
-    table = render(described["bdd-48x256"]).splitlines()
+    table = description_text(described["bdd-48x256"]).splitlines()
     assert [line.split()[0] for line in table[:4]] == ["level", "1", "2", "3"]
     assert "6/128x128 -> 12/256x256" in table[3]
 

@@ -66,7 +66,7 @@ def test_a_cache_elsewhere_takes_it_as_well(project, needed, tmp_path, monkeypat
 
 def test_what_is_decoded_or_goes_elsewhere_needs_nothing(project, monkeypatch):
     free(monkeypatch, lambda _: 6 * GB)
-    monkeypatch.setattr(doctor, "FREE", 5.9999)  # less is left than three videos take
+    monkeypatch.setattr(doctor, "FREE_GB", 5.9999)  # less is left than three videos take
     assert not doctor._disks(params(), project)[0].ok
     assert doctor._disks(params(store="s3://bucket/x"), project)[0].ok
     decode(params(), project, 1)

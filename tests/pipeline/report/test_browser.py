@@ -11,12 +11,11 @@ import pytest
 from pipeline.params import load_params
 from pipeline.paths import Paths
 from pipeline.report.build import build
-from pipeline.report.compare import compare_page
 from pipeline.report.data import render
-from pipeline.report.facts import TrackedRun
 from tests.pipeline.data.test_decode import params
 from tests.pipeline.report.browser import Browser, browser
-from tests.pipeline.report.runs import reproduction
+from tests.pipeline.report.runs import comparison as compared
+from tests.pipeline.report.runs import reproduction, run
 from tests.pipeline.report.test_data import SIZE, some
 from tests.stages.fake_project import CLASSES, make_project
 
@@ -51,14 +50,13 @@ def report(folder: Path) -> Path:
     by_class.to_csv(paths.reports / "per_class.csv", index=False)
     counts = pd.DataFrame({"metric": list(numbers) * 2, "n": [2, 2, 4, 4], "mean": 5.0, "low": 4.0, "high": 6.0})
     counts.to_csv(paths.reports / "counts.csv", index=False)
-    run = {"name": "evaluate", "status": "finished", "started": "2021-03-04 05:06 UTC", "id": "ab" * 16}
-    runs = [TrackedRun(**run, link=f"http://mlflow.invalid/#/runs/{'ab' * 16}")]
-    return build(load_params(paths.params), Paths(paths.root), runs)
+    runs = [run("ab" * 16, "evaluate")]
+    return build(load_params(paths.params), Paths(paths.root), runs, "http://mlflow.invalid")
 
 
 def comparison(folder: Path) -> Path:
     left, right = (reproduction(folder / name, name, batch, 40.0) for name, batch in (("aaaa", 8), ("bbbb", 16)))
-    return compare_page(left, right, folder / "compare")
+    return compared(left, right, folder / "compare")
 
 
 def summary(folder: Path) -> Path:

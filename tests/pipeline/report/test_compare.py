@@ -6,8 +6,8 @@ from html.parser import HTMLParser
 import pytest
 
 from pipeline.errors import UserError
-from pipeline.report.compare import compare_page, differing, measured
-from tests.pipeline.report.runs import EVIL, reproduction, run
+from pipeline.report.compare import differing, measured
+from tests.pipeline.report.runs import EVIL, comparison, reproduction, run
 
 
 class Page(HTMLParser):
@@ -25,11 +25,12 @@ class Page(HTMLParser):
 def test_a_page_of_two_runs(tmp_path):
     left = reproduction(tmp_path / "l", "aaaa", 8, 40.0, only="here")
     right = reproduction(tmp_path / "r", "bbbb", 16, 30.0)
-    file = compare_page(left, right, tmp_path / "out")
+    file = comparison(left, right, tmp_path / "out")
     assert file == tmp_path / "out" / "index.html"
     text = file.read_text()
     page = Page(text)
-    beside = {f"media/{path.name}" for path in (tmp_path / "out" / "media").iterdir()}
+    files = [path for path in (tmp_path / "out" / "media").rglob("*") if path.is_file()]
+    beside = {path.relative_to(tmp_path / "out").as_posix() for path in files}
     assert len(beside) == 2 * 3  # of each run the grid and the last iteration's video and picture
     assert {name for name in page.files if not name.startswith("#")} == {*beside, "data:,"}
     assert "iteration-00000100" in text and "iteration-00000050" not in text
@@ -41,38 +42,38 @@ def test_a_page_of_two_runs(tmp_path):
 
 def test_hostile_values_that_differ_are_escaped(tmp_path):
     left = reproduction(tmp_path / "l", "aaaa", 8, 40.0, note=EVIL)
-    text = compare_page(left, reproduction(tmp_path / "r", "bbbb", 8, 30.0), tmp_path / "out").read_text()
+    text = comparison(left, reproduction(tmp_path / "r", "bbbb", 8, 30.0), tmp_path / "out").read_text()
     assert EVIL not in text and "&lt;script&gt;alert(1)" in text
 
 
 def test_of_children_with_one_name_the_last_counts(tmp_path):
     left = reproduction(tmp_path / "l", "aaaa", 8, 40.0)
-    again = run("aaaa-2", "train level 1", metrics={"loss_generator": 0.125})
+    again = run("aaaa-2", "train level 1", parent="aaaa", metrics={"loss_generator": 0.125})
     left = replace(left, children=[*left.children, again])
-    text = compare_page(left, reproduction(tmp_path / "r", "bbbb", 8, 30.0), tmp_path / "out").read_text()
+    text = comparison(left, reproduction(tmp_path / "r", "bbbb", 8, 30.0), tmp_path / "out").read_text()
     assert "0.125" in text and "A: none kept" in text
 
 
 def test_runs_without_children_or_files(tmp_path):
     left = replace(reproduction(tmp_path / "l", "aaaa", 8, 40.0), children=[], files={})
     right = replace(reproduction(tmp_path / "r", "bbbb", 8, 30.0), children=[], files={})
-    text = compare_page(left, right, tmp_path / "out").read_text()
+    text = comparison(left, right, tmp_path / "out").read_text()
     assert "None." in text and "<video" not in text
 
 
 def test_the_page_replaces_an_older_one_and_nothing_else(tmp_path):
     left, right = (reproduction(tmp_path / id, id, 8, 40.0) for id in ("aaaa", "bbbb"))
-    first = compare_page(left, right, tmp_path / "out").read_text()
-    assert compare_page(left, right, tmp_path / "out").read_text() == first
+    first = comparison(left, right, tmp_path / "out").read_text()
+    assert comparison(left, right, tmp_path / "out").read_text() == first
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
     for out in (tmp_path / "mine", tmp_path / "mine" / "thesis.txt"):
         with pytest.raises(UserError, match="--out"):
-            compare_page(left, right, out)
+            comparison(left, right, out)
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
     assert not list(tmp_path.glob(".*"))
-    with pytest.raises(ValueError, match="itself"):
-        compare_page(left, left, tmp_path / "out")
+    with pytest.raises(UserError, match="belong to one reproduction, aaaa"):
+        comparison(left, left, tmp_path / "out")
 
 
 def test_what_differs():

@@ -56,7 +56,7 @@ def test_motion_and_counts_are_drawn_where_there_are_any():
 def test_metrics_are_explained():
     names = {"random_i3d_frechet_logits": 12.3456, "fid": 1.0, "grounding_psnr_level_3": 20.0, "other": 2}
     rows = metric_rows(names, [])
-    assert [row.value for row in rows] == ["12.35", "1", "20", "2"]
+    assert [row.values[0] for row in rows] == ["12.35", "1", "20", "2"]
     assert "no FVD" in rows[0].meaning and rows[0].better == "lower"
     assert "Kinetics-600" in rows[1].meaning and rows[2].unit == "dB" and rows[3].meaning == ""
     deviation, score = metric_rows({"inception_score_deviation": 1.0, "inception_score": 5.0}, [])

@@ -128,11 +128,11 @@ def test_windows_say_what_differs_in_their_protocol():
     metrics = {"fvd": 600.0, "fid": 20.0, "inception_score": 50.0}
     evaluation = {"metrics": metrics, "protocol": protocol(48, 128, start="whole", seed=0)}
     (alone,) = measurements(kinetics, 600, evaluation)
-    assert alone.title == "Whole videos: 48 frames" and alone.metrics[1].paper == ["14.00", "28.44"]
-    assert alone.metrics[0].paper == ["517.21", ""]
+    assert alone.title == "Whole videos: 48 frames" and alone.metrics[1].values == ("20", "14.00", "28.44")
+    assert alone.metrics[0].values == ("600", "517.21", "")
     evaluation |= {"windows": metrics, "windows_protocol": protocol(12, 128, start="random", seed=0)}
     _, windows = measurements(kinetics, 600, evaluation)
-    assert windows.title == "Windows: 12 frames" and windows.metrics[1].paper == ["2.09", "1.16"]
+    assert windows.title == "Windows: 12 frames" and windows.metrics[1].values == ("20", "2.09", "1.16")
     assert windows.protocol == {"frames": "12", "start": "random"}
 
 

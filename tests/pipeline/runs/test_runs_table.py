@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from pipeline.errors import UserError
-from pipeline.runs.store import Found
+from pipeline.runs.store import TrackedRun
 from pipeline.runs.table import choose, in_full, one, reproduction_of, side_by_side
 
 START = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -14,7 +14,7 @@ START = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
 def run(run_id, name="reproduction", parent=None, *, day=0, status="FINISHED", params=None, metrics=None, tags=None):
     level = {"hvg.level": name.split()[-1]} if name[-1].isdigit() else {}
-    return Found(
+    return TrackedRun(
         id=run_id,
         name=name,
         parent=parent,
