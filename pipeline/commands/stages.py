@@ -30,21 +30,21 @@ class Stage:
     spread: bool = False  # several machines
     workers: bool = False  # processes of torchrun, one a GPU
     pool: bool = False  # one process, which has workers of its own
-    reads: tuple[str, ...] = ()  # of what it reads, the files that are new whenever it is made anew
+    reads: tuple[str, ...] = ()  # of what it reads, the files that are new whenever it is made anew; * for all levels
     kept: str = "the same command begins it anew"  # where it is stopped; empty: it says so itself
 
 
 _SHARDS = "its finished shards are saved, the same command goes on with the others"
 _PYRAMID = "data/pyramid/videos.parquet"
-_BELOW, _LAST = (f"data/samples/level-{{{level}}}/videos.parquet" for level in ("below", "last"))
-_OWN, _TOP = (f"artifacts/level-{{{level}}}/generator.safetensors" for level in ("level", "last"))
+_BELOW, _SAMPLES = (f"data/samples/level-{level}/videos.parquet" for level in ("{below}", "*"))
+_OWN, _TRAINED = (f"artifacts/level-{level}/generator.safetensors" for level in ("{level}", "*"))
 STAGES = {
     "make-shapes": Stage(key=True, pool=True),
     "decode": Stage(spread=True, pool=True, reads=("{listing}",), kept=_SHARDS),
     "train": Stage(level=True, spread=True, workers=True, reads=(_PYRAMID, _BELOW), kept=""),
     "generate": Stage(level=True, spread=True, workers=True, reads=(_PYRAMID, _BELOW, _OWN), kept=_SHARDS),
-    "evaluate": Stage(spread=True, workers=True, reads=(_PYRAMID, _LAST)),
-    "report": Stage(reads=(_PYRAMID, _LAST, _TOP)),
+    "evaluate": Stage(spread=True, workers=True, reads=(_PYRAMID, _SAMPLES)),
+    "report": Stage(reads=(_PYRAMID, _SAMPLES, _TRAINED)),
 }
 PATHS = Paths()
 
@@ -201,8 +201,9 @@ def _inputs(stage: str, level: int | None, key: str | None) -> str:
     params = asdict(loaded)
     if level is not None:
         params["levels"] = {str(level): params["levels"][str(level)]}
-    names = {"level": level, "below": (level or 1) - 1, "last": loaded.last, "listing": loaded.data.listing}
-    files = [PATHS.root / file.format(**names) for file in STAGES[stage].reads]
+    names = {"level": level, "below": (level or 1) - 1, "listing": loaded.data.listing}
+    reads = [file.format(**names) for file in STAGES[stage].reads]
+    files = [path for file in reads for path in (sorted(PATHS.root.glob(file)) if "*" in file else [PATHS.root / file])]
     stats = [(file.as_posix(), file.stat()) for file in files if file.is_file()]
     read = [(path, stat.st_size, stat.st_mtime_ns // 10**6) for path, stat in stats]  # without reading them
     return fingerprint(stage, level, key, params, code_hash(_module(stage)), read)
