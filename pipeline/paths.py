@@ -1,13 +1,11 @@
 """Where everything lies, relative to the project's root; and how a finished folder gets its name."""
 
 import contextlib
-import hashlib
 import logging
 import os
 import shutil
 import uuid
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,38 +62,50 @@ class Paths:
 
 @dataclass(frozen=True)
 class Made:
-    """What a stage last published from certain inputs, so that it is not made again for an edit that is none of them.
+    """What a stage last published as `out`, kept by hard links for a run with the same inputs.
 
-    The record lies in the origin checkout, under the inputs' name, and holds a hash of every byte of `out`.
+    DVC removes an output before it runs a stage, also for an edit of code that changes no result. The links lie in the
+    origin checkout and take no room while the output, or DVC's cache of it, is there.
     """
 
     out: Path
-    record: Path
+    inputs: str
+    folder: Path
 
     @classmethod
     def of(cls, paths: Paths, out: Path, inputs: str) -> "Made":
-        return cls(out, Paths(origin(paths.root)).state / "made" / f"{out.parent.name}-{out.name}-{inputs}")
+        return cls(out, inputs, Paths(origin(paths.root)).state / "made" / f"{out.parent.name}-{out.name}")
 
-    def unchanged(self) -> bool:
-        """Whether `out` is still that, to the byte."""
-        return self.record.is_file() and self.out.is_dir() and self.record.read_text() == _digest(self.out)
+    def restore(self) -> bool:
+        """Publish again what was made of these inputs. False where there is nothing, or it was changed since."""
+        files, facts = self.folder / "files", self.folder / "facts"
+        with alone(self.folder):
+            if not facts.is_file() or facts.read_text() != self._facts(files):
+                shutil.rmtree(self.folder)  # nobody's any more
+                return False
+            again = self.folder / "again"
+            shutil.rmtree(again, ignore_errors=True)  # of a run that was killed here
+            shutil.copytree(files, again, copy_function=os.link)
+            publish(again, self.out)
+        return True
 
     def keep(self) -> None:
-        """Record `out` as it is now."""
-        write_atomic(self.record, _digest(self.out))
+        """Keep `out` as it is now, in place of what was kept before."""
+        files = self.folder / "files"
+        with alone(self.folder):
+            shutil.rmtree(self.folder)
+            try:
+                shutil.copytree(self.out, files, copy_function=os.link)
+            except OSError as error:
+                log.info("%s is not kept beside: no hard links here (%s)", self.out, error)
+                shutil.rmtree(self.folder, ignore_errors=True)
+                return
+            write_atomic(self.folder / "facts", self._facts(files))
 
-
-def _digest(folder: Path) -> str:
-    files = sorted(file for file in folder.rglob("*") if file.is_file())
-    with ThreadPoolExecutor() as pool:  # hashing leaves the interpreter to others
-        hashes = pool.map(_file_digest, files)
-        lines = [f"{file.relative_to(folder)} {of_file}\n" for file, of_file in zip(files, hashes, strict=True)]
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
-
-
-def _file_digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    def _facts(self, files: Path) -> str:
+        """The inputs, and every file by what a change of it changes."""
+        stats = [(file.relative_to(files), file.stat()) for file in sorted(files.rglob("*")) if file.is_file()]
+        return "\n".join([self.inputs, *(f"{stat.st_size} {stat.st_mtime_ns} {path}" for path, stat in stats)])
 
 
 @contextlib.contextmanager

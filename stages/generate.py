@@ -40,8 +40,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         work = paths.work(f"generate-level-{level}", inputs, paths.samples(level))
         made = Made.of(paths, paths.samples(level), inputs)
         with alone(work, workers.rank):
-            if workers.any(workers.rank == 0 and made.unchanged()):
-                log.info("%s is made by this artifact and code already; remove it to generate again", made.out)
+            if workers.any(workers.rank == 0 and made.restore()):
+                log.info("%s is as this code made it of this level; without %s it is made anew", made.out, made.folder)
+                if workers.rank == 0:
+                    shutil.rmtree(work)
                 return
             generate(generators, source, work / "samples", workers)
             if workers.rank == 0:

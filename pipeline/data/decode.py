@@ -17,7 +17,7 @@ from pipeline.code_hash import code_hash
 from pipeline.data.decode_pool import FAILED, KEPT, SHORT, STOPPED, Job, Shard, decode_shards
 from pipeline.data.layouts.datasets import index_videos
 from pipeline.data.layouts.index import Index, label_names
-from pipeline.data.layouts.listing import data_root, read_listing
+from pipeline.data.layouts.listing import data_root, made_here, read_listing
 from pipeline.data.layouts.walk import files_below
 from pipeline.data.outcome import log_lines
 from pipeline.data.video import ffmpeg
@@ -44,16 +44,17 @@ def decode(params: Params, paths: Paths, workers: int, us: Workers = ALONE) -> N
     listing, root = read_listing(paths.root / params.data.listing), data_root(params, paths)
     index = index_videos(params.data, listing, root)
     classes = label_names(index, params.data.classes)
-    _check_files(index, listing, root)
+    _check_files(index, listing, params, paths)
 
     inputs = _inputs(params, index, listing)
     work = paths.work("decode", inputs, paths.pyramid)
     code = code_hash("stages.decode", without=("pipeline.data.outcome",))  # which words the log alone
-    tables = (params.data.attribute, params.data.classes, params.data.layout, params.decode, code)
-    made = Made.of(paths, paths.pyramid, fingerprint(inputs, *tables))
+    tables = [table.to_csv(index=False) for table in (index.videos, index.missing, index.unlisted)]
+    made = Made.of(paths, paths.pyramid, fingerprint(inputs, tables, classes, params.decode, code))
+    local = params.decode.store is None  # elsewhere frames may be gone without our knowledge
     with alone(work, us.rank):
-        if us.any(us.rank == 0 and made.unchanged()):
-            log.info("%s is made of these files by this code already; remove it to decode them again", made.out)
+        if us.any(us.rank == 0 and local and made.restore()):
+            log.info("%s is as this code made it of these files; without %s it is made anew", made.out, made.folder)
             if us.rank == 0:
                 shutil.rmtree(work)
             return
@@ -68,7 +69,11 @@ def decode(params: Params, paths: Paths, workers: int, us: Workers = ALONE) -> N
         us.wait()
         if us.rank == 0:
             _finish(job, paths, index, classes, shards)
-            made.keep()
+            if local:
+                made.keep()
+            for line in log_lines(paths.pyramid, params):
+                log.info("%s", line)
+            log.info("more of it: `hvg summary` makes a page")
 
 
 def _begin(job: Job) -> None:
@@ -101,9 +106,6 @@ def _finish(job: Job, paths: Paths, index: Index, classes: tuple[str, ...], shar
     _write_tables(writer.path, **left_out, missing=index.missing, unlisted=index.unlisted)
     publish(writer.path, paths.pyramid)
     shutil.rmtree(work)
-    for line in log_lines(paths.pyramid, params):
-        log.info("%s", line)
-    log.info("more of it: `hvg summary` makes a page")
 
 
 def _inputs(params: Params, index: Index, listing: pd.DataFrame) -> str:
@@ -124,12 +126,12 @@ def _inputs(params: Params, index: Index, listing: pd.DataFrame) -> str:
     return fingerprint(made_by, chosen, views, hashlib.sha256(files.encode()).hexdigest(), code)
 
 
-def _check_files(index: Index, listing: pd.DataFrame, root: Path) -> None:
+def _check_files(index: Index, listing: pd.DataFrame, params: Params, paths: Paths) -> None:
     """Whether the files are those of the listing, by their sizes: times change with every copy."""
-    sizes = dict(zip(listing["path"], listing["size"], strict=True))
-    paths = list(index.videos["path"])
-    now = {path: size for path, size, _ in files_below(root, set(paths).__contains__)}
-    changed = [path for path in paths if now.get(path) != sizes[path]]
+    sizes, root = dict(zip(listing["path"], listing["size"], strict=True)), data_root(params, paths)
+    videos = list(index.videos["path"])
+    now = {path: size for path, size, _ in files_below(root, set(videos).__contains__, made_here(params, paths))}
+    changed = [path for path in videos if now.get(path) != sizes[path]]
     if changed:
         raise UserError(
             f"data.listing: {len(changed)} of {len(index.videos)} videos under {root} are gone or have another size, "

@@ -73,7 +73,7 @@ def read_outcome(pyramid: Path) -> Outcome:
     if not (pyramid / "videos.parquet").is_file():
         raise UserError(f"{pyramid}: nothing is decoded yet; `hvg repro decode` does it")
     kept = pd.read_parquet(pyramid / "videos.parquet")
-    tables = {name: pd.read_csv(pyramid / f"{name}.csv", dtype=str, keep_default_na=False) for name in LEFT_OUT}
+    tables = {name: read_left_out(pyramid / f"{name}.csv") for name in LEFT_OUT}
     missing = tables["missing"]
     known = (kept, tables["short"], tables["failed"], missing)
     names = sorted({name for table in known for name in table["split"]}, key=_place)
@@ -85,6 +85,11 @@ def read_outcome(pyramid: Path) -> Outcome:
         splits={name: [count[name] for count in counts] for name in names},
         classes=sorted({name for table in known for name in table["class"]} - {""}),
     )
+
+
+def read_left_out(table: Path) -> pd.DataFrame:
+    """One of a pyramid's tables of what is not in it; a name may hold a carriage return."""
+    return pd.read_csv(table, dtype=str, keep_default_na=False, lineterminator="\n")
 
 
 def log_lines(pyramid: Path, params: Params) -> list[str]:

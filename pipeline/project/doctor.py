@@ -18,6 +18,7 @@ from pipeline.paths import Paths
 from pipeline.runs.store import Store
 from pipeline.system.urls import without_secrets
 
+NOT_INSTALLED = "not installed; `make .venv/.done` installs everything"
 FREE_GB = 5.0  # below which a run is likely to end early
 
 
@@ -34,7 +35,7 @@ class Check:
 def examine(paths: Paths) -> list[Check]:
     """Look at everything that a run needs, in the order in which one would mend it."""
     checks = [Check("python", True, f"{platform.python_version()} at {sys.executable}"), _torch(), _ffmpeg()]
-    checks += [Check(name, True, importlib.metadata.version(name)) for name in ("dvc", "prefect", "mlflow")]
+    checks += map(_package, ("dvc", "prefect", "mlflow"))
     git = shutil.which(checkout.GIT)
     checks.append(Check("git", git is not None, git or "not found; dvc needs it: install git"))
     checks += [_server(), _store(paths)]
@@ -46,20 +47,32 @@ def examine(paths: Paths) -> list[Check]:
     return [*checks, *_data(params, paths), *_disks(params, paths)]
 
 
+def _package(name: str) -> Check:
+    try:
+        return Check(name, True, importlib.metadata.version(name))
+    except importlib.metadata.PackageNotFoundError:
+        return Check(name, False, NOT_INSTALLED)
+
+
 def _torch() -> Check:
-    import torch
+    try:
+        import torch
+    except ImportError:
+        return Check("torch", False, NOT_INSTALLED)
 
     gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     return Check("torch", True, f"{torch.__version__}, {', '.join(gpus) if gpus else 'no GPU: small recipes only'}")
 
 
 def _ffmpeg() -> Check:
-    from pipeline.data.video import ffmpeg
-
     try:
+        from pipeline.data.video import ffmpeg
+
         return Check("ffmpeg", True, ffmpeg.version())
     except UserError as error:
         return Check("ffmpeg", False, str(error))
+    except ImportError:
+        return Check("ffmpeg", False, NOT_INSTALLED)
 
 
 def _server() -> Check:

@@ -55,8 +55,11 @@ def set_aside(paths: Paths, params: Params) -> list[tuple[Path, Path]]:
                 continue
             aside = paths.state / "set-aside" / place.name / old.name
             new = next(free for n in itertools.count(1) if not (free := aside.with_name(f"{old.name}.{n}")).exists())
-            new.parent.mkdir(parents=True, exist_ok=True)
-            moved.append((old, old.rename(new)))
+            try:
+                new.parent.mkdir(parents=True, exist_ok=True)
+                moved.append((old, old.rename(new)))
+            except OSError as error:
+                raise UserError(f"{old} is no level of this recipe and cannot be moved to {new}: {error}") from error
     return moved
 
 

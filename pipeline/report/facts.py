@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 
 from pipeline import checkout
+from pipeline.data.outcome import read_left_out
 from pipeline.paths import origin
 
 DATABASE = "mlflow.db"
@@ -34,7 +35,7 @@ def splits(pyramid: Path) -> list[tuple[str, int, int, int]]:
 
 def left_out(pyramid: Path) -> list[tuple[str, str, pd.DataFrame]]:
     """The tables of LEFT_OUT, each with its title and what its rows are."""
-    tables = {file: pd.read_csv(pyramid / file, dtype=str, keep_default_na=False) for file in LEFT_OUT}
+    tables = {file: read_left_out(pyramid / file) for file in LEFT_OUT}
     return [(title, rows, tables[file]) for file, (title, rows) in LEFT_OUT.items()]
 
 

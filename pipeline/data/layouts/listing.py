@@ -23,8 +23,13 @@ def list_root(params: Params, paths: Paths) -> pd.DataFrame:
     The root may be the project's folder: what the pipeline makes there, the listing and the videos of samples
     included, is no data. Columns and errors: see `walk.list_files`.
     """
-    made = (paths.root / params.data.listing, paths.pyramid, paths.samples(1).parent, paths.artifact(1).parent)
-    return list_files(data_root(params, paths), reads(params.data), leave_out=(*made, paths.reports))
+    return list_files(data_root(params, paths), reads(params.data), leave_out=made_here(params, paths))
+
+
+def made_here(params: Params, paths: Paths) -> list[Path]:
+    """What the pipeline makes in the project's folder, and is no data."""
+    listing = paths.root / params.data.listing
+    return [listing, paths.pyramid, paths.samples(1).parent, paths.artifact(1).parent, paths.reports]
 
 
 def prepare_listing(params: Params, paths: Paths) -> bool:

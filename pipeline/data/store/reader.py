@@ -41,7 +41,8 @@ class ViewReader:
         if f"level-{level}" not in group:
             raise UserError(f"{path}: has no level {level}")
         array = cast("zarr.Array[Any]", group[f"level-{level}"])
-        assert array.shards is not None
+        if array.shards is None or array.dtype != np.uint8 or array.shards[2:] != array.shape[2:]:
+            raise UserError(f"{path}: level-{level} is not stored as shards of whole uint8 frames; decode writes such")
         videos = pd.read_parquet(path / "videos.parquet")
         if split is not None:
             videos = videos.loc[videos["split"] == split].reset_index(drop=True)

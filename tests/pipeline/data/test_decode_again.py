@@ -1,7 +1,9 @@
 """A pyramid that is made already is not decoded again, and one that anyone changed is."""
 
 import shutil
+from dataclasses import replace
 
+import pandas as pd
 import pytest
 
 from pipeline.data.decode import decode
@@ -22,37 +24,55 @@ def decoded(tmp_path_factory):
     return paths, tree(paths.pyramid)
 
 
-def test_it_is_left_as_it_is(decoded):
-    paths, _ = decoded
-    before = paths.pyramid.stat().st_ino
-    decode(params(max_failed=0.3), paths, 1)
-    assert paths.pyramid.stat().st_ino == before
+FRAMES = "level-2/c/0/0/0/0/0"
+
+
+def test_what_dvc_removed_is_the_same_files_again(decoded):
+    paths, whole = decoded
+    before = (paths.pyramid / FRAMES).stat().st_ino
+    shutil.rmtree(paths.pyramid)
+    for _ in range(2):
+        decode(params(max_failed=0.3), paths, 1)
+        assert (paths.pyramid / FRAMES).stat().st_ino == before
+        assert tree(paths.pyramid) == whole
     assert not list((paths.state / "work").iterdir())
 
 
-def cut(paths: Paths, name: str) -> None:
+def flip(paths: Paths, name: str) -> None:
     file = paths.pyramid / name
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 1
     file.write_bytes(content)
 
 
-CHANGES = {
-    "a byte of a frame": lambda paths: cut(paths, "level-2/c/0/0/0/0/0"),
-    "a byte of a table": lambda paths: cut(paths, "failed.csv"),
-    "a file less": lambda paths: (paths.pyramid / "videos.parquet").unlink(),
-    "a file more": lambda paths: (paths.pyramid / "more").touch(),
-    "nothing left": lambda paths: shutil.rmtree(paths.pyramid),
-}
-
-
-@pytest.mark.parametrize("change", CHANGES)
-def test_what_was_changed_is_made_again(change, decoded):
+@pytest.mark.parametrize("name", [FRAMES, "failed.csv"])
+def test_files_that_were_changed_are_made_again(name, decoded):
     paths, whole = decoded
-    CHANGES[change](paths)
-    assert not paths.pyramid.is_dir() or tree(paths.pyramid) != whole
+    flip(paths, name)
+    assert tree(paths.pyramid) != whole
     decode(params(max_failed=0.3), paths, 1)
     assert tree(paths.pyramid) == whole
+
+
+def test_a_folder_that_was_changed_is_whole_again(decoded):
+    paths, whole = decoded
+    (paths.pyramid / "more").touch()
+    (paths.pyramid / "videos.parquet").unlink()
+    decode(params(max_failed=0.3), paths, 1)
+    assert tree(paths.pyramid) == whole
+
+
+def test_other_annotations_of_the_same_files_are_read(tmp_path):
+    paths = Paths(tmp_path)
+    for number in range(2):
+        film(tmp_path / "videos" / f"{number}.mp4", 20, number)
+    chosen = params()
+    chosen = replace(chosen, data=replace(chosen.data, layout="table"))
+    for labels in (("a", "b"), ("b", "a")):
+        (tmp_path / "videos" / "table.csv").write_text(f"path,label\n0.mp4,{labels[0]}\n1.mp4,{labels[1]}\n")
+        prepare_listing(chosen, paths)
+        decode(chosen, paths, 1)
+        assert pd.read_parquet(paths.pyramid / "videos.parquet")["class"].tolist() == list(labels)
 
 
 def test_other_parameters_judge_anew(decoded):
