@@ -156,8 +156,8 @@ def changed(file: Path) -> None:
         ("train", 1, ["data/pyramid/videos.parquet"], ["artifacts/level-1/generator.safetensors"]),
         ("train", 2, ["data/samples/level-1/videos.parquet"], ["data/samples/level-2/videos.parquet"]),
         ("generate", 2, ["artifacts/level-2/generator.safetensors"], ["artifacts/level-1/generator.safetensors"]),
-        ("evaluate", None, ["data/samples/level-2/videos.parquet"], ["data/samples/level-1/videos.parquet"]),
-        ("report", None, ["artifacts/level-2/generator.safetensors"], ["data/shapes/listing.csv"]),
+        ("evaluate", None, [f"data/samples/level-{n}/videos.parquet" for n in (1, 2)], ["data/shapes/listing.csv"]),
+        ("report", None, [f"artifacts/level-{n}/generator.safetensors" for n in (1, 2)], ["data/shapes/listing.csv"]),
     ],
 )
 def test_a_job_is_another_one_where_what_it_reads_is_new(project, monkeypatch, stage, level, read, others):
