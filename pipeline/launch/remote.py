@@ -9,7 +9,7 @@ from pathlib import Path
 from pipeline.errors import UserError
 from pipeline.launch.job import DeadlineExceeded, Job, JobCancelled, raise_failure
 from pipeline.launch.output import Output
-from pipeline.launch.slurm import Slurm, State, find
+from pipeline.launch.slurm import UNKNOWN, Slurm, State, find
 from pipeline.progress import write_line
 
 CANCEL_SECONDS = 45.0  # from TERM to the removal of a job; the stage itself takes fewer
@@ -47,6 +47,8 @@ class ClusterLauncher(Slurm):
             raise
         finally:
             following.output.close()
+        if state == UNKNOWN and self.finished():
+            return
         if state.name == "CANCELLED":
             raise JobCancelled(f"{following.job} was cancelled ({state})")
         if state.name != "COMPLETED":

@@ -50,7 +50,7 @@ class State:
         return not self.runs and self.name not in _WAITING
 
 
-UNKNOWN = State("", "UNKNOWN", "to Slurm")  # never taken, or minutes after its end: what is done is found again
+UNKNOWN = State("", "UNKNOWN", "to Slurm")  # never taken, or minutes after its end, of which `finished` tells
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,6 +144,12 @@ class Slurm:
         told = _ask(["squeue", "--me", f"--name={self.name}", "--states=all", "--noheader", "--format=%A %T %R"])
         states = [State(*line.split(maxsplit=2)) for line in told.splitlines()]
         return max(states, key=lambda one: (not one.over, int(one.id)), default=UNKNOWN)
+
+    def finished(self) -> bool:
+        """Whether the job's last start ended well, as its script has noted; Slurm may have forgotten the job."""
+        code = Path(f"{self.files}.code")
+        os.utime(code.parent)  # NFS would remember for a while that the file was not there
+        return code.is_file() and code.read_text() == "0\n"
 
     def cancel(self, *, now: bool) -> None:
         """TERM to the job's steps, for which its script waits, or, with `now`, remove the job."""

@@ -116,6 +116,20 @@ def test_ends(play, end, told, error, message):
     assert type(raised.value) is error
 
 
+@pytest.mark.parametrize(("code", "well"), [("0\n", True), ("1\n", False), ("", False)])
+def test_a_job_that_slurm_has_forgotten_ended_as_its_script_says(play, code, well):
+    played = Played([RUNNING, FORGOTTEN], at_start=lambda job: Path(f"{job.files}.code").write_text(code))
+    if well:
+        play(played)
+    else:
+        with pytest.raises(JobFailed, match=r"^job 7 ended: UNKNOWN to Slurm$"):
+            play(played)
+    played = Played([FORGOTTEN])  # the next one has not begun
+    with pytest.raises(JobFailed, match=r"ended: UNKNOWN to Slurm$"):
+        play(played)
+    assert played.submitted == 1
+
+
 def test_how_an_earlier_job_of_the_name_ended_says_nothing_of_this_one(play):
     def write(job: Slurm) -> None:
         Path(f"{job.files}.ended.0").write_text(json.dumps({"code": 2, "time": 1, "message": "a.b: no"}))
