@@ -92,7 +92,7 @@ class Slurm:
         return {"PYTHONUNBUFFERED": "1", **ours}
 
     def command(self, job: Job) -> list[str]:
-        """The sbatch command line. The last ones of its options count, before those in the script."""
+        """The sbatch command line. The last ones of its options count, before SBATCH_* of the environment."""
         c = self.cluster
         given = {"partition": c.partition, "account": c.account, "time": c.time}
         given |= {"cpus-per-task": c.cpus_per_task, "gpus-per-node": c.gpus_per_node}
@@ -105,6 +105,10 @@ class Slurm:
         return [
             "sbatch",
             *c.sbatch,
+            "--dependency=singleton",
+            "--ntasks-per-node=1",
+            "--open-mode=append",
+            "--export=ALL",
             f"--job-name={self.name}",
             f"--nodes={job.nodes}",
             *(f"--{option}={value}" for option, value in given.items() if value is not None),

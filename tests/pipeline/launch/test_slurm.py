@@ -40,6 +40,10 @@ def test_what_sbatch_is_given():
     assert scheduler.command(job) == [
         "sbatch",
         "--constraint=nvlink",
+        "--dependency=singleton",
+        "--ntasks-per-node=1",
+        "--open-mode=append",
+        "--export=ALL",
         f"--job-name={scheduler.name}",
         "--nodes=2",
         "--partition=a100",
@@ -80,6 +84,16 @@ def test_what_sbatch_is_given():
     assert shown.splitlines()[1] == "module load cuda" and shown.endswith(SCRIPT.read_text())
     once = slurm(requeue=False)
     assert "--no-requeue" in once.command(job) and once.environment(job)["HVG_REQUEUE"] == "0"
+
+
+@pytest.mark.parametrize("option", ["dependency=singleton", "ntasks-per-node=1", "open-mode=append", "export=ALL"])
+def test_what_a_job_needs_is_said_last_and_not_in_the_script(option):
+    """Of a command line's options the last one counts, and before the environment's, which beats the script's."""
+    other = f"--{option.partition('=')[0]}=other"
+    command = slurm(sbatch=(other,)).command(Job(module="stages.train"))
+    options = command[: command.index(str(SCRIPT))]
+    assert options.index(f"--{option}") > options.index(other)
+    assert "#SBATCH" not in SCRIPT.read_text()
 
 
 @pytest.mark.slow
