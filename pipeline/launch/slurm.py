@@ -145,7 +145,8 @@ class Slurm:
 
     def state(self) -> State:
         """How the job is doing; of several of its name the one that is not over, or the last."""
-        told = _ask(["squeue", "--me", f"--name={self.name}", "--states=all", "--noheader", "--format=%A %T %R"])
+        asked = ["--me", "--all", f"--name={self.name}", "--states=all", "--noheader", "--format=%A %T %R"]
+        told = _ask(["squeue", *asked])
         states = [State(*line.split(maxsplit=2)) for line in told.splitlines()]
         return max(states, key=lambda one: (not one.over, int(one.id)), default=UNKNOWN)
 
@@ -166,7 +167,7 @@ def find(stage: str, root: Path, name: str | None = None) -> str | None:
     Raises UserError where the stage has another one: both would write to one folder; Failed without an answer.
     """
     try:
-        told = _ask(["squeue", "--me", "--noheader", "--format=%j %A"])
+        told = _ask(["squeue", "--me", "--all", "--noheader", "--format=%j %A"])
     except OSError as error:
         raise Failed(f"{stage}: Slurm does not answer whether a job runs it: {error}") from error
     jobs = dict(line.split() for line in told.splitlines() if line.startswith(_prefix(stage, root)))
@@ -185,8 +186,10 @@ def _ask(command: list[str], env: dict[str, str] | None = None) -> str:
     """What one of Slurm's commands prints. Raises UserError where there is no Slurm, OSError where it fails."""
     if shutil.which(command[0]) is None:
         raise UserError(f"{command[0]}: not on this machine; run hvg where jobs are submitted")
-    # Without what would send a command to another cluster, or a job the variables of another one.
-    out = {name for name in os.environ if name.startswith("SLURM_")} - _KEPT | {"SBATCH_CLUSTERS"}
+    # Without what would send a command to another cluster, or a job the variables of another one, and without the
+    # user's filters, formats and questions.
+    out = {name for name in os.environ if name.startswith(("SLURM_", "SQUEUE_", "SCANCEL_"))} - _KEPT
+    out.add("SBATCH_CLUSTERS")
     inherited = {name: value for name, value in os.environ.items() if name not in out}
     try:
         done = subprocess.run(

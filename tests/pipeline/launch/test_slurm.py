@@ -12,7 +12,7 @@ import pytest
 from pipeline.errors import UserError
 from pipeline.launch.clusters import SlurmCluster
 from pipeline.launch.job import Job
-from pipeline.launch.slurm import SCRIPT, UNKNOWN, Slurm, State
+from pipeline.launch.slurm import SCRIPT, UNKNOWN, Slurm, State, find
 
 HERE = Path(__file__).parent
 HOSTILE = "a; touch pwned $(touch pwned) `touch pwned` 'x\" %j"
@@ -243,6 +243,28 @@ def test_a_job_gets_nothing_of_the_job_that_submits_it(tmp_path, monkeypatch):
     given = (tmp_path / "env").read_text().splitlines()
     assert sorted(line for line in given if "SLURM" in line or "SBATCH" in line) == ["SLURM_CONF=x", "SLURM_JWT=x"]
     assert "LC_ALL=C.UTF-8" in given
+
+
+def test_every_job_is_seen_and_cancelled_whatever_the_users_views_are(tmp_path, monkeypatch):
+    """Also in a hidden partition; and the account and partition that the user has chosen stay."""
+    answers(tmp_path, monkeypatch, "squeue", f'env > {tmp_path}/env; echo "$@" > {tmp_path}/arguments')
+    program(tmp_path, "scancel", f"env > {tmp_path}/env")
+    for name in ("SQUEUE_PARTITION", "SQUEUE_STATES", "SCANCEL_INTERACTIVE", "SBATCH_ACCOUNT", "SBATCH_PARTITION"):
+        monkeypatch.setenv(name, "x")
+    scheduler = slurm(tmp_path)
+    for ask, by_squeue in (
+        (scheduler.state, True),
+        (lambda: find(scheduler.stage, tmp_path), True),
+        (lambda: scheduler.cancel(now=True), False),
+    ):
+        (tmp_path / "env").unlink(missing_ok=True)
+        ask()
+        given = (tmp_path / "env").read_text().splitlines()
+        found = sorted(line for line in given if line.startswith(("SQUEUE", "SCANCEL", "SBATCH")))
+        assert found == ["SBATCH_ACCOUNT=x", "SBATCH_PARTITION=x"]
+        if by_squeue:
+            assert "--all" in (tmp_path / "arguments").read_text().split()
+            (tmp_path / "arguments").unlink()
 
 
 @pytest.mark.parametrize(
