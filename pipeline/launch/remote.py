@@ -11,6 +11,7 @@ from pipeline.launch.job import DeadlineExceeded, Job, JobCancelled, raise_failu
 from pipeline.launch.output import Output
 from pipeline.launch.slurm import UNKNOWN, Slurm, State, find
 from pipeline.progress import write_line
+from pipeline.system.processes import undisturbed
 
 CANCEL_SECONDS = 45.0  # from TERM to the removal of a job; the stage itself takes fewer
 REMOVAL_SECONDS = 120.0  # that a cluster may take for it
@@ -78,6 +79,7 @@ class _Following:
                 time.sleep(min(LOOK_SECONDS, self.slurm.cluster.poll))
                 self._read()
 
+    @undisturbed()
     def stop(self, grace: float) -> None:
         """TERM to a job that runs, then removal, told again until it is over. A second Ctrl-C removes it at once."""
         asked = [] if self.running_since is None else [(False, grace)]

@@ -1,6 +1,8 @@
 """Following a job on a cluster, with a Slurm that is played: its commands, not ours."""
 
 import json
+import os
+import signal
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -191,6 +193,29 @@ def test_a_job_that_waits_is_removed_at_once(play, monkeypatch, error):
     with pytest.raises(type(error)):
         play(played)
     assert played.cancelled == [True]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_second_signal_leaves_no_job(play, number):
+    """make, timeout and shells send two."""
+
+    def heard(*_):
+        raise SystemExit(143)
+
+    class Impatient(Played):
+        def __call__(self, command, env=None):
+            if command[0] == "scancel":
+                os.kill(os.getpid(), number)
+            return super().__call__(command, env)
+
+    before = signal.signal(number, heard)
+    try:
+        played = Impatient([RUNNING], ends_on=(True,))
+        with pytest.raises(DeadlineExceeded):
+            play(played, deadline=0.01)
+    finally:
+        signal.signal(number, before)
+    assert played.cancelled == [False, True] and played.answers == ["CANCELLED"]
 
 
 def named(root: Path, inputs: str) -> str:
