@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
+from glob import escape
 from pathlib import Path
 
 from pipeline.errors import Failed, UserError
@@ -159,6 +160,11 @@ class Slurm:
     def cancel(self, *, now: bool) -> None:
         """TERM to the job's steps, for which its script waits, or, with `now`, remove the job."""
         _ask(["scancel", *([] if now else ["--signal=TERM"]), f"--name={self.name}"])
+
+
+def submitted(stage: str, root: Path) -> bool:
+    """Whether a job of a stage was ever submitted from a checkout, by the files that lie there since."""
+    return any((Paths(root).state / "jobs").glob(f"{escape(_prefix(stage, root))}*"))
 
 
 def find(stage: str, root: Path, name: str | None = None) -> str | None:
