@@ -106,6 +106,7 @@ class Slurm:
         return [
             "sbatch",
             *c.sbatch,
+            "--parsable",
             "--dependency=singleton",
             "--ntasks-per-node=1",
             "--open-mode=append",
@@ -124,8 +125,8 @@ class Slurm:
             *job.program(),
         ]
 
-    def submit(self, job: Job) -> OSError | None:
-        """Hand the job over. Returns an error where Slurm may have taken it or not.
+    def submit(self, job: Job) -> str | OSError:
+        """Hand the job over. Returns its id, or an error where Slurm may have taken it or not.
 
         Raises UserError with Slurm's words where it refuses.
         """
@@ -137,18 +138,21 @@ class Slurm:
         Path(f"{self.files}.setup").write_text("\n".join([*self.cluster.setup, ""]))
         self.log.touch()  # NFS remembers for a while that a file was not there
         try:
-            _ask(self.command(job), self.environment(job))
-            return None
+            return _ask(self.command(job), self.environment(job)).strip().partition(";")[0]  # then a cluster's name
         except OSError as error:
             if isinstance(error, TimeoutError) or _PASSING.search(str(error)):
                 return error
             raise UserError(f"Slurm refuses the job: {error}") from error
 
-    def state(self) -> State:
-        """How the job is doing; of several of its name the one that is not over, or the last."""
+    def states(self) -> list[State]:
+        """The jobs of this name, also those that have ended minutes ago."""
         asked = ["--me", "--all", f"--name={self.name}", "--states=all", "--noheader", "--format=%A %T %R"]
         told = _ask(["squeue", *asked])
-        states = [State(*line.split(maxsplit=2)) for line in told.splitlines()]
+        return [State(*line.split(maxsplit=2)) for line in told.splitlines()]
+
+    def state(self, before: frozenset[str] = frozenset()) -> State:
+        """How the job is doing; of several of its name, without those `before`, the one not over, or the last."""
+        states = [one for one in self.states() if one.id not in before]
         return max(states, key=lambda one: (not one.over, int(one.id)), default=UNKNOWN)
 
     def finished(self) -> bool:

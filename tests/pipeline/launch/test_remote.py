@@ -22,13 +22,14 @@ WAITING, RUNNING, DONE, FORGOTTEN = "PENDING (Resources)", "RUNNING node[1-2]", 
 
 @dataclass
 class Played:
-    """A Slurm where each question for the job's state gets the next answer, the last one again and again."""
+    """A Slurm where each question for the submitted job's state gets the next answer, the last one again and again."""
 
     answers: list[str | OSError]
     lines: list[bytes] = field(default_factory=list)  # printed before each question
     ends_on: tuple[bool, ...] = (False, True)  # TERM, removal: which cancellations end the job
     refusal: BaseException | None = None  # of what is submitted
     living: str = ""  # what squeue lists at first
+    earlier: str = ""  # jobs of the name that are over and not yet forgotten
     at_start: Callable[[Slurm], object] = lambda _: None
     submitted: int = 0
     cancelled: list[bool] = field(default_factory=list)
@@ -46,30 +47,33 @@ class Played:
                 self.at_start(self.job)
                 if self.refusal is not None:
                     raise self.refusal
-                return "Submitted batch job 7\n"
+                return "7\n"
             case "scancel":
                 assert command[-1] == f"--name={self.job.name}"
                 self.cancelled.append("--signal=TERM" not in command)
-                if self.cancelled[-1] in self.ends_on:
+                if self.cancelled[-1] in self.ends_on and self.answers[0] != FORGOTTEN:
                     self.answers = ["CANCELLED"]
                 return ""
         if "--states=all" not in command:
             if isinstance(self.answers[0], OSError):
                 raise self.answers[0]
             return self.living
+        if not self.submitted and not self.living:
+            return self.earlier
         if self.lines:
             with self.job.log.open("ab") as log:
                 log.write(self.lines.pop(0))
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         if isinstance(answer, OSError):
             raise answer
-        return f"7 {answer}\n" if answer else ""
+        return self.earlier + (f"7 {answer}\n" if answer else "")
 
 
 @pytest.fixture
 def play(monkeypatch, tmp_path):
     """Run a job through a played Slurm: the lines that Prefect would be told."""
     monkeypatch.setattr(remote, "LOOK_SECONDS", 0.005)
+    monkeypatch.setattr(remote, "LOST_SECONDS", 0.5)
 
     def run(played: Played, *, inputs: str = "a" * 64, grace: float = 0.05, deadline: float | None = None) -> list[str]:
         monkeypatch.setattr(slurm, "_ask", played)
@@ -146,7 +150,7 @@ def test_a_job_whose_submission_got_no_answer_is_followed_where_it_is_there(play
     lost = OSError("sbatch: error: Socket timed out on send/recv")
     with pytest.raises(JobFailed, match=r"ended: UNKNOWN to Slurm"):
         play(Played([FORGOTTEN], refusal=lost))
-    played = Played([RUNNING, DONE], refusal=lost)
+    played = Played([FORGOTTEN, FORGOTTEN, RUNNING, DONE], refusal=lost, earlier="6 FAILED (NonZeroExitCode)\n")
     assert "no answer to the submission: sbatch: error: Socket timed out on send/recv" in play(played)
     assert (played.submitted, played.cancelled) == (1, [])
 
@@ -163,6 +167,19 @@ def test_ctrl_c_while_it_is_submitted_removes_it(play):
     with pytest.raises(KeyboardInterrupt):
         play(played)
     assert played.cancelled == [True]
+
+
+def test_how_an_earlier_job_of_the_name_ended_is_not_how_a_lost_one_does(play):
+    lost = OSError("sbatch: error: Socket timed out on send/recv")
+    with pytest.raises(JobFailed, match=r"ended: UNKNOWN to Slurm"):
+        play(Played([FORGOTTEN], refusal=lost, earlier="6 COMPLETED node1\n"))
+
+
+def test_ctrl_c_while_it_is_submitted_removes_it_also_where_it_arrives_late(play):
+    played = Played([*[FORGOTTEN] * 3, WAITING], refusal=KeyboardInterrupt(), earlier="6 CANCELLED node1\n")
+    with pytest.raises(KeyboardInterrupt):
+        play(played)
+    assert played.answers == ["CANCELLED"] and played.cancelled == [True] * 4
 
 
 def test_a_cluster_is_told_to_remove_a_job_again_and_again(play, monkeypatch, capfd):

@@ -40,6 +40,7 @@ def test_what_sbatch_is_given():
     assert scheduler.command(job) == [
         "sbatch",
         "--constraint=nvlink",
+        "--parsable",
         "--dependency=singleton",
         "--ntasks-per-node=1",
         "--open-mode=append",
@@ -234,6 +235,12 @@ def test_a_slurm_out_of_reach_is_no_users_mistake(tmp_path, monkeypatch, said):
     assert slurm(tmp_path).log.read_bytes() == b""
 
 
+@pytest.mark.parametrize("said", ["12", "12;gpus"])
+def test_the_id_of_what_was_submitted(tmp_path, monkeypatch, said):
+    answers(tmp_path, monkeypatch, "sbatch", f"echo '{said}'")
+    assert slurm(tmp_path).submit(Job(module="stages.train")) == "12"
+
+
 def test_a_job_gets_nothing_of_the_job_that_submits_it(tmp_path, monkeypatch):
     answers(tmp_path, monkeypatch, "sbatch", f"env > {tmp_path}/env")
     for name in ("SLURM_JOB_ID", "SLURM_CPUS_PER_TASK", "SLURM_CLUSTERS", "SBATCH_CLUSTERS", "SLURM_CONF", "SLURM_JWT"):
@@ -281,6 +288,12 @@ def test_every_job_is_seen_and_cancelled_whatever_the_users_views_are(tmp_path, 
 def test_states(tmp_path, monkeypatch, said, expected):
     answers(tmp_path, monkeypatch, "squeue", f"echo '{said}' | grep .; exit 0")
     assert slurm(tmp_path).state() == expected
+
+
+def test_the_state_of_earlier_jobs_is_not_this_ones(tmp_path, monkeypatch):
+    answers(tmp_path, monkeypatch, "squeue", "echo '9 FAILED (NonZeroExitCode)'; echo '12 COMPLETED node1'")
+    assert slurm(tmp_path).state(frozenset({"12"})) == State("9", "FAILED", "(NonZeroExitCode)")
+    assert slurm(tmp_path).state(frozenset({"9", "12"})) == UNKNOWN
 
 
 def test_which_states_are_an_end():
