@@ -10,9 +10,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from pipeline.launch.remote import CANCEL_SECONDS, REMOVAL_SECONDS
 from pipeline.launch.server import API_URL, prefect_server
-from pipeline.system.processes import HURRIED_SECONDS, JOB_SECONDS, LEAVE_SECONDS, end_group, group, start, undisturbed
+from pipeline.system.processes import (
+    HURRIED_SECONDS,
+    JOB_SECONDS,
+    LEAVE_SECONDS,
+    end_group,
+    group,
+    kill,
+    living,
+    start,
+    undisturbed,
+)
 
 BETWEEN_SECONDS = 15.0  # that a dvc between two commands has to end
 _KEEPS_GOING = re.compile("-[a-zA-Z]*k[a-zA-Z]*|--k[a-z-]*|--ig[a-z-]*")  # --keep-going, --ignore-errors
@@ -45,6 +57,9 @@ def end_dvc(dvc: subprocess.Popen[Any], *, goes_on: bool = False) -> None:
     """
     here = os.environ.get("HVG_CLUSTER", "local") == "local"
     seconds = JOB_SECONDS + LEAVE_SECONDS if here else CANCEL_SECONDS + REMOVAL_SECONDS + 15
+    family: set[psutil.Process] = set()  # also what lies outside its group, as jobs do
+    with contextlib.suppress(psutil.NoSuchProcess):
+        family.update(psutil.Process(dvc.pid).children(recursive=True))
     if goes_on:
         dvc.send_signal(signal.SIGSTOP)  # it begins no other stage, and is not waited for
         if {one.pid for one in group(dvc.pid)} <= {dvc.pid}:  # between two commands, where it hears Ctrl-C itself
@@ -53,4 +68,7 @@ def end_dvc(dvc: subprocess.Popen[Any], *, goes_on: bool = False) -> None:
             with contextlib.suppress(subprocess.TimeoutExpired, KeyboardInterrupt):
                 dvc.wait(BETWEEN_SECONDS)
             dvc.send_signal(signal.SIGSTOP)
-    end_group(dvc, (signal.SIGINT, seconds), (signal.SIGINT, HURRIED_SECONDS))
+    try:
+        end_group(dvc, (signal.SIGINT, seconds), (signal.SIGINT, HURRIED_SECONDS))
+    finally:
+        kill(lambda: living(family.__contains__))
