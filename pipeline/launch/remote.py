@@ -118,7 +118,7 @@ class _Following:
                         try:
                             self.slurm.cancel(now=now)
                             told = True
-                        except OSError as error:
+                        except (OSError, UserError) as error:
                             self.say(f"{self.job} cannot be told to end: {error}")
                     if (state := self._look()) is not None and self._ends(state):
                         return
@@ -132,7 +132,7 @@ class _Following:
         """Ask for the state and show what is new. None where there was no answer."""
         try:
             state = self.slurm.state(self.before)
-        except OSError as error:
+        except (OSError, UserError) as error:  # a command that was there may be away for a while
             self.say(f"no answer about {self.job}: {error}")
             return None
         self._read()  # after the question: of a job that is over it is everything

@@ -24,7 +24,7 @@ WAITING, RUNNING, DONE, FORGOTTEN = "PENDING (Resources)", "RUNNING node[1-2]", 
 class Played:
     """A Slurm where each question for the submitted job's state gets the next answer, the last one again and again."""
 
-    answers: list[str | OSError]
+    answers: list[str | Exception]
     lines: list[bytes] = field(default_factory=list)  # printed before each question
     ends_on: tuple[bool, ...] = (False, True)  # TERM, removal: which cancellations end the job
     refusal: BaseException | None = None  # of what is submitted
@@ -64,7 +64,7 @@ class Played:
             with self.job.log.open("ab") as log:
                 log.write(self.lines.pop(0))
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
-        if isinstance(answer, OSError):
+        if isinstance(answer, Exception):
             raise answer
         return self.earlier + (f"7 {answer}\n" if answer else "")
 
@@ -97,6 +97,13 @@ def test_lines_and_states_are_told_once(play, capfd):
 def test_a_cluster_that_does_not_answer_is_waited_for(play):
     lines = play(Played([RUNNING, OSError("down"), OSError("down"), RUNNING, DONE]))
     assert lines.count("no answer about job 7: down") == 1
+
+
+def test_a_command_that_is_away_for_a_while_is_waited_for(play):
+    away = UserError("squeue: not on this machine; run hvg where jobs are submitted")
+    played = Played([RUNNING, away, RUNNING, DONE])
+    assert f"no answer about job 7: {away}" in play(played)
+    assert (played.submitted, played.cancelled) == (1, [])
 
 
 @pytest.mark.parametrize(
