@@ -17,6 +17,7 @@ from pipeline.system.processes import undisturbed
 CANCEL_SECONDS = 45.0  # from TERM to the removal of a job; the stage itself takes fewer
 REMOVAL_SECONDS = 120.0  # that a cluster may take for it
 LOST_SECONDS = 30.0  # that a submission may take to arrive after its answer was lost
+TAIL_BYTES = 1 << 14  # of the log of a job that is found
 LOOK_SECONDS = 1.0  # between looks for new lines, and at a job that is to end
 
 
@@ -41,7 +42,7 @@ class ClusterLauncher(Slurm):
             if found is None:
                 following.submit(job)
             else:
-                following.there = True
+                following.found()
                 write_line(f"{self.stage}: job {found} runs it already; waiting for that one; its log: {self.log}")
             state = following.to_the_end(deadline)
         except BaseException:
@@ -71,6 +72,17 @@ class _Following:
         self.there = False  # perhaps: nothing was submitted, or Slurm has refused it
         self.before: frozenset[str] = frozenset()  # the ids of earlier jobs of the name
         self.lost_until = 0.0  # until when a submission without an answer may still arrive
+
+    def found(self) -> None:
+        """The job is there already: show the last lines of what it has said meanwhile."""
+        self.there = True
+        if self.read_to > TAIL_BYTES:
+            with self.slurm.log.open("rb") as log:
+                log.seek(self.read_to - TAIL_BYTES)
+                log.readline()  # the rest of one
+                self.read_to = log.tell()
+        else:
+            self.read_to = 0
 
     def submit(self, job: Job) -> None:
         """Hand the job over, perhaps: where there is no answer, the next questions tell.

@@ -253,12 +253,28 @@ def test_the_job_that_still_runs_is_found(play, tmp_path, capfd):
     assert "toy: job 7 runs it already; waiting for that one" in capfd.readouterr().err
 
 
-def test_what_a_found_job_has_said_before_is_not_said_again(play, tmp_path, capfd):
+@pytest.mark.parametrize(
+    ("before", "shown"),
+    [
+        ([b"one\n", b"two\n"], [b"one\n", b"two\n"]),
+        ([b"long ago\n", b"x" * 9_999 + b"\n", b"y" * 9_999 + b"\n"], [b"y" * 9_999 + b"\n"]),  # whole lines of 16 KB
+    ],
+)
+def test_what_a_found_job_has_said_last_is_said_again(play, tmp_path, capfdbinary, before, shown):
     played = Played([RUNNING, DONE], [b"now\n"], living=f"{named(tmp_path, 'a' * 64)} 7\n")
     log = played.launcher(tmp_path).log
     log.parent.mkdir(parents=True)
-    log.write_bytes(b"before\n")
+    log.write_bytes(b"".join(before))
     assert "now" in play(played)
+    assert capfdbinary.readouterr().out == b"".join([*shown, b"now\n"])
+
+
+def test_a_new_job_begins_after_what_earlier_ones_have_said(play, tmp_path, capfd):
+    played = Played([RUNNING, DONE], [b"now\n"])
+    log = played.launcher(tmp_path).log
+    log.parent.mkdir(parents=True)
+    log.write_bytes(b"before\n")
+    play(played)
     assert capfd.readouterr().out == "now\n"
 
 
