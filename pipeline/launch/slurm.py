@@ -2,7 +2,7 @@
 
 What comes from parameters, names or clusters.yaml is an argument of sbatch or in its environment; only `setup` is
 shell, a file that the script sources. The environment goes as it is to the job, but for the variables of a job that
-`hvg` itself runs in.
+`hvg` itself runs in, and of squeue and scancel.
 """
 
 import os
@@ -128,8 +128,10 @@ class Slurm:
     def submit(self, job: Job) -> str | OSError:
         """Hand the job over. Returns its id, or an error where Slurm may have taken it or not.
 
-        Raises UserError with Slurm's words where it refuses.
+        Raises UserError with Slurm's words where it refuses, or where it could not write the log.
         """
+        if "\\" in str(self.root):
+            raise UserError(f"{self.root}: Slurm opens no log in a folder with a backslash; rename it")
         for file in (self.log, self.files):
             file.parent.mkdir(parents=True, exist_ok=True)
         for old in self.files.parent.glob(f"{self.name}.*"):  # how an earlier job of this name ended

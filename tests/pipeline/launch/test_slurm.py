@@ -308,6 +308,13 @@ def test_what_slurm_says_against_it_is_one_line(tmp_path, monkeypatch):
         slurm(tmp_path).cancel(now=True)
 
 
+def test_a_folder_that_slurm_opens_no_log_in(tmp_path, monkeypatch):
+    answers(tmp_path, monkeypatch, "sbatch", f"touch {tmp_path}/submitted")
+    with pytest.raises(UserError, match="a folder with a backslash"):
+        slurm(tmp_path / "a\\b").submit(Job(module="stages.train"))
+    assert not (tmp_path / "submitted").exists()
+
+
 def test_no_slurm(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UserError, match="sbatch: not on this machine"):
