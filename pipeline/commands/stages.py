@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pipeline.errors import UserError
-from pipeline.paths import Paths, origin
+from pipeline.paths import Paths
 
 if TYPE_CHECKING:
     from pipeline.launch.clusters import Cluster
@@ -82,13 +82,13 @@ def run(
     hvg run train --level 2 --workers 4
     hvg run train --level 2 --cluster NAME --nodes 4 --dry-run
     """
-    from pipeline.launch.clusters import FILE, LocalCluster, load_cluster
+    from pipeline.launch.clusters import LocalCluster, SlurmCluster, clusters_of, load_cluster
     from pipeline.launch.flow import run_flow
     from pipeline.launch.job import JobCancelled, JobFailed
     from pipeline.launch.local import LocalLauncher
     from pipeline.launch.remote import ClusterLauncher
     from pipeline.launch.server import API_URL, prefect_server
-    from pipeline.launch.slurm import find
+    from pipeline.launch.slurm import find, submitted
     from pipeline.system.tether import die_with_parent
 
     where, root = load_cluster(cluster, PATHS.root), PATHS.root.resolve()
@@ -106,7 +106,8 @@ def run(
     if dry_run:
         click.echo(launcher.preview(job), nl=False)
         return
-    if local and shutil.which("squeue") and (origin(root) / FILE).is_file():
+    slurm = any(isinstance(one, SlurmCluster) for one in clusters_of(root).values())
+    if local and slurm and submitted(short, root) and shutil.which("squeue"):
         find(short, root)
     if "DVC_STAGE" in os.environ:
         # DVC, if killed, leaves its commands running. TERM would cancel a cluster's job: it runs on and is found again.

@@ -73,8 +73,7 @@ def load_cluster(name: str, root: Path = Path()) -> Cluster:
 
     Raises UserError, with file and key, for a cluster that there is not and for a file that is wrong anywhere.
     """
-    path = origin(root) / FILE
-    clusters = read_clusters(path) if path.is_file() else {}
+    path, clusters = origin(root) / FILE, clusters_of(root)
     if name in clusters:
         return clusters[name]
     if name == "local":
@@ -82,6 +81,12 @@ def load_cluster(name: str, root: Path = Path()) -> Cluster:
     if not path.is_file():
         raise UserError(f"--cluster {name}: there is no {path}; clusters.example.yaml shows what stands in it")
     raise UserError(f"--cluster {name}: {path} has the clusters {', '.join(clusters) or '(none)'}")
+
+
+def clusters_of(root: Path) -> dict[str, Cluster]:
+    """All clusters that the checkout which `root` belongs to has."""
+    path = origin(root) / FILE
+    return read_clusters(path) if path.is_file() else {}
 
 
 def read_clusters(path: Path) -> dict[str, Cluster]:

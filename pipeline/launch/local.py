@@ -23,6 +23,8 @@ from pipeline.system.machine import cores
 from pipeline.system.processes import JOB_SECONDS, end_group, kill, members, start
 from pipeline.system.stage import JOB, MEETING
 
+READ_SECONDS = 2.0  # that the last lines may take, once the job is over
+
 
 @dataclass(frozen=True)
 class LocalLauncher:
@@ -61,7 +63,7 @@ class LocalLauncher:
         name = uuid.uuid4().hex
         process = start(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env={**os.environ, **env, JOB: name})
         assert process.stdout is not None
-        reader = threading.Thread(target=_pass_on, args=(process.stdout, output))
+        reader = threading.Thread(target=_pass_on, args=(process.stdout, output), daemon=True)
         reader.start()
         try:
             return process.wait(deadline)
@@ -76,7 +78,7 @@ class LocalLauncher:
             raise
         finally:
             kill(lambda: members(name))  # also what a stage that ended well forgot, which holds the pipe open
-            reader.join()
+            reader.join(READ_SECONDS)  # longer only where something that hides from us holds the pipe
             output.close()
 
 

@@ -34,5 +34,6 @@ class Output:
     def close(self) -> None:
         if self._pending:
             self.feed(b"\n")
+        self._sinks.clear()  # what somebody still feeds is shown no more
         if self._log:
             self._log.close()

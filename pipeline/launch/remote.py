@@ -1,19 +1,23 @@
 """A job on a cluster: submitted, or found again where an earlier process has died, and followed to its end."""
 
 import contextlib
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.errors import UserError
+from pipeline.errors import Failed, UserError
 from pipeline.launch.job import DeadlineExceeded, Job, JobCancelled, raise_failure
 from pipeline.launch.output import Output
-from pipeline.launch.slurm import Slurm, State, find
+from pipeline.launch.slurm import UNKNOWN, Slurm, State, find
 from pipeline.progress import write_line
+from pipeline.system.processes import undisturbed
 
 CANCEL_SECONDS = 45.0  # from TERM to the removal of a job; the stage itself takes fewer
 REMOVAL_SECONDS = 120.0  # that a cluster may take for it
+LOST_SECONDS = 30.0  # that a submission may take to arrive after its answer was lost
+TAIL_BYTES = 1 << 14  # of the log of a job that is found
 LOOK_SECONDS = 1.0  # between looks for new lines, and at a job that is to end
 
 
@@ -35,18 +39,20 @@ class ClusterLauncher(Slurm):
         found = find(self.stage, self.root, self.name)
         following = _Following(self, on_line)
         try:
-            if found is not None:
+            if found is None:
+                following.submit(job)
+            else:
+                following.found()
                 write_line(f"{self.stage}: job {found} runs it already; waiting for that one; its log: {self.log}")
-            elif lost := self.submit(job):  # perhaps Slurm has taken it: the first question tells
-                following.say(f"no answer to the submission: {lost}")
             state = following.to_the_end(deadline)
-        except UserError:  # nothing was submitted
-            raise
         except BaseException:
-            following.stop(self.grace)
+            if following.there:
+                following.stop(self.grace)
             raise
         finally:
             following.output.close()
+        if state == UNKNOWN and self.finished():
+            return
         if state.name == "CANCELLED":
             raise JobCancelled(f"{following.job} was cancelled ({state})")
         if state.name != "COMPLETED":
@@ -63,11 +69,47 @@ class _Following:
         self.job = f"job {slurm.name}"
         self.said = ""
         self.running_since: float | None = None
+        self.there = False  # perhaps: nothing was submitted, or Slurm has refused it
+        self.before: frozenset[str] = frozenset()  # the ids of earlier jobs of the name
+        self.lost_until = 0.0  # until when a submission without an answer may still arrive
+
+    def found(self) -> None:
+        """The job is there already: show the last lines of what it has said meanwhile."""
+        self.there = True
+        if self.read_to > TAIL_BYTES:
+            with self.slurm.log.open("rb") as log:
+                log.seek(self.read_to - TAIL_BYTES)
+                log.readline()  # the rest of one
+                self.read_to = log.tell()
+        else:
+            self.read_to = 0
+
+    def submit(self, job: Job) -> None:
+        """Hand the job over, perhaps: where there is no answer, the next questions tell.
+
+        Raises UserError where Slurm refuses it, Failed where it does not answer before.
+        """
+        try:
+            self.before = frozenset(one.id for one in self.slurm.states() if one.over)
+        except OSError as error:
+            raise Failed(f"{self.slurm.stage}: Slurm does not answer which jobs there were: {error}") from error
+        self.there, self.lost_until = True, math.inf
+        try:
+            answer = self.slurm.submit(job)
+            if isinstance(answer, OSError):
+                self.say(f"no answer to the submission: {answer}")
+            else:
+                self.job, self.lost_until = f"job {answer}", 0.0
+        except UserError:
+            self.there = False
+            raise
+        finally:
+            self.lost_until = min(self.lost_until, time.monotonic() + LOST_SECONDS)
 
     def to_the_end(self, deadline: float | None) -> State:
         """The job's last state. Raises DeadlineExceeded."""
         while True:
-            if (state := self._look()) is not None and state.over:
+            if (state := self._look()) is not None and self._ends(state):
                 return state
             until = time.monotonic() + self.slurm.cluster.poll
             while time.monotonic() < until:
@@ -76,6 +118,7 @@ class _Following:
                 time.sleep(min(LOOK_SECONDS, self.slurm.cluster.poll))
                 self._read()
 
+    @undisturbed()
     def stop(self, grace: float) -> None:
         """TERM to a job that runs, then removal, told again until it is over. A second Ctrl-C removes it at once."""
         asked = [] if self.running_since is None else [(False, grace)]
@@ -87,18 +130,21 @@ class _Following:
                         try:
                             self.slurm.cancel(now=now)
                             told = True
-                        except OSError as error:
+                        except (OSError, UserError) as error:
                             self.say(f"{self.job} cannot be told to end: {error}")
-                    if (state := self._look()) is not None and state.over:
+                    if (state := self._look()) is not None and self._ends(state):
                         return
                     time.sleep(min(LOOK_SECONDS, self.slurm.cluster.poll))
         write_line(f"{self.slurm.stage}: {self.job} may still run: `scancel --name={self.slurm.name}`")
 
+    def _ends(self, state: State) -> bool:
+        return state.over and (state != UNKNOWN or time.monotonic() > self.lost_until)
+
     def _look(self) -> State | None:
         """Ask for the state and show what is new. None where there was no answer."""
         try:
-            state = self.slurm.state()
-        except OSError as error:
+            state = self.slurm.state(self.before)
+        except (OSError, UserError) as error:  # a command that was there may be away for a while
             self.say(f"no answer about {self.job}: {error}")
             return None
         self._read()  # after the question: of a job that is over it is everything

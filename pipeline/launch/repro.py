@@ -1,5 +1,6 @@
 """`dvc repro` with a Prefect server for its time."""
 
+import contextlib
 import os
 import re
 import signal
@@ -9,10 +10,23 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from pipeline.launch.remote import CANCEL_SECONDS, REMOVAL_SECONDS
 from pipeline.launch.server import API_URL, prefect_server
-from pipeline.system.processes import HURRIED_SECONDS, JOB_SECONDS, LEAVE_SECONDS, end_group, start
+from pipeline.system.processes import (
+    HURRIED_SECONDS,
+    JOB_SECONDS,
+    LEAVE_SECONDS,
+    end_group,
+    group,
+    kill,
+    living,
+    start,
+    undisturbed,
+)
 
+BETWEEN_SECONDS = 15.0  # that a dvc between two commands has to end
 _KEEPS_GOING = re.compile("-[a-zA-Z]*k[a-zA-Z]*|--k[a-z-]*|--ig[a-z-]*")  # --keep-going, --ignore-errors
 
 
@@ -34,13 +48,27 @@ def run_dvc_repro(state: Path, arguments: Sequence[str], *options: str) -> int:
             raise
 
 
+@undisturbed()
 def end_dvc(dvc: subprocess.Popen[Any], *, goes_on: bool = False) -> None:
     """End a dvc, which leads a group, as if by Ctrl-C: it ends by itself after its command, unless it `goes_on` then.
 
-    A command on a cluster has the time that the removal of its job takes. What had its time is hurried.
+    A command on a cluster has the time that the removal of its job takes. What had its time is hurried. A dvc without a
+    command hashes, or links files, and has some seconds for it.
     """
     here = os.environ.get("HVG_CLUSTER", "local") == "local"
     seconds = JOB_SECONDS + LEAVE_SECONDS if here else CANCEL_SECONDS + REMOVAL_SECONDS + 15
+    family: set[psutil.Process] = set()  # also what lies outside its group, as jobs do
+    with contextlib.suppress(psutil.NoSuchProcess):
+        family.update(psutil.Process(dvc.pid).children(recursive=True))
     if goes_on:
         dvc.send_signal(signal.SIGSTOP)  # it begins no other stage, and is not waited for
-    end_group(dvc, (signal.SIGINT, seconds), (signal.SIGINT, HURRIED_SECONDS))
+        if {one.pid for one in group(dvc.pid)} <= {dvc.pid}:  # between two commands, where it hears Ctrl-C itself
+            dvc.send_signal(signal.SIGINT)
+            dvc.send_signal(signal.SIGCONT)
+            with contextlib.suppress(subprocess.TimeoutExpired, KeyboardInterrupt):
+                dvc.wait(BETWEEN_SECONDS)
+            dvc.send_signal(signal.SIGSTOP)
+    try:
+        end_group(dvc, (signal.SIGINT, seconds), (signal.SIGINT, HURRIED_SECONDS))
+    finally:
+        kill(lambda: living(family.__contains__))

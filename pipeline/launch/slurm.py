@@ -2,7 +2,7 @@
 
 What comes from parameters, names or clusters.yaml is an argument of sbatch or in its environment; only `setup` is
 shell, a file that the script sources. The environment goes as it is to the job, but for the variables of a job that
-`hvg` itself runs in.
+`hvg` itself runs in, and of squeue and scancel.
 """
 
 import os
@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
+from glob import escape
 from pathlib import Path
 
 from pipeline.errors import Failed, UserError
@@ -50,7 +51,7 @@ class State:
         return not self.runs and self.name not in _WAITING
 
 
-UNKNOWN = State("", "UNKNOWN", "to Slurm")  # never taken, or minutes after its end: what is done is found again
+UNKNOWN = State("", "UNKNOWN", "to Slurm")  # never taken, or minutes after its end, of which `finished` tells
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +93,7 @@ class Slurm:
         return {"PYTHONUNBUFFERED": "1", **ours}
 
     def command(self, job: Job) -> list[str]:
-        """The sbatch command line. The last ones of its options count, before those in the script."""
+        """The sbatch command line. The last ones of its options count, before SBATCH_* of the environment."""
         c = self.cluster
         given = {"partition": c.partition, "account": c.account, "time": c.time}
         given |= {"cpus-per-task": c.cpus_per_task, "gpus-per-node": c.gpus_per_node}
@@ -105,6 +106,11 @@ class Slurm:
         return [
             "sbatch",
             *c.sbatch,
+            "--parsable",
+            "--dependency=singleton",
+            "--ntasks-per-node=1",
+            "--open-mode=append",
+            "--export=ALL",
             f"--job-name={self.name}",
             f"--nodes={job.nodes}",
             *(f"--{option}={value}" for option, value in given.items() if value is not None),
@@ -119,11 +125,13 @@ class Slurm:
             *job.program(),
         ]
 
-    def submit(self, job: Job) -> OSError | None:
-        """Hand the job over. Returns an error where Slurm may have taken it or not.
+    def submit(self, job: Job) -> str | OSError:
+        """Hand the job over. Returns its id, or an error where Slurm may have taken it or not.
 
-        Raises UserError with Slurm's words where it refuses.
+        Raises UserError with Slurm's words where it refuses, or where it could not write the log.
         """
+        if "\\" in str(self.root):
+            raise UserError(f"{self.root}: Slurm opens no log in a folder with a backslash; rename it")
         for file in (self.log, self.files):
             file.parent.mkdir(parents=True, exist_ok=True)
         for old in self.files.parent.glob(f"{self.name}.*"):  # how an earlier job of this name ended
@@ -132,22 +140,37 @@ class Slurm:
         Path(f"{self.files}.setup").write_text("\n".join([*self.cluster.setup, ""]))
         self.log.touch()  # NFS remembers for a while that a file was not there
         try:
-            _ask(self.command(job), self.environment(job))
-            return None
+            return _ask(self.command(job), self.environment(job)).strip().partition(";")[0]  # then a cluster's name
         except OSError as error:
             if isinstance(error, TimeoutError) or _PASSING.search(str(error)):
                 return error
             raise UserError(f"Slurm refuses the job: {error}") from error
 
-    def state(self) -> State:
-        """How the job is doing; of several of its name the one that is not over, or the last."""
-        told = _ask(["squeue", "--me", f"--name={self.name}", "--states=all", "--noheader", "--format=%A %T %R"])
-        states = [State(*line.split(maxsplit=2)) for line in told.splitlines()]
+    def states(self) -> list[State]:
+        """The jobs of this name, also those that have ended minutes ago."""
+        asked = ["--me", "--all", f"--name={self.name}", "--states=all", "--noheader", "--format=%A %T %R"]
+        told = _ask(["squeue", *asked])
+        return [State(*line.split(maxsplit=2)) for line in told.splitlines()]
+
+    def state(self, before: frozenset[str] = frozenset()) -> State:
+        """How the job is doing; of several of its name, without those `before`, the one not over, or the last."""
+        states = [one for one in self.states() if one.id not in before]
         return max(states, key=lambda one: (not one.over, int(one.id)), default=UNKNOWN)
+
+    def finished(self) -> bool:
+        """Whether the job's last start ended well, as its script has noted; Slurm may have forgotten the job."""
+        code = Path(f"{self.files}.code")
+        os.utime(code.parent)  # NFS would remember for a while that the file was not there
+        return code.is_file() and code.read_text() == "0\n"
 
     def cancel(self, *, now: bool) -> None:
         """TERM to the job's steps, for which its script waits, or, with `now`, remove the job."""
         _ask(["scancel", *([] if now else ["--signal=TERM"]), f"--name={self.name}"])
+
+
+def submitted(stage: str, root: Path) -> bool:
+    """Whether a job of a stage was ever submitted from a checkout, by the files that lie there since."""
+    return any((Paths(root).state / "jobs").glob(f"{escape(_prefix(stage, root))}*"))
 
 
 def find(stage: str, root: Path, name: str | None = None) -> str | None:
@@ -156,7 +179,7 @@ def find(stage: str, root: Path, name: str | None = None) -> str | None:
     Raises UserError where the stage has another one: both would write to one folder; Failed without an answer.
     """
     try:
-        told = _ask(["squeue", "--me", "--noheader", "--format=%j %A"])
+        told = _ask(["squeue", "--me", "--all", "--noheader", "--format=%j %A"])
     except OSError as error:
         raise Failed(f"{stage}: Slurm does not answer whether a job runs it: {error}") from error
     jobs = dict(line.split() for line in told.splitlines() if line.startswith(_prefix(stage, root)))
@@ -175,8 +198,10 @@ def _ask(command: list[str], env: dict[str, str] | None = None) -> str:
     """What one of Slurm's commands prints. Raises UserError where there is no Slurm, OSError where it fails."""
     if shutil.which(command[0]) is None:
         raise UserError(f"{command[0]}: not on this machine; run hvg where jobs are submitted")
-    # Without what would send a command to another cluster, or a job the variables of another one.
-    out = {name for name in os.environ if name.startswith("SLURM_")} - _KEPT | {"SBATCH_CLUSTERS"}
+    # Without what would send a command to another cluster, or a job the variables of another one, and without the
+    # user's filters, formats and questions.
+    out = {name for name in os.environ if name.startswith(("SLURM_", "SQUEUE_", "SCANCEL_"))} - _KEPT
+    out.add("SBATCH_CLUSTERS")
     inherited = {name: value for name, value in os.environ.items() if name not in out}
     try:
         done = subprocess.run(

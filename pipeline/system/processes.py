@@ -40,21 +40,21 @@ def end_group(process: subprocess.Popen[Any], *steps: tuple[signal.Signals, floa
     left: what must be gone; by default the group, of which alone a signal is heard. A process hears each signal once,
     also one that begins meanwhile; Ctrl-C takes the time from a step. Returns whether all ended without force.
     """
-    living = left or (lambda: group(process.pid))
+    found = left or (lambda: group(process.pid))
     with undisturbed():
         try:
             for number, seconds in steps:
                 heard: set[psutil.Process] = set()
                 end = time.monotonic() + seconds
                 with contextlib.suppress(KeyboardInterrupt):
-                    while living() and time.monotonic() < end:
+                    while found() and time.monotonic() < end:
                         told = group(process.pid) - heard
                         heard |= told
                         _send(number, told)
                         time.sleep(0.05)
-            return not living()
+            return not found()
         finally:
-            kill(living)
+            kill(found)
             process.kill()
             process.wait()
 
@@ -75,12 +75,12 @@ def undisturbed() -> Iterator[None]:
 
 def group(leader: int) -> set[psutil.Process]:
     """Every living process of the group of a leader that is not stopped (SIGSTOP)."""
-    return _living(lambda one: os.getpgid(one.pid) == leader and one.status() != psutil.STATUS_STOPPED)
+    return living(lambda one: os.getpgid(one.pid) == leader and one.status() != psutil.STATUS_STOPPED)
 
 
 def members(job: str) -> set[psutil.Process]:
     """Every living process of a job, wherever it hangs: they all inherit the job's name."""
-    return _living(lambda process: process.environ().get(JOB) == job)
+    return living(lambda process: process.environ().get(JOB) == job)
 
 
 def kill(found: Found) -> None:
@@ -93,16 +93,17 @@ def kill(found: Found) -> None:
         log.warning("processes do not end: %s", [process.pid for process in processes])
 
 
-def _send(number: signal.Signals, processes: set[psutil.Process]) -> None:
-    for process in processes:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.send_signal(number)
-
-
-def _living(wanted: Callable[[psutil.Process], bool]) -> set[psutil.Process]:
+def living(wanted: Callable[[psutil.Process], bool]) -> set[psutil.Process]:
+    """Every living process that is wanted."""
     found = set()
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
             if wanted(process) and process.status() != psutil.STATUS_ZOMBIE:
                 found.add(process)
     return found
+
+
+def _send(number: signal.Signals, processes: set[psutil.Process]) -> None:
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.send_signal(number)

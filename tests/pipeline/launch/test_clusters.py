@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from pipeline.commands.stages import _inputs
 from pipeline.errors import UserError
@@ -131,7 +132,7 @@ def test_a_dry_run_prints_what_would_run_and_does_nothing(project):
     script = hvg_run(project, "train", "--level", "1", "--cluster", "gpu", "--dry-run")
     first, shebang, *_ = script.stdout.splitlines()
     assert shebang == "#!/bin/bash"
-    assert re.search(r" sbatch --job-name=hvg-train-level-1-[0-9a-f]{8}-[0-9a-f]{12} --nodes=2 ", first)
+    assert re.search(r" sbatch .*--job-name=hvg-train-level-1-[0-9a-f]{8}-[0-9a-f]{12} --nodes=2 ", first)
     assert "--partition=a100" in first and "--gpus-per-node=4" in first
     assert "--nproc-per-node 4 -m stages.train --level 1" in script.stdout
     pool = hvg_run(project, "decode", "--cluster", "gpu", "--workers", "8", "--dry-run")
@@ -216,14 +217,39 @@ def test_a_job_of_an_experiment_works_in_its_copy(project):
     assert f"--container-mounts={project}:{project}" in script and f"--container-workdir={copy}" in script
 
 
+def with_squeue(project: Path, monkeypatch, body: str) -> None:
+    squeue = project / "bin" / "squeue"
+    squeue.parent.mkdir()
+    squeue.write_text(f"#!/bin/sh\n{body}\n")
+    squeue.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{squeue.parent}:{os.environ['PATH']}")
+
+
+def was_submitted(project: Path, name: str) -> None:
+    (project / ".hvg" / "jobs").mkdir(parents=True)
+    (project / ".hvg" / "jobs" / f"{name}.setup").touch()
+
+
+@pytest.mark.parametrize("missing", ["job", "cluster"])
+def test_a_stage_runs_here_whatever_slurm_says_where_it_was_never_there(project, monkeypatch, missing):
+    with_squeue(project, monkeypatch, f"touch {project}/asked; exit 1")
+    (project / ".hvg" / "locks").mkdir(parents=True)
+    if missing == "cluster":
+        name = re.search(r"--job-name=(\S+)", hvg_run(project, "report", "--cluster", "gpu", "--dry-run").stdout)
+        assert name is not None
+        was_submitted(project, name[1])
+        written(project, "here: {launcher: local}\n")
+    with FileLock(project / ".hvg" / "locks" / "report.lock"):  # what comes next, and ends it
+        done = hvg_run(project, "report")
+    assert "report: already running in this checkout" in done.stderr
+    assert not (project / "asked").exists()
+
+
 def test_a_stage_does_not_run_here_beside_its_job_on_a_cluster(project, monkeypatch):
     name = re.search(r"--job-name=(\S+)", hvg_run(project, "report", "--cluster", "gpu", "--dry-run").stdout)
     assert name is not None
-    squeue = project / "bin" / "squeue"
-    squeue.parent.mkdir()
-    squeue.write_text(f"#!/bin/sh\necho {name[1]} 7\n")
-    squeue.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{squeue.parent}:{os.environ['PATH']}")
+    with_squeue(project, monkeypatch, f"echo {name[1]} 7")
+    was_submitted(project, name[1])
     done = hvg_run(project, "report")
     assert done.returncode == 2 and done.stderr.count("\n") == 1
     assert "error: report: job 7 still runs it on a cluster" in done.stderr and "`scancel 7`" in done.stderr

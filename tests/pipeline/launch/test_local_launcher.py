@@ -119,6 +119,23 @@ def test_a_deadline_leaves_nothing_behind(toy, tmp_path, before):
     assert not alive(written(pids, 1))
 
 
+def test_what_hides_from_the_end_of_its_job_is_not_waited_for(toy, tmp_path):
+    """With an environment and a session of its own, and the job's output."""
+    job = toy(
+        f"""
+        import pathlib, shutil
+        child = subprocess.Popen([shutil.which("sleep"), "120"], env={{}}, start_new_session=True)
+        pathlib.Path({str(tmp_path / "pid")!r}).write_text(str(child.pid))
+        print("one")
+        """
+    )
+    try:
+        assert run(job, tmp_path) == ["one"]
+        assert running(int((tmp_path / "pid").read_text()))
+    finally:
+        os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="the tether is Linux's")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_signals_leave_nothing_behind(toy, tmp_path, number):

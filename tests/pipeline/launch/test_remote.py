@@ -1,6 +1,8 @@
 """Following a job on a cluster, with a Slurm that is played: its commands, not ours."""
 
 import json
+import os
+import signal
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,13 +22,14 @@ WAITING, RUNNING, DONE, FORGOTTEN = "PENDING (Resources)", "RUNNING node[1-2]", 
 
 @dataclass
 class Played:
-    """A Slurm where each question for the job's state gets the next answer, the last one again and again."""
+    """A Slurm where each question for the submitted job's state gets the next answer, the last one again and again."""
 
-    answers: list[str | OSError]
+    answers: list[str | Exception]
     lines: list[bytes] = field(default_factory=list)  # printed before each question
     ends_on: tuple[bool, ...] = (False, True)  # TERM, removal: which cancellations end the job
     refusal: BaseException | None = None  # of what is submitted
     living: str = ""  # what squeue lists at first
+    earlier: str = ""  # jobs of the name that are over and not yet forgotten
     at_start: Callable[[Slurm], object] = lambda _: None
     submitted: int = 0
     cancelled: list[bool] = field(default_factory=list)
@@ -44,30 +47,33 @@ class Played:
                 self.at_start(self.job)
                 if self.refusal is not None:
                     raise self.refusal
-                return "Submitted batch job 7\n"
+                return "7\n"
             case "scancel":
                 assert command[-1] == f"--name={self.job.name}"
                 self.cancelled.append("--signal=TERM" not in command)
-                if self.cancelled[-1] in self.ends_on:
+                if self.cancelled[-1] in self.ends_on and self.answers[0] != FORGOTTEN:
                     self.answers = ["CANCELLED"]
                 return ""
         if "--states=all" not in command:
             if isinstance(self.answers[0], OSError):
                 raise self.answers[0]
             return self.living
+        if not self.submitted and not self.living:
+            return self.earlier
         if self.lines:
             with self.job.log.open("ab") as log:
                 log.write(self.lines.pop(0))
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
-        if isinstance(answer, OSError):
+        if isinstance(answer, Exception):
             raise answer
-        return f"7 {answer}\n" if answer else ""
+        return self.earlier + (f"7 {answer}\n" if answer else "")
 
 
 @pytest.fixture
 def play(monkeypatch, tmp_path):
     """Run a job through a played Slurm: the lines that Prefect would be told."""
     monkeypatch.setattr(remote, "LOOK_SECONDS", 0.005)
+    monkeypatch.setattr(remote, "LOST_SECONDS", 0.5)
 
     def run(played: Played, *, inputs: str = "a" * 64, grace: float = 0.05, deadline: float | None = None) -> list[str]:
         monkeypatch.setattr(slurm, "_ask", played)
@@ -93,6 +99,13 @@ def test_a_cluster_that_does_not_answer_is_waited_for(play):
     assert lines.count("no answer about job 7: down") == 1
 
 
+def test_a_command_that_is_away_for_a_while_is_waited_for(play):
+    away = UserError("squeue: not on this machine; run hvg where jobs are submitted")
+    played = Played([RUNNING, away, RUNNING, DONE])
+    assert f"no answer about job 7: {away}" in play(played)
+    assert (played.submitted, played.cancelled) == (1, [])
+
+
 @pytest.mark.parametrize(
     ("end", "told", "error", "message"),
     [
@@ -116,6 +129,20 @@ def test_ends(play, end, told, error, message):
     assert type(raised.value) is error
 
 
+@pytest.mark.parametrize(("code", "well"), [("0\n", True), ("1\n", False), ("", False)])
+def test_a_job_that_slurm_has_forgotten_ended_as_its_script_says(play, code, well):
+    played = Played([RUNNING, FORGOTTEN], at_start=lambda job: Path(f"{job.files}.code").write_text(code))
+    if well:
+        play(played)
+    else:
+        with pytest.raises(JobFailed, match=r"^job 7 ended: UNKNOWN to Slurm$"):
+            play(played)
+    played = Played([FORGOTTEN])  # the next one has not begun
+    with pytest.raises(JobFailed, match=r"ended: UNKNOWN to Slurm$"):
+        play(played)
+    assert played.submitted == 1
+
+
 def test_how_an_earlier_job_of_the_name_ended_says_nothing_of_this_one(play):
     def write(job: Slurm) -> None:
         Path(f"{job.files}.ended.0").write_text(json.dumps({"code": 2, "time": 1, "message": "a.b: no"}))
@@ -130,7 +157,7 @@ def test_a_job_whose_submission_got_no_answer_is_followed_where_it_is_there(play
     lost = OSError("sbatch: error: Socket timed out on send/recv")
     with pytest.raises(JobFailed, match=r"ended: UNKNOWN to Slurm"):
         play(Played([FORGOTTEN], refusal=lost))
-    played = Played([RUNNING, DONE], refusal=lost)
+    played = Played([FORGOTTEN, FORGOTTEN, RUNNING, DONE], refusal=lost, earlier="6 FAILED (NonZeroExitCode)\n")
     assert "no answer to the submission: sbatch: error: Socket timed out on send/recv" in play(played)
     assert (played.submitted, played.cancelled) == (1, [])
 
@@ -147,6 +174,19 @@ def test_ctrl_c_while_it_is_submitted_removes_it(play):
     with pytest.raises(KeyboardInterrupt):
         play(played)
     assert played.cancelled == [True]
+
+
+def test_how_an_earlier_job_of_the_name_ended_is_not_how_a_lost_one_does(play):
+    lost = OSError("sbatch: error: Socket timed out on send/recv")
+    with pytest.raises(JobFailed, match=r"ended: UNKNOWN to Slurm"):
+        play(Played([FORGOTTEN], refusal=lost, earlier="6 COMPLETED node1\n"))
+
+
+def test_ctrl_c_while_it_is_submitted_removes_it_also_where_it_arrives_late(play):
+    played = Played([*[FORGOTTEN] * 3, WAITING], refusal=KeyboardInterrupt(), earlier="6 CANCELLED node1\n")
+    with pytest.raises(KeyboardInterrupt):
+        play(played)
+    assert played.answers == ["CANCELLED"] and played.cancelled == [True] * 4
 
 
 def test_a_cluster_is_told_to_remove_a_job_again_and_again(play, monkeypatch, capfd):
@@ -179,6 +219,29 @@ def test_a_job_that_waits_is_removed_at_once(play, monkeypatch, error):
     assert played.cancelled == [True]
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_second_signal_leaves_no_job(play, number):
+    """make, timeout and shells send two."""
+
+    def heard(*_):
+        raise SystemExit(143)
+
+    class Impatient(Played):
+        def __call__(self, command, env=None):
+            if command[0] == "scancel":
+                os.kill(os.getpid(), number)
+            return super().__call__(command, env)
+
+    before = signal.signal(number, heard)
+    try:
+        played = Impatient([RUNNING], ends_on=(True,))
+        with pytest.raises(DeadlineExceeded):
+            play(played, deadline=0.01)
+    finally:
+        signal.signal(number, before)
+    assert played.cancelled == [False, True] and played.answers == ["CANCELLED"]
+
+
 def named(root: Path, inputs: str) -> str:
     return Played([]).launcher(root, inputs).name
 
@@ -190,12 +253,28 @@ def test_the_job_that_still_runs_is_found(play, tmp_path, capfd):
     assert "toy: job 7 runs it already; waiting for that one" in capfd.readouterr().err
 
 
-def test_what_a_found_job_has_said_before_is_not_said_again(play, tmp_path, capfd):
+@pytest.mark.parametrize(
+    ("before", "shown"),
+    [
+        ([b"one\n", b"two\n"], [b"one\n", b"two\n"]),
+        ([b"long ago\n", b"x" * 9_999 + b"\n", b"y" * 9_999 + b"\n"], [b"y" * 9_999 + b"\n"]),  # whole lines of 16 KB
+    ],
+)
+def test_what_a_found_job_has_said_last_is_said_again(play, tmp_path, capfdbinary, before, shown):
     played = Played([RUNNING, DONE], [b"now\n"], living=f"{named(tmp_path, 'a' * 64)} 7\n")
     log = played.launcher(tmp_path).log
     log.parent.mkdir(parents=True)
-    log.write_bytes(b"before\n")
+    log.write_bytes(b"".join(before))
     assert "now" in play(played)
+    assert capfdbinary.readouterr().out == b"".join([*shown, b"now\n"])
+
+
+def test_a_new_job_begins_after_what_earlier_ones_have_said(play, tmp_path, capfd):
+    played = Played([RUNNING, DONE], [b"now\n"])
+    log = played.launcher(tmp_path).log
+    log.parent.mkdir(parents=True)
+    log.write_bytes(b"before\n")
+    play(played)
     assert capfd.readouterr().out == "now\n"
 
 

@@ -94,6 +94,46 @@ def test_no_stage_begins_after_the_one_that_is_stopped_and_what_is_deaf_ends_in_
     assert not (tmp_path / "next").exists()
 
 
+# Between two commands, and busy for a moment.
+BETWEEN = """if True:
+    import signal, time
+    from pathlib import Path
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        print(flush=True)
+        time.sleep(600)
+    except KeyboardInterrupt:
+        time.sleep(0.5)
+        Path("cleared").touch()
+"""
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("goes_on", [False, True])
+def test_a_dvc_between_two_commands_ends_by_itself(tmp_path, goes_on):
+    command = [sys.executable, "-c", BETWEEN]
+    dvc = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, process_group=0, text=True)
+    assert dvc.stdout is not None
+    with dvc.stdout as ready:
+        ready.readline()
+        end_dvc(dvc, goes_on=goes_on)
+    assert dvc.returncode == 0
+    assert (tmp_path / "cleared").exists()
+
+
+@pytest.mark.timeout(60)
+def test_nothing_is_left_outside_the_group_of_dvc(tmp_path):
+    begin = "import subprocess; subprocess.Popen(['sleep', '600'], start_new_session=True)\n"
+    command = [sys.executable, "-c", begin + BETWEEN]
+    dvc = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, process_group=0, text=True)
+    assert dvc.stdout is not None
+    with dvc.stdout as ready:
+        ready.readline()
+        (outside,) = psutil.Process(dvc.pid).children()
+        end_dvc(dvc)
+    assert psutil.wait_procs([outside], timeout=5)[1] == []
+
+
 def test_a_stage_has_the_time_that_a_cluster_needs(monkeypatch):
     steps = []
     monkeypatch.setattr(repro, "end_group", lambda _dvc, first, *_more, **_left: steps.append(first))

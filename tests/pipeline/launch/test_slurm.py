@@ -12,7 +12,7 @@ import pytest
 from pipeline.errors import UserError
 from pipeline.launch.clusters import SlurmCluster
 from pipeline.launch.job import Job
-from pipeline.launch.slurm import SCRIPT, UNKNOWN, Slurm, State
+from pipeline.launch.slurm import SCRIPT, UNKNOWN, Slurm, State, find
 
 HERE = Path(__file__).parent
 HOSTILE = "a; touch pwned $(touch pwned) `touch pwned` 'x\" %j"
@@ -40,6 +40,11 @@ def test_what_sbatch_is_given():
     assert scheduler.command(job) == [
         "sbatch",
         "--constraint=nvlink",
+        "--parsable",
+        "--dependency=singleton",
+        "--ntasks-per-node=1",
+        "--open-mode=append",
+        "--export=ALL",
         f"--job-name={scheduler.name}",
         "--nodes=2",
         "--partition=a100",
@@ -80,6 +85,16 @@ def test_what_sbatch_is_given():
     assert shown.splitlines()[1] == "module load cuda" and shown.endswith(SCRIPT.read_text())
     once = slurm(requeue=False)
     assert "--no-requeue" in once.command(job) and once.environment(job)["HVG_REQUEUE"] == "0"
+
+
+@pytest.mark.parametrize("option", ["dependency=singleton", "ntasks-per-node=1", "open-mode=append", "export=ALL"])
+def test_what_a_job_needs_is_said_last_and_not_in_the_script(option):
+    """Of a command line's options the last one counts, and before the environment's, which beats the script's."""
+    other = f"--{option.partition('=')[0]}=other"
+    command = slurm(sbatch=(other,)).command(Job(module="stages.train"))
+    options = command[: command.index(str(SCRIPT))]
+    assert options.index(f"--{option}") > options.index(other)
+    assert "#SBATCH" not in SCRIPT.read_text()
 
 
 @pytest.mark.slow
@@ -220,6 +235,12 @@ def test_a_slurm_out_of_reach_is_no_users_mistake(tmp_path, monkeypatch, said):
     assert slurm(tmp_path).log.read_bytes() == b""
 
 
+@pytest.mark.parametrize("said", ["12", "12;gpus"])
+def test_the_id_of_what_was_submitted(tmp_path, monkeypatch, said):
+    answers(tmp_path, monkeypatch, "sbatch", f"echo '{said}'")
+    assert slurm(tmp_path).submit(Job(module="stages.train")) == "12"
+
+
 def test_a_job_gets_nothing_of_the_job_that_submits_it(tmp_path, monkeypatch):
     answers(tmp_path, monkeypatch, "sbatch", f"env > {tmp_path}/env")
     for name in ("SLURM_JOB_ID", "SLURM_CPUS_PER_TASK", "SLURM_CLUSTERS", "SBATCH_CLUSTERS", "SLURM_CONF", "SLURM_JWT"):
@@ -229,6 +250,28 @@ def test_a_job_gets_nothing_of_the_job_that_submits_it(tmp_path, monkeypatch):
     given = (tmp_path / "env").read_text().splitlines()
     assert sorted(line for line in given if "SLURM" in line or "SBATCH" in line) == ["SLURM_CONF=x", "SLURM_JWT=x"]
     assert "LC_ALL=C.UTF-8" in given
+
+
+def test_every_job_is_seen_and_cancelled_whatever_the_users_views_are(tmp_path, monkeypatch):
+    """Also in a hidden partition; and the account and partition that the user has chosen stay."""
+    answers(tmp_path, monkeypatch, "squeue", f'env > {tmp_path}/env; echo "$@" > {tmp_path}/arguments')
+    program(tmp_path, "scancel", f"env > {tmp_path}/env")
+    for name in ("SQUEUE_PARTITION", "SQUEUE_STATES", "SCANCEL_INTERACTIVE", "SBATCH_ACCOUNT", "SBATCH_PARTITION"):
+        monkeypatch.setenv(name, "x")
+    scheduler = slurm(tmp_path)
+    for ask, by_squeue in (
+        (scheduler.state, True),
+        (lambda: find(scheduler.stage, tmp_path), True),
+        (lambda: scheduler.cancel(now=True), False),
+    ):
+        (tmp_path / "env").unlink(missing_ok=True)
+        ask()
+        given = (tmp_path / "env").read_text().splitlines()
+        found = sorted(line for line in given if line.startswith(("SQUEUE", "SCANCEL", "SBATCH")))
+        assert found == ["SBATCH_ACCOUNT=x", "SBATCH_PARTITION=x"]
+        if by_squeue:
+            assert "--all" in (tmp_path / "arguments").read_text().split()
+            (tmp_path / "arguments").unlink()
 
 
 @pytest.mark.parametrize(
@@ -247,6 +290,12 @@ def test_states(tmp_path, monkeypatch, said, expected):
     assert slurm(tmp_path).state() == expected
 
 
+def test_the_state_of_earlier_jobs_is_not_this_ones(tmp_path, monkeypatch):
+    answers(tmp_path, monkeypatch, "squeue", "echo '9 FAILED (NonZeroExitCode)'; echo '12 COMPLETED node1'")
+    assert slurm(tmp_path).state(frozenset({"12"})) == State("9", "FAILED", "(NonZeroExitCode)")
+    assert slurm(tmp_path).state(frozenset({"9", "12"})) == UNKNOWN
+
+
 def test_which_states_are_an_end():
     assert [State("1", name).over for name in ("PENDING", "RUNNING", "COMPLETING", "REQUEUED")] == [False] * 4
     assert [State("1", name).over for name in ("COMPLETED", "FAILED", "TIMEOUT", "NODE_FAIL", "UNKNOWN")] == [True] * 5
@@ -257,6 +306,13 @@ def test_what_slurm_says_against_it_is_one_line(tmp_path, monkeypatch):
     answers(tmp_path, monkeypatch, "scancel", "echo 'scancel: error: Unable\nto contact' >&2; exit 1")
     with pytest.raises(OSError, match=r"^scancel: error: Unable to contact$"):
         slurm(tmp_path).cancel(now=True)
+
+
+def test_a_folder_that_slurm_opens_no_log_in(tmp_path, monkeypatch):
+    answers(tmp_path, monkeypatch, "sbatch", f"touch {tmp_path}/submitted")
+    with pytest.raises(UserError, match="a folder with a backslash"):
+        slurm(tmp_path / "a\\b").submit(Job(module="stages.train"))
+    assert not (tmp_path / "submitted").exists()
 
 
 def test_no_slurm(tmp_path, monkeypatch):
