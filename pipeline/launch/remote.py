@@ -76,13 +76,14 @@ class _Following:
     def found(self) -> None:
         """The job is there already: show the last lines of what it has said meanwhile."""
         self.there = True
-        if self.read_to > TAIL_BYTES:
+        file = Path(f"{self.slurm.files}.begin")
+        begin = int(file.read_text()) if file.is_file() else 0
+        if self.read_to - begin > TAIL_BYTES:
             with self.slurm.log.open("rb") as log:
                 log.seek(self.read_to - TAIL_BYTES)
                 log.readline()  # the rest of one
-                self.read_to = log.tell()
-        else:
-            self.read_to = 0
+                begin = log.tell()
+        self.read_to = begin
 
     def submit(self, job: Job) -> None:
         """Hand the job over, perhaps: where there is no answer, the next questions tell.

@@ -139,6 +139,7 @@ class Slurm:
                 old.unlink()
         Path(f"{self.files}.setup").write_text("\n".join([*self.cluster.setup, ""]))
         self.log.touch()  # NFS remembers for a while that a file was not there
+        Path(f"{self.files}.begin").write_text(str(self.log.stat().st_size))  # earlier jobs have printed so much
         try:
             return _ask(self.command(job), self.environment(job)).strip().partition(";")[0]  # then a cluster's name
         except OSError as error:

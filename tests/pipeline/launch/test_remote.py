@@ -269,6 +269,18 @@ def test_what_a_found_job_has_said_last_is_said_again(play, tmp_path, capfdbinar
     assert capfdbinary.readouterr().out == b"".join([*shown, b"now\n"])
 
 
+def test_what_earlier_jobs_have_said_is_not_said_for_a_found_one(play, tmp_path, capfd):
+    log = Played([]).launcher(tmp_path).log
+    log.parent.mkdir(parents=True)
+    log.write_bytes(b"Traceback of an earlier one\n")
+    play(Played([DONE]))  # which is submitted
+    with log.open("ab") as more:
+        more.write(b"while away\n")
+    capfd.readouterr()
+    play(Played([RUNNING, DONE], living=f"{named(tmp_path, 'a' * 64)} 7\n"))
+    assert capfd.readouterr().out == "while away\n"
+
+
 def test_a_new_job_begins_after_what_earlier_ones_have_said(play, tmp_path, capfd):
     played = Played([RUNNING, DONE], [b"now\n"])
     log = played.launcher(tmp_path).log
