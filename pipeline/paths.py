@@ -89,13 +89,13 @@ class Made:
             publish(again, self.out)
         return True
 
-    def keep(self) -> None:
-        """Keep `out` as it is now, in place of what was kept before."""
+    def keep(self, finished: Path) -> None:
+        """Keep what is about to be published, in place of what was kept before: from then on a kill costs nothing."""
         files = self.folder / "files"
         with alone(self.folder):
             shutil.rmtree(self.folder)
             try:
-                shutil.copytree(self.out, files, copy_function=os.link)
+                shutil.copytree(finished, files, copy_function=os.link)
             except OSError as error:
                 log.info("%s is not kept beside: no hard links here (%s)", self.out, error)
                 shutil.rmtree(self.folder, ignore_errors=True)

@@ -47,8 +47,8 @@ def main(argv: Sequence[str] | None = None) -> None:
                 return
             generate(generators, source, work / "samples", workers)
             if workers.rank == 0:
+                made.keep(work / "samples")
                 publish(work / "samples", made.out)
-                made.keep()
                 shutil.rmtree(work)
 
 

@@ -68,9 +68,8 @@ def decode(params: Params, paths: Paths, workers: int, us: Workers = ALONE) -> N
             log.info("node %d of %d has decoded its part", us.rank, us.count)
         us.wait()
         if us.rank == 0:
-            _finish(job, paths, index, classes, shards)
-            if local:
-                made.keep()
+            _finish(job, made if local else None, index, classes, shards, paths)
+            shutil.rmtree(work)
             for line in log_lines(paths.pyramid, params):
                 log.info("%s", line)
             log.info("more of it: `hvg summary` makes a page")
@@ -83,7 +82,9 @@ def _begin(job: Job) -> None:
     job.writer()
 
 
-def _finish(job: Job, paths: Paths, index: Index, classes: tuple[str, ...], shards: list[Shard]) -> None:
+def _finish(
+    job: Job, made: Made | None, index: Index, classes: tuple[str, ...], shards: list[Shard], paths: Paths
+) -> None:
     """Bring together what all nodes decoded, and publish it."""
     params, work, writer = job.params, job.work, job.writer()
     facts = [fact for shard in shards for fact in writer.facts(shard.first_row)]
@@ -104,8 +105,9 @@ def _finish(job: Job, paths: Paths, index: Index, classes: tuple[str, ...], shar
     decoded = decoded.astype({"width": "int64", "height": "int64"})  # floats where a failed video had none
     writer.finish(decoded, kind="pyramid", classes=classes, frame_step=params.decode.frame_step)
     _write_tables(writer.path, **left_out, missing=index.missing, unlisted=index.unlisted)
+    if made is not None:
+        made.keep(writer.path)
     publish(writer.path, paths.pyramid)
-    shutil.rmtree(work)
 
 
 def _inputs(params: Params, index: Index, listing: pd.DataFrame) -> str:

@@ -150,6 +150,7 @@ def _forked(paths: Paths, change: int | None) -> int:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_kill_at_each_change_of_a_file_while_finishing(tmp_path, monkeypatch):
     whole = begin(tmp_path / "whole", 4)
     begun = Paths(tmp_path / "begun")
