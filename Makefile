@@ -10,8 +10,8 @@ unexport PYTHONDONTWRITEBYTECODE
 repro: $(VENV)/.done  ## run everything that params.yaml asks for
 	$(VENV)/bin/hvg repro
 
-test: $(VENV)/.done  ## the fast tests
-	$(VENV)/bin/python -m pytest
+test: $(VENV)/.done  ## the fast tests: two at a time, as most of them keep one core busy
+	$(VENV)/bin/python -m pytest --numprocesses 2 --dist loadfile
 
 slow: $(VENV)/.done  ## the slow ones: whole pipelines, pages in a browser
 	$(VENV)/bin/python -m pytest -m "slow or slurm or browser"
