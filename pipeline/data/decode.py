@@ -1,6 +1,5 @@
 """Video files to the pyramid: one shard of videos a task, and a bad file costs nothing but itself."""
 
-import dataclasses
 import hashlib
 import logging
 import shutil
@@ -14,7 +13,7 @@ import PIL
 import torch
 
 from pipeline.code_hash import code_hash
-from pipeline.data.decode_pool import FAILED, KEPT, SHORT, STOPPED, Job, Shard, decode_shards
+from pipeline.data.decode_pool import FAILED, KEPT, SHORT, STOPPED, Job, Shard, decode_shards, made_with
 from pipeline.data.layouts.datasets import index_videos
 from pipeline.data.layouts.index import Index, label_names
 from pipeline.data.layouts.listing import data_root, made_here, read_listing
@@ -103,7 +102,7 @@ def _finish(
 
     decoded = table.loc[table["status"] == KEPT, TABLE].reset_index(drop=True)
     decoded = decoded.astype({"width": "int64", "height": "int64"})  # floats where a failed video had none
-    writer.finish(decoded, kind="pyramid", classes=classes, frame_step=params.decode.frame_step)
+    writer.finish(decoded, kind="pyramid", classes=classes, **made_with(params))
     _write_tables(writer.path, **left_out, missing=index.missing, unlisted=index.unlisted)
     if made is not None:
         made.keep(writer.path)
@@ -113,11 +112,7 @@ def _finish(
 def _inputs(params: Params, index: Index, listing: pd.DataFrame) -> str:
     """What the shards depend on: values, files in their order, and the code and libraries that make frames of them."""
     code = code_hash("pipeline.data.decode_pool")
-    chosen = dataclasses.asdict(params.decode)
-    for judges in ("max_failed", "timeout"):  # and do not change a frame
-        del chosen[judges]
     files = index.videos[["path"]].merge(listing, on="path", validate="1:1").to_csv(index=False)
-    views = {level: dataclasses.asdict(view) for level, view in params.views.items()}
     made_by = [
         av.library_versions,
         imageio_ffmpeg.__version__,
@@ -125,7 +120,8 @@ def _inputs(params: Params, index: Index, listing: pd.DataFrame) -> str:
         numcodecs.__version__,
         PIL.__version__,
     ]
-    return fingerprint(made_by, chosen, views, hashlib.sha256(files.encode()).hexdigest(), code)
+    place = params.decode.store
+    return fingerprint(made_by, made_with(params), place, hashlib.sha256(files.encode()).hexdigest(), code)
 
 
 def _check_files(index: Index, listing: pd.DataFrame, params: Params, paths: Paths) -> None:

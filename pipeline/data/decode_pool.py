@@ -64,6 +64,14 @@ def views(params: Params) -> dict[int, tuple[int, int]]:
     return {level: (frames, params.view(level).size) for level, frames in bounds.items()}
 
 
+def made_with(params: Params) -> dict[str, Any]:
+    """The parameters that decide a pyramid's frames, as its attributes have them."""
+    chosen = asdict(params.decode)
+    for elsewhere in ("max_failed", "timeout", "store"):
+        del chosen[elsewhere]
+    return {**chosen, "views": {str(level): asdict(view) for level, view in params.views.items()}}
+
+
 @dataclass(frozen=True)
 class Shard:
     """A task: the videos of one shard file."""
