@@ -49,7 +49,15 @@ def index(listing: pd.DataFrame, root: Path, data: DataParams) -> Index:
     """
     files = [path for path in listing["path"] if reads(path, data)]
     listed = _lists([path for path in files if path.lower().endswith(".txt")], root)
-    labels = _labels([path for path in files if path.lower().endswith(".json")], root, data)
+    labels = {}
+    if data.attribute is not None:
+        jsons = [root / path for path in files if path.lower().endswith(".json")]
+        labels = read_labels(jsons, data.attribute)
+        if not labels:
+            raise UserError(
+                f"data.attribute: {data.attribute}, but none of the {len(jsons)} JSON files listed under {root} says "
+                "it of a drive: unpack BDD100K's labels there and run `hvg index`, or set it to null"
+            )
     videos, unlisted = [], []
     used = set()
     for path in filter(is_video, listing["path"]):
@@ -89,19 +97,6 @@ def _lists(lists: list[str], root: Path) -> dict[str, str]:
             if splits.setdefault(drive, split) != split:
                 raise UserError(f"{root / name}: {drive} is in the list of another split, {splits[drive]}, too")
     return splits
-
-
-def _labels(files: list[str], root: Path, data: DataParams) -> dict[str, str]:
-    """Class by drive."""
-    if data.attribute is None:
-        return {}
-    labels = read_labels([root / name for name in files], data.attribute)
-    if not labels:
-        raise UserError(
-            f"data.attribute: {data.attribute}, but none of the {len(files)} JSON files listed under {root} says it of "
-            "a drive: unpack BDD100K's labels there and run `hvg index`, or set it to null"
-        )
-    return labels
 
 
 def read_labels(files: list[Path], attribute: str) -> dict[str, str]:
