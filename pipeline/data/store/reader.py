@@ -29,9 +29,8 @@ class ViewReader:
     split: only this split's videos, in the order of the store's rows; None: all of them.
     in_memory: bytes below which the view is read into memory once; above, every window is read from the store.
 
-    Videos that could not be decoded are not among them. Threads may share a reader, and worker processes, forked or
-    spawned, may take it along. Raises UserError where the store, its view or the split does not exist; reading raises
-    it where a file of the store is lost or damaged.
+    Videos that could not be decoded are not among them. Threads may share a reader. Raises UserError where the store,
+    its view or the split does not exist; reading raises it where a file of the store is lost or damaged.
     """
 
     def __init__(self, path: Path, level: int, split: str | None = None, in_memory: int = 2**31):
@@ -77,7 +76,9 @@ class ViewReader:
         if self._frames is not None:
             first = int(self._first[video]) + start
             return self._frames[first : first + frames].copy()
-        return self._source.read(int(self.rows[video]), start, frames)
+        out = np.empty((frames, self.size, self.size, 3), np.uint8)
+        self._source.fill(int(self.rows[video]), start, out)
+        return out
 
     def _load(self) -> np.ndarray:
         """All frames of all videos, one after another."""
