@@ -107,7 +107,7 @@ class _File:
 
     def fill(self, out: np.ndarray, offset: int) -> None:
         """The bytes from `offset` on into a contiguous array."""
-        left, end = memoryview(out).cast("B"), offset + out.nbytes
+        left, end = out.data.cast("B"), offset + out.nbytes
         while left:  # a signal came, or more than 2 GiB
             count = self._read(left, end - len(left))
             if count == 0:
