@@ -63,7 +63,11 @@ def bench_loader(path: Path, root: Path | None, *, windows: int, rounds: int) ->
 
     with tempfile.TemporaryDirectory() as folder:
         counts = {name: -(-windows // share) for name, share in SHARE.items()}
-        reads = {COPY: _copy(readers, videos, Path(folder)), OURS: _ours(readers), ZARR: _zarr(group, readers)}
+        reads: dict[str, Read] = {
+            COPY: _copy(readers, videos, Path(folder)),
+            OURS: lambda view, video, start, count: readers[view].read(video, start, count),
+            ZARR: _zarr(group, readers),
+        }
         ways: dict[str, Callable[[], None]] = {}
         for way, read in reads.items():
             ways[way] = partial(read_windows, read, counts[way], np.random.default_rng(0))
@@ -104,25 +108,16 @@ def _readers(path: Path) -> list[ViewReader]:
 
 
 def _copy(readers: list[ViewReader], videos: np.ndarray, folder: Path) -> Read:
-    """From files with nothing but the frames of the videos, one behind another."""
-    copies, firsts = [], []
+    """From files with nothing but the frames of the videos, as long as the longest."""
+    copies = []
     for reader in readers:
-        lengths = reader.n_frames[videos]
-        frames = [reader.read(video, 0, int(reader.n_frames[video])) for video in videos.tolist()]
-        np.save(folder / f"{reader.size}.npy", np.concatenate(frames))
-        copies.append(np.load(folder / f"{reader.size}.npy", mmap_mode="r"))
-        copies[-1].max()  # maps every page: the copy at its best
-        firsts.append(dict(zip(videos.tolist(), (np.cumsum(lengths) - lengths).tolist(), strict=True)))
-
-    def read(view: int, video: int, start: int, count: int) -> np.ndarray:
-        first = firsts[view][video] + start
-        return np.array(copies[view][first : first + count])
-
-    return read
-
-
-def _ours(readers: list[ViewReader]) -> Read:
-    return lambda view, video, start, count: readers[view].read(video, start, count)
+        shape = (len(videos), int(reader.n_frames[videos].max()), reader.size, reader.size, 3)
+        copies.append(np.lib.format.open_memmap(folder / f"{reader.size}.npy", "w+", np.uint8, shape))
+        for place, video in enumerate(videos.tolist()):
+            length = int(reader.n_frames[video])
+            copies[-1][place, :length] = reader.read(video, 0, length)
+    places = {video: place for place, video in enumerate(videos.tolist())}
+    return lambda view, video, start, count: np.array(copies[view][places[video], start : start + count])
 
 
 def _zarr(group: zarr.Group, readers: list[ViewReader]) -> Read:

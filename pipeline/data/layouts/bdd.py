@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.data.layouts.index import Index, make_index, split_of
+from pipeline.data.layouts.index import Index, folder_split, make_index, split_of
 from pipeline.data.layouts.walk import is_video
 from pipeline.errors import UserError
 from pipeline.params import DataParams
@@ -62,7 +62,7 @@ def index(listing: pd.DataFrame, root: Path, data: DataParams) -> Index:
     used = set()
     for path in filter(is_video, listing["path"]):
         drive = PurePosixPath(path).stem.lower()
-        split = listed.get(drive) or _folder_split(path)
+        split = listed.get(drive) or folder_split(path)
         if not DRIVE.fullmatch(drive):
             unlisted.append((path, NO_DRIVE))
         elif split is None:
@@ -74,10 +74,6 @@ def index(listing: pd.DataFrame, root: Path, data: DataParams) -> Index:
             videos.append((path, split, labels.get(drive, "")))
     missing = [(split, labels.get(drive, ""), drive) for drive, split in listed.items() if drive not in used]
     return make_index(videos, missing, unlisted)
-
-
-def _folder_split(path: str) -> str | None:
-    return next((split for split in map(split_of, path.split("/")[-2::-1]) if split), None)
 
 
 def _lists(lists: list[str], root: Path) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 import csv
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,6 +66,20 @@ def split_of(name: str) -> str | None:
     """The split that a word of a name names: train_256, videos_val, kinetics-600_validate. None for none or several."""
     found = {SPLITS[word] for word in re.split("[_-]", name.lower()) if word in SPLITS}
     return found.pop() if len(found) == 1 else None
+
+
+def folder_split(path: str, classes: Collection[str] = ()) -> str | None:
+    """The split that the nearest of a path's folders is named after; one that is named after a class does not count.
+
+    classes: as `plain` has them.
+    """
+    folders = [name for name in path.split("/")[-2::-1] if plain(name) not in classes]
+    return next((split for split in map(split_of, folders) if split), None)
+
+
+def plain(label: str) -> str:
+    """What is left of a label in every way to name its folder: torchvision, mmaction2 and the crawler differ."""
+    return re.sub("[^a-z0-9]+", "", label.lower())
 
 
 def read_tables(files: list[Path], needed: set[str]) -> list[tuple[Path, pd.DataFrame]]:

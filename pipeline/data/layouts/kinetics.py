@@ -1,13 +1,11 @@
 """Kinetics: a table a split, and clips named after their video and their times (Carreira et al., 2018)."""
 
 import logging
-import re
-from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
 
-from pipeline.data.layouts.index import SPLITS, Index, make_index, read_tables, split_of
+from pipeline.data.layouts.index import SPLITS, Index, folder_split, make_index, plain, read_tables, split_of
 from pipeline.data.layouts.walk import is_video
 from pipeline.errors import UserError
 from pipeline.params import DataParams
@@ -89,25 +87,13 @@ def _choose(path: str, names: list[str], rows: dict[str, dict[str, str]]) -> tup
     """The split and name of the clip of a file that may be one of `names`; or why there is none."""
     choice = [(split, name) for name in names for split in rows[name]]
     if len(choice) > 1:
-        named = _folder_split(path, (rows[name][split] for split, name in choice))
+        named = folder_split(path, {plain(rows[name][split]) for split, name in choice})  # `val_d'isere` is a class
         choice = [(split, name) for split, name in choice if split == named] if named else choice
     if len(choice) == 1:
         return choice[0]
     if not names:
         return UNKNOWN
     return SEVERAL_SPLITS if len(names) == 1 else SEVERAL_CLIPS
-
-
-def _folder_split(path: str, labels: Iterable[str]) -> str | None:
-    """The split that the nearest folder is named after; the folder of a class, such as `val_d'isere`, names none."""
-    classes = {_normal(label) for label in labels}
-    folders = [name for name in path.split("/")[-2::-1] if _normal(name) not in classes]
-    return next((split for split in map(split_of, folders) if split), None)
-
-
-def _normal(label: str) -> str:
-    """What is left of a label in every way to name its folder: torchvision, mmaction2 and the crawler differ."""
-    return re.sub("[^a-z0-9]+", "", label.lower())
 
 
 def _annotations(files: list[Path], root: Path) -> dict[str, dict[str, str]]:
