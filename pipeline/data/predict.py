@@ -124,9 +124,9 @@ def finished_table(params: Params, paths: Paths, videos: int | None = None) -> p
         group = open_group(paths.pyramid)
     except UserError:  # none yet, one whose URL does not answer, or an old one
         return None
-    rows = cast("zarr.Array[Any]", group["labels"]).shape[0]
-    alike = all(group.attrs.get(name) == value for name, value in made_with(params).items())
-    if not alike or videos not in (None, rows):
+    if any(group.attrs.get(name) != value for name, value in made_with(params).items()):
+        return None
+    if videos not in (None, cast("zarr.Array[Any]", group["labels"]).shape[0]):
         return None
     return pd.read_parquet(paths.pyramid / "videos.parquet")
 
