@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from pipeline.bench.rounds import interleaved, medians, ratios, table
+from pipeline.bench.rounds import interleaved, medians
 from pipeline.metrics.features import BATCH_CLIPS, FeatureNetwork, preprocessed, random_i3d
 from pipeline.metrics.measured import Batch, FeatureNetworks, Measured
 from pipeline.system.machine import cores, cpu_name
@@ -35,33 +35,25 @@ def bench_features(*, clips: int, frames: int, size: int, rounds: int) -> dict[s
     def measure(name: str, network: FeatureNetwork) -> None:
         measured[name] = _measured(network, videos)  # ends with features on the CPU: nothing is left to wait for
 
-    ways: dict[str, Callable[[int], Any]] = {
-        BARE: lambda _: [exact(part) for part in ready],
-        OURS: lambda _: measure(OURS, exact),
-        ROUNDED: lambda _: measure(ROUNDED, rounded),
+    ways: dict[str, Callable[[], Any]] = {
+        BARE: lambda: [exact(part) for part in ready],
+        OURS: lambda: measure(OURS, exact),
+        ROUNDED: lambda: measure(ROUNDED, rounded),
     }
     seconds = interleaved(ways, time.perf_counter, rounds=rounds, desc="bench features")
+    errors = {
+        f"bfloat16_error_of_{name}": _error(*(getattr(measured[way], name) for way in (OURS, ROUNDED)))
+        for name in ("pooled", "logits")
+    }
     return {
+        "seconds_a_clip": medians(seconds / clips),
+        "to_network_alone": medians(seconds, BARE),
         "clips": f"{clips} of {frames}/{size}x{size}",
         "rounds": rounds,
-        "seconds_a_clip": {name: median / clips for name, median in medians(seconds).items()},
-        "to_network_alone": ratios(seconds, BARE),
-        "bfloat16_error": {
-            name: _error(*(getattr(measured[way], name) for way in (OURS, ROUNDED))) for name in ("pooled", "logits")
-        },
+        **errors,
         "machine": f"{torch.cuda.get_device_name() if device.type == 'cuda' else cpu_name()}, "
         f"{cores()} cores, {torch.get_num_threads()} threads, torch {torch.__version__}",
     }
-
-
-def features_table(cost: dict[str, Any]) -> str:
-    """The measurements as a table for people."""
-    errors = ", ".join(f"{error:.1%} in {name}" for name, error in cost["bfloat16_error"].items())
-    return table(
-        f"{cost['clips']}; median of {cost['rounds']} rounds",
-        {"s a clip": ("{:.3f}", cost["seconds_a_clip"]), "to bare": ("{:.3f}", cost["to_network_alone"])},
-        [f"bfloat16 is off by {errors} (random weights)", cost["machine"]],
-    )
 
 
 def _measured(network: FeatureNetwork, videos: torch.Tensor) -> Measured:

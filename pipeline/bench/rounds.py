@@ -1,7 +1,6 @@
 """Several ways to do the same, measured in turn: rounds are interleaved, and medians of them are taken."""
 
-import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pandas as pd
@@ -10,36 +9,35 @@ from pipeline.progress import progress
 
 
 def interleaved(
-    ways: Mapping[str, Callable[[int], Any]], clock: Callable[[], float], *, rounds: int, desc: str
-) -> dict[str, list[float]]:
-    """Seconds by `clock` that each way, given the number of the round, takes in each of `rounds` rounds from 1 on.
-
-    A round before them, numbered 0, warms up.
-    """
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    ways: Mapping[str, Callable[[], Any]], clock: Callable[[], float], *, rounds: int, desc: str
+) -> pd.DataFrame:
+    """Seconds by `clock`: a row for each of `rounds` rounds, a column a way. A round before them warms up."""
+    seconds = []
     with progress(total=(rounds + 1) * len(ways), desc=desc, unit="runs") as bar:
-        for number in range(rounds + 1):
+        for _ in range(rounds + 1):
+            seconds.append({})
             for name, way in ways.items():
                 before = clock()
-                way(number)
-                if number:
-                    seconds[name].append(clock() - before)
+                way()
+                seconds[-1][name] = clock() - before
                 bar.update()
-    return seconds
+    return pd.DataFrame(seconds[1:])
 
 
-def medians(values: Mapping[str, Sequence[float]]) -> dict[str, float]:
-    """By name the median over rounds."""
-    return {name: statistics.median(of_rounds) for name, of_rounds in values.items()}
+def medians(values: pd.DataFrame, to: str | None = None) -> dict[str, float]:
+    """By way the median over rounds: of its values, or of their ratios to those of the way `to` in the same round."""
+    return (values if to is None else values.div(values[to], axis=0)).median().to_dict()
 
 
-def ratios(values: Mapping[str, Sequence[float]], to: str) -> dict[str, float]:
-    """By name the median over rounds of the ratio to the way named `to` in the same round."""
-    return medians({name: [a / b for a, b in zip(v, values[to], strict=True)] for name, v in values.items()})
+def table(cost: Mapping[str, Any]) -> str:
+    """Measurements for people: a row a way, a column for each of the values by way; the others below, a line each."""
+    named = {name.replace("_", " "): value for name, value in cost.items()}
+    rows = pd.DataFrame({name: values for name, values in named.items() if isinstance(values, dict)})
+    rest = [f"{name}: {_text(value)}" for name, value in named.items() if not isinstance(value, dict)]
+    return "\n".join([rows.map(_text).to_string(), "", *rest])
 
 
-def table(head: str, columns: Mapping[str, tuple[str, Mapping[str, float]]], tail: Sequence[str]) -> str:
-    """Measurements for people: a row a way, a column for each title and its format and values by way."""
-    frame = pd.DataFrame({title: values for title, (_, values) in columns.items()})
-    forms: Any = {title: form.format for title, (form, _) in columns.items()}
-    return "\n".join([head, "", frame.to_string(formatters=forms), "", *tail])
+def _text(value: Any) -> str:
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -14,6 +15,12 @@ PATHS = Paths()
 @click.group(short_help="Measure data paths on this machine.")
 def bench() -> None:
     """What the data's path costs on this machine, beside other ways, in CPU time."""
+
+
+def _show(cost: dict[str, Any], as_json: bool) -> None:
+    from pipeline.bench.rounds import table
+
+    click.echo(json.dumps(cost, indent=2) if as_json else table(cost))
 
 
 @bench.command("decode", short_help="Decoding a folder of videos.")
@@ -38,8 +45,7 @@ def bench_decode(folder: Path | None, file: Path, files: int, rounds: int, worke
 
     params = load_params(file)
     root = folder or data_root(params, PATHS)
-    cost = decode.bench_decode(params, root, rounds=rounds, files=files, workers=workers)
-    click.echo(json.dumps(cost, indent=2) if as_json else decode.decode_table(cost))
+    _show(decode.bench_decode(params, root, rounds=rounds, files=files, workers=workers), as_json)
 
 
 @bench.command(short_help="Reading random windows.")
@@ -48,7 +54,7 @@ def bench_decode(folder: Path | None, file: Path, files: int, rounds: int, worke
 @click.option("--synthetic", is_flag=True,
               help="Make one in a temporary folder: 64 raw videos of 72 frames, 0.5 GB.")  # fmt: skip
 @click.option("--videos", type=click.Path(path_type=Path, exists=True, file_okay=False),
-              help="The pyramid's data.root, to decode windows from the videos as well.")  # fmt: skip
+              help="A folder, such as the pyramid's data.root, to decode windows from its videos as well.")  # fmt: skip
 @click.option("--windows", type=click.IntRange(min=1), default=1000, show_default=True, help="Windows a round.")
 @click.option("--rounds", type=click.IntRange(min=1), default=15, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
@@ -64,18 +70,17 @@ def loader(pyramid: Path, synthetic: bool, videos: Path | None, windows: int, ro
     """
     import tempfile
 
-    from pipeline.bench.loader import bench_loader, loader_table, write_synthetic
+    from pipeline.bench.loader import bench_loader, write_synthetic
 
     with tempfile.TemporaryDirectory() as folder:
         if synthetic:
             pyramid = Path(folder) / "pyramid"
-            write_synthetic(pyramid, videos, videos=64, frames=72, size=128)
+            write_synthetic(pyramid, videos=64, frames=72, size=128)
         elif not (pyramid / "videos.parquet").is_file():
             raise UserError(
                 f"--pyramid {pyramid}: no finished pyramid; `dvc repro decode` makes it, or try --synthetic"
             )
-        cost = bench_loader(pyramid, videos, windows=windows, rounds=rounds)
-    click.echo(json.dumps(cost, indent=2) if as_json else loader_table(cost))
+        _show(bench_loader(pyramid, videos, windows=windows, rounds=rounds), as_json)
 
 
 @bench.command("features", short_help="I3D features of clips.")
@@ -90,5 +95,4 @@ def bench_features(clips: int, frames: int, size: int, rounds: int, as_json: boo
     """
     from pipeline.bench import features
 
-    cost = features.bench_features(clips=clips, frames=frames, size=size, rounds=rounds)
-    click.echo(json.dumps(cost, indent=2) if as_json else features.features_table(cost))
+    _show(features.bench_features(clips=clips, frames=frames, size=size, rounds=rounds), as_json)

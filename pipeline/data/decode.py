@@ -1,6 +1,5 @@
 """Video files to the pyramid: one shard of videos a task, and a bad file costs nothing but itself."""
 
-import dataclasses
 import hashlib
 import logging
 import shutil
@@ -14,7 +13,7 @@ import PIL
 import torch
 
 from pipeline.code_hash import code_hash
-from pipeline.data.decode_pool import FAILED, KEPT, SHORT, STOPPED, Job, Shard, decode_shards
+from pipeline.data.decode_pool import FAILED, KEPT, SHORT, STOPPED, Job, Shard, decode_shards, made_with
 from pipeline.data.layouts.datasets import index_videos
 from pipeline.data.layouts.index import Index, label_names
 from pipeline.data.layouts.listing import data_root, made_here, read_listing
@@ -31,8 +30,8 @@ log = logging.getLogger(__name__)
 TABLE = ["row", "path", "split", "label", "class", "n_frames", "fps", "width", "height", "seconds", "codec"]
 
 
-def decode(params: Params, paths: Paths, workers: int, us: Workers = ALONE) -> None:
-    """Write the pyramid of every listed video to `paths.pyramid`, in `workers` processes on each of the nodes.
+def decode(params: Params, paths: Paths, processes: int, nodes: Workers = ALONE) -> None:
+    """Write the pyramid of every listed video to `paths.pyramid`, in so many processes on each of the nodes.
 
     Begins where an earlier run on the same listing and parameters stopped. Beside the arrays lie failed.csv and
     short.csv (path, split, class, reason), missing.csv (annotated, no file) and unlisted.csv (no annotation); what
@@ -52,43 +51,41 @@ def decode(params: Params, paths: Paths, workers: int, us: Workers = ALONE) -> N
     tables = [table.to_csv(index=False) for table in (index.videos, index.missing, index.unlisted)]
     made = Made.of(paths, paths.pyramid, fingerprint(inputs, tables, classes, params.decode, code))
     local = params.decode.store is None  # elsewhere frames may be gone without our knowledge
-    with alone(work, us.rank):
-        if us.any(us.rank == 0 and local and made.restore()):
+    first = nodes.rank == 0
+    with alone(work, nodes.rank):
+        if nodes.any(first and local and made.restore()):
             log.info("%s is as this code made it of these files; without %s it is made anew", made.out, made.folder)
-            if us.rank == 0:
+            if first:
                 shutil.rmtree(work)
             return
         job = Job(params, root, work, len(index.videos))
-        if us.rank == 0:
-            _begin(job)
-        us.wait()
-        shards = _shards(index, params.decode.shard_videos)
-        decode_shards(shards[us.rank :: us.count], job, workers)
-        if us.count > 1:
-            log.info("node %d of %d has decoded its part", us.rank, us.count)
-        us.wait()
-        if us.rank == 0:
-            _finish(job, made if local else None, index, classes, shards, paths)
+        if first:
+            if params.decode.engine == "ffmpeg":
+                ffmpeg.version()  # raises where there is none
+            job.writer()  # makes the arrays, which the other nodes and the workers open
+        nodes.wait()
+        videos, step = list(index.videos["path"]), params.decode.shard_videos
+        shards = [Shard(row, tuple(videos[row : row + step])) for row in range(0, len(videos), step)]
+        decode_shards(shards[nodes.rank :: nodes.count], job, processes)
+        if nodes.count > 1:
+            log.info("node %d of %d has decoded its part", nodes.rank, nodes.count)
+        nodes.wait()
+        if first:
+            finished = _finish(job, index, classes)
+            if local:
+                made.keep(finished)
+            publish(finished, paths.pyramid)
             shutil.rmtree(work)
             for line in log_lines(paths.pyramid, params):
                 log.info("%s", line)
             log.info("more of it: `hvg summary` makes a page")
 
 
-def _begin(job: Job) -> None:
-    """Make the arrays, which other nodes and the workers open. Raises UserError where they cannot be made."""
-    if job.params.decode.engine == "ffmpeg":
-        ffmpeg.version()
-    job.writer()
-
-
-def _finish(
-    job: Job, made: Made | None, index: Index, classes: tuple[str, ...], shards: list[Shard], paths: Paths
-) -> None:
-    """Bring together what all nodes decoded, and publish it."""
+def _finish(job: Job, index: Index, classes: tuple[str, ...]) -> Path:
+    """Bring together what all nodes decoded. Returns the store's folder."""
     params, work, writer = job.params, job.work, job.writer()
-    facts = [fact for shard in shards for fact in writer.facts(shard.first_row)]
-    table = index.videos.assign(row=range(len(index.videos))).merge(pd.DataFrame(facts), on="row", validate="1:1")
+    facts = [fact for row in range(0, job.videos, params.decode.shard_videos) for fact in writer.facts(row)]
+    table = index.videos.assign(row=range(job.videos)).merge(pd.DataFrame(facts), on="row", validate="1:1")
     numbers = {name: number for number, name in enumerate(classes)}
     table["label"] = [numbers.get(name, -1) for name in table["class"]]
     out = {"failed": table["status"].isin((FAILED, STOPPED)), "short": table["status"] == SHORT}
@@ -103,21 +100,15 @@ def _finish(
 
     decoded = table.loc[table["status"] == KEPT, TABLE].reset_index(drop=True)
     decoded = decoded.astype({"width": "int64", "height": "int64"})  # floats where a failed video had none
-    writer.finish(decoded, kind="pyramid", classes=classes, frame_step=params.decode.frame_step)
+    writer.finish(decoded, kind="pyramid", classes=classes, **made_with(params))
     _write_tables(writer.path, **left_out, missing=index.missing, unlisted=index.unlisted)
-    if made is not None:
-        made.keep(writer.path)
-    publish(writer.path, paths.pyramid)
+    return writer.path
 
 
 def _inputs(params: Params, index: Index, listing: pd.DataFrame) -> str:
     """What the shards depend on: values, files in their order, and the code and libraries that make frames of them."""
     code = code_hash("pipeline.data.decode_pool")
-    chosen = dataclasses.asdict(params.decode)
-    for judges in ("max_failed", "timeout"):  # and do not change a frame
-        del chosen[judges]
     files = index.videos[["path"]].merge(listing, on="path", validate="1:1").to_csv(index=False)
-    views = {level: dataclasses.asdict(view) for level, view in params.views.items()}
     made_by = [
         av.library_versions,
         imageio_ffmpeg.__version__,
@@ -125,7 +116,8 @@ def _inputs(params: Params, index: Index, listing: pd.DataFrame) -> str:
         numcodecs.__version__,
         PIL.__version__,
     ]
-    return fingerprint(made_by, chosen, views, hashlib.sha256(files.encode()).hexdigest(), code)
+    place = params.decode.store
+    return fingerprint(made_by, made_with(params), place, hashlib.sha256(files.encode()).hexdigest(), code)
 
 
 def _check_files(index: Index, listing: pd.DataFrame, params: Params, paths: Paths) -> None:
@@ -139,11 +131,6 @@ def _check_files(index: Index, listing: pd.DataFrame, params: Params, paths: Pat
             f"data.listing: {len(changed)} of {len(index.videos)} videos under {root} are gone or have another size, "
             f"the first {changed[0]}; `hvg index` lists them anew"
         )
-
-
-def _shards(index: Index, step: int) -> list[Shard]:
-    paths = list(index.videos["path"])
-    return [Shard(first, tuple(paths[first : first + step])) for first in range(0, len(paths), step)]
 
 
 def _check_left(table: pd.DataFrame, failed: pd.DataFrame, params: Params, work: Path) -> None:

@@ -1,6 +1,7 @@
 """The worker processes of decode. Each names the video that it begins: a crash or a hang costs that one alone."""
 
 import logging
+import math
 import multiprocessing
 import signal
 import time
@@ -28,7 +29,6 @@ from pipeline.system.tether import die_with_parent
 log = logging.getLogger(__name__)
 
 GRACE_SECONDS = 10.0  # over decode.timeout, after which a worker that answers nothing is killed
-ATTEMPTS = 3  # at a shard whose worker dies while it decodes nothing
 # What became of a video; stopped: by us, or a crash.
 KEPT, SHORT, FAILED, STOPPED = "kept", "short", "failed", "stopped"
 
@@ -64,6 +64,14 @@ def views(params: Params) -> dict[int, tuple[int, int]]:
     return {level: (frames, params.view(level).size) for level, frames in bounds.items()}
 
 
+def made_with(params: Params) -> dict[str, Any]:
+    """The parameters that decide a pyramid's frames, as its attributes have them."""
+    chosen = asdict(params.decode)
+    for elsewhere in ("max_failed", "timeout", "store"):
+        del chosen[elsewhere]
+    return {**chosen, "views": {str(level): asdict(view) for level, view in params.views.items()}}
+
+
 @dataclass(frozen=True)
 class Shard:
     """A task: the videos of one shard file."""
@@ -71,14 +79,14 @@ class Shard:
     first_row: int
     paths: tuple[str, ...]
     given_up: dict[str, str] = field(default_factory=dict)  # path: reason; these crashed or hung a worker
-    attempts: int = 0
 
 
 def decode_shards(shards: Sequence[Shard], job: Job, workers: int) -> None:
     """Decode every shard that is not done yet, in at most `workers` processes.
 
     A video at which a worker crashes or outlives its deadline is given up with that reason; the rest of its shard is
-    decoded again by a new worker. Raises UserError where the store cannot be written.
+    decoded again by a new worker. Raises UserError where the store cannot be written, and RuntimeError where a worker
+    dies while it decodes nothing.
     """
     writer = job.writer()
     todo = deque(shard for shard in shards if not writer.done(shard.first_row))
@@ -91,19 +99,18 @@ def decode_shards(shards: Sequence[Shard], job: Job, workers: int) -> None:
         with progress(total=videos, desc="decode", unit="videos") as bar:
             bar.update(finished)
             while todo or any(worker.shard for worker in pool):
-                for place, worker in enumerate(pool):
+                for worker in pool:
                     if worker.shard is None and todo:
                         worker.begin(todo.popleft())
-                    again = worker.lost()
-                    if again is not None:
-                        bar.update(-worker.counted)
-                        todo.appendleft(again)
-                        worker.end()
-                        pool[place] = _Worker(job)
                 ready = wait([worker.channel for worker in pool if worker.shard], timeout=0.5)
-                for worker in pool:
+                for place, worker in enumerate(pool):
                     if worker.channel in ready:
                         bar.update(worker.hear())
+                    if worker.gone or worker.hangs:
+                        worker.end()
+                        bar.update(-worker.counted)
+                        todo.appendleft(worker.left())
+                        pool[place] = _Worker(job)
     finally:
         for worker in pool:
             worker.end()
@@ -120,59 +127,56 @@ class _Worker:
         self._process.start()
         theirs.close()
         self._timeout = job.params.decode.timeout + GRACE_SECONDS
-        self._video: str | None = None
-        self._since = 0.0
-        self._gone = False
+        self._video, self._deadline = "", math.inf  # at hand; in time.monotonic()'s seconds
         self.shard: Shard | None = None
+        self.gone = False
         self.counted = 0  # videos of the shard that the progress bar has counted
 
     def begin(self, shard: Shard) -> None:
-        self.shard, self.counted, self._video = shard, 0, None
+        self.shard, self.counted = shard, 0
         with suppress(ConnectionError):  # `hear` finds that it is gone
             self.channel.send(shard)
+
+    @property
+    def hangs(self) -> bool:
+        return time.monotonic() > self._deadline
 
     def hear(self) -> int:
         """Take one message; returns how many videos it finishes."""
         try:
             message = self.channel.recv()
         except (EOFError, ConnectionError):
-            self._gone = True
+            self.gone = True
             return 0
         if isinstance(message, UserError):
             raise UserError(f"{message}; mend it, and the next run goes on")
         if message is None:
             self.shard = None
             return 0
-        before, self._video, self._since = self._video, message or None, time.monotonic()
-        self.counted += before is not None
-        return int(before is not None)
-
-    def lost(self) -> Shard | None:
-        """The shard to be done again where the worker is dead or hangs, with the guilty video given up."""
-        if self.shard is None:
-            return None
-        hangs = self._video is not None and time.monotonic() > self._since + self._timeout
-        if not self._gone and not hangs:
-            return None
-        if not hangs:
-            self._process.join()
-        code = self._process.exitcode
-        if self._video is not None:
-            reason = "the decoder hung" if hangs else f"the decoder crashed (exit code {code})"
-            log.warning("%s: %s", self._video, reason)
-            return replace(self.shard, given_up={**self.shard.given_up, self._video: reason})
-        if self.shard.attempts + 1 == ATTEMPTS:
-            hint = "; is there memory for one more of them?" if code == -signal.SIGKILL else ""
-            raise RuntimeError(
-                f"a decode worker died {ATTEMPTS} times (exit code {code}) at the shard of {self.shard.paths[0]}, but "
-                f"not while it decoded{hint}"
-            )
-        return replace(self.shard, attempts=self.shard.attempts + 1)
+        finished = int(self._video != "")
+        self._video, self._deadline = message, time.monotonic() + self._timeout if message else math.inf
+        self.counted += finished
+        return finished
 
     def end(self) -> None:
         self.channel.close()
-        self._process.kill()
+        if not self.gone:
+            self._process.kill()
         self._process.join()
+
+    def left(self) -> Shard:
+        """The shard of a worker that has ended, with the video given up at which it crashed or hung."""
+        assert self.shard is not None
+        code = self._process.exitcode
+        if not self._video:
+            hint = "; is there memory for one more of them?" if code == -signal.SIGKILL else ""
+            raise RuntimeError(
+                f"a decode worker died (exit code {code}) at the shard of {self.shard.paths[0]}, but not while it "
+                f"decoded{hint}"
+            )
+        reason = f"the decoder crashed (exit code {code})" if self.gone else "the decoder hung"
+        log.warning("%s: %s", self._video, reason)
+        return replace(self.shard, given_up={**self.shard.given_up, self._video: reason})
 
 
 def _work(channel: Connection, job: Job) -> None:
@@ -183,27 +187,24 @@ def _work(channel: Connection, job: Job) -> None:
     die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends its workers
     torch.set_num_threads(1)
-    with suppress(EOFError, ConnectionError):  # the parent is gone, or has no more to do
+    with suppress(EOFError, ConnectionError):  # the parent is gone, or has no more to do; a store's are UserErrors
         try:
             writer = job.writer()
             while True:
-                _decode_shard(channel.recv(), channel, writer, job)
+                shard: Shard = channel.recv()
+                with writer.shard(shard.first_row) as files:
+                    for place, path in enumerate(shard.paths):
+                        channel.send(path)
+                        fact = decode_one(job, path, files, place, shard.given_up.get(path))
+                        files.facts.append({"row": shard.first_row + place, **fact})
+                    channel.send("")
+                channel.send(None)
         except UserError as error:
             channel.send(error)
-        except ConnectionError:  # of the channel: those of a store are UserErrors
+        except ConnectionError:
             raise
         except OSError as error:  # of writing: a video's own are VideoErrors. A full disk must not cost videos.
             channel.send(UserError(f"{job.work} cannot be written: {error.strerror or error}"))
-
-
-def _decode_shard(shard: Shard, channel: Connection, writer: StoreWriter, job: Job) -> None:
-    with writer.shard(shard.first_row) as files:
-        for place, path in enumerate(shard.paths):
-            channel.send(path)
-            fact = decode_one(job, path, files, place, shard.given_up.get(path))
-            files.facts.append({"row": shard.first_row + place, **fact})
-        channel.send("")
-    channel.send(None)
 
 
 def decode_one(job: Job, path: str, shard: ShardWriter, row: int, given_up: str | None = None) -> dict[str, Any]:

@@ -11,10 +11,10 @@ from typing import Any, Literal, cast
 import numpy as np
 import pandas as pd
 import zarr
-from av.error import ExitError, FFmpegError
+from av.error import FFmpegError
 from jaxtyping import Float64, Int64
 
-from pipeline.data.decode_pool import Job, decode_one, views
+from pipeline.data.decode_pool import Job, decode_one, made_with, views
 from pipeline.data.layouts.datasets import index_videos
 from pipeline.data.layouts.listing import data_root, read_listing
 from pipeline.data.store.codecs import Codec
@@ -23,7 +23,7 @@ from pipeline.data.store.shard import Grid, ShardWriter
 from pipeline.data.store.size import StoreSize
 from pipeline.data.store.writer import cut
 from pipeline.data.video.frames import MAX_FRAMES
-from pipeline.data.video.source import Source, TooLate, VideoError, examine
+from pipeline.data.video.source import Source, VideoError, examine
 from pipeline.errors import UserError
 from pipeline.params import Params
 from pipeline.paths import Paths
@@ -64,16 +64,18 @@ def predict(params: Params, paths: Paths, videos: Sequence[str], codecs: Sequenc
     Raises UserError where none of the sample can be decoded.
     """
     root, until = data_root(params, paths), time.monotonic() + PATIENCE_SECONDS
-    grids: dict[Name, dict[int, Grid]] = {name: _grids(params, name) for name in codecs}
+    grids: dict[Name, dict[int, Grid]] = {
+        name: cut(views(params), Codec.of(replace(params.decode, codec=name))) for name in codecs
+    }
     places = np.linspace(0, len(videos) - 1, min(SAMPLE, len(videos))).round().astype(int)
-    seen: dict[int, _Video] = {}
+    looks: dict[int, _Look] = {}
     for place in np.random.default_rng(0).permutation(places):  # where time runs out, the rest is spread as well
-        try:
-            seen[int(place)] = _look(params, root, videos[int(place)], grids, until)
-        except (TooLate, ExitError):
+        look = _look(params, root / videos[int(place)], grids, until)
+        if time.monotonic() > until:  # it may have been cut short
             break
-    sample = [seen[place] for place in sorted(seen)]
-    frames = np.array([video.frames for video in sample], np.int64)
+        looks[int(place)] = look
+    sample = [looks[place] for place in sorted(looks)]
+    frames = np.array([look.frames for look in sample], np.int64)
     if not frames.any():
         raise UserError(
             f"data.root: of {len(sample)} videos looked at under {root} none can be decoded to decode.min_frames "
@@ -82,13 +84,19 @@ def predict(params: Params, paths: Paths, videos: Sequence[str], codecs: Sequenc
     sizes: dict[Name, StoreSize] = {}
     spread: dict[Name, float | None] = {}
     rows = params.decode.shard_videos
-    for name in codecs:
-        files = {level: _files(frames, grid, rows, len(videos)) for level, grid in grids[name].items()}
-        each = {level: np.array([video.bytes[name].get(level, 0) for video in sample]) for level in files}
-        index = {level: files[level] * (16 * rows * grid.chunks + 4) for level, grid in grids[name].items()}
-        total = {level: round(each[level].mean() * len(videos)) + index[level] for level in files}
-        sizes[name] = StoreSize(files=files, bytes=total)
-        spread[name] = _standard_error(np.sum(list(each.values()), axis=0), len(videos))
+    for name, of_level in grids.items():
+        files, stored, each = {}, {}, np.zeros(len(sample))
+        for level, grid in of_level.items():
+            there = -(-frames // grid.factor)
+            if grid.codec.name == "none":
+                chunks = -(-there // grid.chunk) * grid.chunk * grid.size**2 * 3
+            else:
+                chunks = there * [look.rates.get((name, level), 0) for look in sample]
+            files[level] = _files(frames, grid, rows, len(videos))
+            stored[level] = round(chunks.mean() * len(videos)) + files[level] * (16 * rows * grid.chunks + 4)
+            each += chunks
+        sizes[name] = StoreSize(files=files, bytes=stored)
+        spread[name] = _standard_error(each, len(videos))
     return Prediction(
         videos=len(videos),
         sampled=len(sample),
@@ -114,81 +122,51 @@ def finished_table(params: Params, paths: Paths, videos: int | None = None) -> p
     """
     try:
         group = open_group(paths.pyramid)
-        names = [f"level-{level}" for level in range(1, params.n_levels + 2)]  # a further one is another pyramid's
-        arrays = {name: cast("zarr.Array[Any]", group[name]) for name in names if name in group}
-        found = {n: (a.shape[2], a.attrs["time_factor"], Codec.of_array(a)) for n, a in arrays.items()}
     except UserError:  # none yet, one whose URL does not answer, or an old one
         return None
-    grids = _grids(params, params.decode.codec)
-    if found != {f"level-{level}": (grid.size, grid.factor, grid.codec) for level, grid in grids.items()}:
+    if any(group.attrs.get(name) != value for name, value in made_with(params).items()):
         return None
-    rows, frames = arrays[f"level-{params.n_levels}"].shape[:2]
-    alike = (
-        group.attrs.get("frame_step") == params.decode.frame_step
-        and frames <= (params.decode.max_frames or MAX_FRAMES)
-        and videos in (None, rows)
-    )
-    return pd.read_parquet(paths.pyramid / "videos.parquet") if alike else None
+    if videos not in (None, cast("zarr.Array[Any]", group["labels"]).shape[0]):
+        return None
+    return pd.read_parquet(paths.pyramid / "videos.parquet")
 
 
 @dataclass(frozen=True)
-class _Video:
-    """One of the sample: frames of the top view, 0 where it is left out; bytes of its chunks by codec and level."""
+class _Look:
+    """At one of the sample: frames of the top view, 0 where it is left out; bytes a frame by (codec, view)."""
 
     frames: int
-    bytes: dict[Name, dict[int, float]]
+    rates: dict[tuple[Name, int], float]
 
 
-def _look(params: Params, root: Path, path: str, grids: dict[Name, dict[int, Grid]], until: float) -> _Video:
-    """Look at one video. until: in time.monotonic()'s seconds; raises TooLate or ExitError where it is past."""
-    most, got, stored = min(FRAMES, params.decode.max_frames or FRAMES), 0, {}
+def _look(params: Params, path: Path, grids: dict[Name, dict[int, Grid]], until: float) -> _Look:
+    """until: in time.monotonic()'s seconds; a look that lasts longer says nothing."""
     try:
-        frames = _frames(examine(root / path, until), params)
-        compressed: list[Name] = [name for name in grids if name != "none"]
-        for name in compressed or ([] if frames else list(grids)):
-            got, stored[name] = _stored(params, root / path, grids[name], most, until)
-            frames = got if got < most else max(got, frames)  # a video's end corrects what its packets say
-    except (TooLate, ExitError):
-        raise
+        frames = _frames(examine(path, until), params)
     except (VideoError, FFmpegError):
-        frames = 0
-    if frames < params.decode.min_frames:
-        return _Video(0, {name: {} for name in grids})
-    found: dict[Name, dict[int, float]] = {}
+        return _Look(0, {})
+    most, rates = min(FRAMES, params.decode.max_frames or FRAMES), {}
     for name, of_level in grids.items():
-        for level, grid in of_level.items():
-            there = -(-frames // grid.factor)
-            if grid.codec.name == "none":
-                size = -(-there // grid.chunk) * grid.chunk * grid.size**2 * 3.0
-            else:
-                size = stored[name][level] * there / -(-got // grid.factor)
-            found.setdefault(name, {})[level] = size
-    return _Video(frames, found)
+        if name == "none":  # as large as it is long
+            continue
+        left = max(until - time.monotonic(), 0.001)
+        chosen = replace(params.decode, max_frames=most, min_frames=1, engine="pyav", timeout=left)
+        with TemporaryDirectory() as folder:
+            shard = ShardWriter(Path(folder) / "shard", of_level, 1)
+            job = Job(replace(params, decode=chosen), path.parent, Path(folder), 1)
+            decoded = decode_one(job, path.name, shard, 0)["n_frames"]
+            for level, grid in of_level.items():
+                rates[name, level] = shard.stored(level) / max(1, -(-decoded // grid.factor))
+        frames = decoded if decoded < most else frames  # its end corrects what its packets say
+    return _Look(frames if frames >= params.decode.min_frames else 0, rates)
 
 
 def _frames(source: Source, params: Params) -> int:
-    """How many the top view will have, by the packets' times or the header's duration; 0: neither says it."""
+    """How many the top view will have, by the times of the packets, or their number."""
+    ticks = source.packets
     if source.times:
         ticks = round((source.times[-1] - source.times[0]) * source.base * source.rate) + 1
-    else:
-        ticks = round((source.facts.seconds or 0) * source.rate)
     return min(-(-ticks // params.decode.frame_step), params.decode.max_frames or MAX_FRAMES)
-
-
-def _stored(params: Params, path: Path, grids: dict[int, Grid], most: int, until: float) -> tuple[int, dict[int, int]]:
-    """How many of a video's first `most` frames decode, and the bytes that they take by level."""
-    left = max(until - time.monotonic(), 0.001)
-    chosen = replace(params.decode, max_frames=most, min_frames=1, engine="pyav", timeout=left)
-    with TemporaryDirectory() as folder:
-        shard = ShardWriter(Path(folder) / "shard", grids, 1)
-        facts = decode_one(Job(replace(params, decode=chosen), path.parent, Path(folder), 1), path.name, shard, 0)
-        if time.monotonic() > until:
-            raise TooLate
-        return facts["n_frames"], {level: shard.stored(level) for level in grids}
-
-
-def _grids(params: Params, name: Name) -> dict[int, Grid]:
-    return cut(views(params), Codec.of(replace(params.decode, codec=name)))
 
 
 def _files(frames: Int64[np.ndarray, " sample"], grid: Grid, shard_videos: int, videos: int) -> int:

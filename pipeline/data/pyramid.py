@@ -20,9 +20,9 @@ class Pyramid:
 
     def __init__(self, shard: ShardWriter, row: int, factors: Sequence[int]):
         self._shard, self._row = shard, row
-        self._views: list[_View] = []
+        self._views: list[_Chunk] = []
         for level, factor in zip(sorted(shard.grids), (1, *factors), strict=True):
-            self._views.append(_View(shard, level, factor, self._views[-1] if self._views else None))
+            self._views.append(_Chunk(shard, level, factor, self._views[-1] if self._views else None))
         self._top = self._views[-1]
         shard.begin(row)
 
@@ -43,10 +43,10 @@ class Pyramid:
         return self._top.stored
 
 
-class _View:
+class _Chunk:
     """One view's chunk in the making, and the view below, which gets what becomes of it."""
 
-    def __init__(self, shard: ShardWriter, level: int, factor: int, below: "_View | None"):
+    def __init__(self, shard: ShardWriter, level: int, factor: int, below: "_Chunk | None"):
         self._shard, self._level, self._factor, self._below = shard, level, factor, below
         grid = shard.grids[level]
         self.size = grid.size

@@ -7,8 +7,9 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import ffmpeg
@@ -31,7 +32,7 @@ BATCH = 16  # videos a task
 class Task:
     """One video to be rendered."""
 
-    name: str  # of its class
+    kind: int  # in CLASSES
     split: str
     id: str
     start: int  # seconds, as if it were cut out of a longer video
@@ -40,7 +41,7 @@ class Task:
 
     @property
     def path(self) -> str:
-        return f"{self.split}/{self.name}/{self.id}_{self.start:06d}_{self.end:06d}.mp4"
+        return f"{self.split}/{CLASSES[self.kind].name}/{self.id}_{self.start:06d}_{self.end:06d}.mp4"
 
 
 def make_shapes(params: ShapesParams, key: str, seed: int, paths: Paths, workers: int) -> Path:
@@ -61,17 +62,17 @@ def _render(work: Path, params: ShapesParams, key: str, seed: int, workers: int)
     tasks = [*_tasks("train", params.train, params, key, seed), *_tasks("val", params.val, params, key, seed)]
     for folder in {(work / task.path).parent for task in tasks}:
         folder.mkdir(parents=True)
-    batches = [tasks[first : first + BATCH] for first in range(0, len(tasks), BATCH)]
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
-    with (
-        ProcessPoolExecutor(min(workers, len(batches)), mp_context=context, initializer=die_with_parent) as pool,
-        progress(total=len(tasks), desc=f"render {key}", unit="videos") as bar,
-    ):
-        for done in as_completed([pool.submit(_render_batch, work, batch, params) for batch in batches]):
-            bar.update(done.result())
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=die_with_parent) as pool:
+        rendered = pool.map(partial(_render_one, work, params), tasks, chunksize=BATCH)
+        for _ in progress(rendered, total=len(tasks), desc=f"render {key}", unit="videos"):
+            pass
     for split in ("train", "val"):
-        _write(work / f"{split}.csv", _annotations(tasks, split))
+        rows = [(CLASSES[t.kind].name, t.id, t.start, t.end, split) for t in tasks if t.split == split]
+        table = pd.DataFrame(sorted(rows), columns=["label", "youtube_id", "time_start", "time_end", "split"])
+        write_atomic(work / f"{split}.csv", table.to_csv(index=False, lineterminator="\n"))
+        os.utime(work / f"{split}.csv", (WRITTEN, WRITTEN))
     write_atomic(work / "listing.csv", listing_bytes(list_files(work, lambda path: path.endswith(".csv"))))
 
 
@@ -81,7 +82,7 @@ def _tasks(split: str, videos: int, params: ShapesParams, key: str, seed: int) -
         digest = hashlib.sha256(f"{seed}/{key}/{split}/{number}".encode()).digest()
         start = digest[0]
         yield Task(
-            name=CLASSES[number % len(CLASSES)].name,
+            kind=number % len(CLASSES),
             split=split,
             id=base64.urlsafe_b64encode(digest[1:9]).decode()[:11],  # as YouTube's: 11 letters, digits, - and _
             start=start,
@@ -90,12 +91,9 @@ def _tasks(split: str, videos: int, params: ShapesParams, key: str, seed: int) -
         )
 
 
-def _render_batch(root: Path, tasks: list[Task], params: ShapesParams) -> int:
-    classes = {kind.name: kind for kind in CLASSES}
-    for task in tasks:
-        video = render(classes[task.name], params.frames, params.size, np.random.default_rng(task.seed))
-        encode(video, root / task.path, params.fps)
-    return len(tasks)
+def _render_one(root: Path, params: ShapesParams, task: Task) -> None:
+    video = render(CLASSES[task.kind], params.frames, params.size, np.random.default_rng(task.seed))
+    encode(video, root / task.path, params.fps)
 
 
 def encode(video: np.ndarray, path: Path, fps: int) -> None:
@@ -114,14 +112,4 @@ def encode(video: np.ndarray, path: Path, fps: int) -> None:
     done = subprocess.run(command, input=video.tobytes(), capture_output=True, check=False)
     if done.returncode:
         raise RuntimeError(f"ffmpeg could not write {path}: {done.stderr.decode(errors='replace').strip()}")
-    os.utime(path, (WRITTEN, WRITTEN))
-
-
-def _annotations(tasks: list[Task], split: str) -> pd.DataFrame:
-    rows = [(task.name, task.id, task.start, task.end, split) for task in tasks if task.split == split]
-    return pd.DataFrame(sorted(rows), columns=["label", "youtube_id", "time_start", "time_end", "split"])
-
-
-def _write(path: Path, table: pd.DataFrame) -> None:
-    write_atomic(path, table.to_csv(index=False, lineterminator="\n"))
     os.utime(path, (WRITTEN, WRITTEN))

@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.data.layouts.index import Index, make_index, split_of
+from pipeline.data.layouts.index import Index, folder_split, make_index, split_of
 from pipeline.data.layouts.walk import is_video
 from pipeline.errors import UserError
 from pipeline.params import DataParams
@@ -49,12 +49,20 @@ def index(listing: pd.DataFrame, root: Path, data: DataParams) -> Index:
     """
     files = [path for path in listing["path"] if reads(path, data)]
     listed = _lists([path for path in files if path.lower().endswith(".txt")], root)
-    labels = _labels([path for path in files if path.lower().endswith(".json")], root, data)
+    labels = {}
+    if data.attribute is not None:
+        jsons = [root / path for path in files if path.lower().endswith(".json")]
+        labels = read_labels(jsons, data.attribute)
+        if not labels:
+            raise UserError(
+                f"data.attribute: {data.attribute}, but none of the {len(jsons)} JSON files listed under {root} says "
+                "it of a drive: unpack BDD100K's labels there and run `hvg index`, or set it to null"
+            )
     videos, unlisted = [], []
     used = set()
     for path in filter(is_video, listing["path"]):
         drive = PurePosixPath(path).stem.lower()
-        split = listed.get(drive) or _folder_split(path)
+        split = listed.get(drive) or folder_split(path)
         if not DRIVE.fullmatch(drive):
             unlisted.append((path, NO_DRIVE))
         elif split is None:
@@ -66,10 +74,6 @@ def index(listing: pd.DataFrame, root: Path, data: DataParams) -> Index:
             videos.append((path, split, labels.get(drive, "")))
     missing = [(split, labels.get(drive, ""), drive) for drive, split in listed.items() if drive not in used]
     return make_index(videos, missing, unlisted)
-
-
-def _folder_split(path: str) -> str | None:
-    return next((split for split in map(split_of, path.split("/")[-2::-1]) if split), None)
 
 
 def _lists(lists: list[str], root: Path) -> dict[str, str]:
@@ -89,19 +93,6 @@ def _lists(lists: list[str], root: Path) -> dict[str, str]:
             if splits.setdefault(drive, split) != split:
                 raise UserError(f"{root / name}: {drive} is in the list of another split, {splits[drive]}, too")
     return splits
-
-
-def _labels(files: list[str], root: Path, data: DataParams) -> dict[str, str]:
-    """Class by drive."""
-    if data.attribute is None:
-        return {}
-    labels = read_labels([root / name for name in files], data.attribute)
-    if not labels:
-        raise UserError(
-            f"data.attribute: {data.attribute}, but none of the {len(files)} JSON files listed under {root} says it of "
-            "a drive: unpack BDD100K's labels there and run `hvg index`, or set it to null"
-        )
-    return labels
 
 
 def read_labels(files: list[Path], attribute: str) -> dict[str, str]:

@@ -2,11 +2,13 @@
 
 import csv
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from pipeline.errors import UserError
 
@@ -66,19 +68,50 @@ def split_of(name: str) -> str | None:
     return found.pop() if len(found) == 1 else None
 
 
-def read_csv(file: Path, needed: set[str]) -> pd.DataFrame | None:
-    """A CSV as text; None, after a look at its head alone, where it has not the columns `needed`.
+def folder_split(path: str, classes: Collection[str] = ()) -> str | None:
+    """The split that the nearest of a path's folders is named after; one that is named after a class does not count.
 
-    As text: an id may read NA or look like a number. Raises UserError where it cannot be read, or where a row has more
-    fields than there are columns; empty ones at its end do not count.
+    classes: as `plain` has them.
     """
-    try:
-        columns = list(pd.read_csv(file, nrows=0, encoding_errors="replace").columns)
-        if not needed.issubset(columns):
+    folders = [name for name in path.split("/")[-2::-1] if plain(name) not in classes]
+    return next((split for split in map(split_of, folders) if split), None)
+
+
+def plain(label: str) -> str:
+    """What is left of a label in every way to name its folder: torchvision, mmaction2 and the crawler differ."""
+    return re.sub("[^a-z0-9]+", "", label.lower())
+
+
+def read_tables(files: list[Path], needed: set[str]) -> list[tuple[Path, pd.DataFrame]]:
+    """The CSV and Parquet files that have the columns `needed`, as text: an id may read NA or look like a number.
+
+    Raises UserError where one cannot be read, or where a row of a CSV has more fields than there are columns; empty
+    ones at its end do not count.
+    """
+    found = []
+    for file in files:
+        kind, read = ("Parquet file", _parquet) if file.suffix.lower() == ".parquet" else ("CSV", _csv)
+        try:
+            table = read(file, needed)
+        except (OSError, ValueError, csv.Error, pa.ArrowException) as error:  # pandas' own errors are ValueErrors
+            raise UserError(f"{file}: no readable {kind}: {error}; mend it or move it out of data.root") from error
+        if table is not None:
+            found.append((file, table))
+    return found
+
+
+def _parquet(file: Path, needed: set[str]) -> pd.DataFrame | None:
+    with pq.ParquetFile(file) as source:
+        if not needed.issubset(source.schema_arrow.names):
             return None
-        return pd.DataFrame(_rows(file, len(columns)), columns=columns, dtype=str)
-    except (OSError, ValueError, csv.Error) as error:  # pandas' own errors and wrong encodings are ValueErrors
-        raise UserError(f"{file}: no readable CSV: {error}; mend it or move it out of data.root") from error
+        table = source.read()
+    plain = [name for name in table.column_names if name in needed or not pa.types.is_nested(table[name].type)]
+    return pd.DataFrame({name: table[name].cast(pa.string()).fill_null("").to_pylist() for name in plain}, dtype=str)
+
+
+def _csv(file: Path, needed: set[str]) -> pd.DataFrame | None:
+    columns = list(pd.read_csv(file, nrows=0, encoding_errors="replace").columns)
+    return pd.DataFrame(_rows(file, len(columns)), columns=columns, dtype=str) if needed.issubset(columns) else None
 
 
 def _rows(file: Path, columns: int) -> Iterator[list[str]]:

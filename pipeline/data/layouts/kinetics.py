@@ -1,13 +1,11 @@
 """Kinetics: a table a split, and clips named after their video and their times (Carreira et al., 2018)."""
 
 import logging
-import re
-from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
 
-from pipeline.data.layouts.index import SPLITS, Index, make_index, read_csv, split_of
+from pipeline.data.layouts.index import SPLITS, Index, folder_split, make_index, plain, read_tables, split_of
 from pipeline.data.layouts.walk import is_video
 from pipeline.errors import UserError
 from pipeline.params import DataParams
@@ -43,24 +41,19 @@ def index(listing: pd.DataFrame, root: Path, data: DataParams) -> Index:
     Raises UserError where there is no table.
     """
     paths = listing["path"].tolist()
-    rows = _annotations([path for path in paths if reads(path, data)], root)
-    exact: list[tuple[str, list[str]]] = []
-    others = []
-    for path in filter(is_video, paths):
-        stem = _stem(path)
-        name = stem if stem in rows else clip_name(stem)
-        if name in rows:
-            exact.append((path, [name]))
-        else:
-            others.append((path, stem))
+    rows = _annotations([root / path for path in paths if reads(path, data)], root)
     by_id: dict[str, list[str]] = {}
-    for name in rows if others else ():
+    for name in rows:
         by_id.setdefault(name.rsplit("_", 2)[0], []).append(name)
-    bare = [(path, by_id.get(stem, [])) for path, stem in others]
+    candidates = []
+    for path in filter(is_video, paths):
+        stem = path.rpartition("/")[2].rpartition(".")[0]
+        name = stem if stem in rows else clip_name(stem)
+        candidates.append((False, path, [name]) if name in rows else (True, path, by_id.get(stem, [])))
 
     videos, unlisted = [], []
     used: set[tuple[str, str]] = set()
-    for path, names in (*exact, *bare):  # exact names first: where both are there, a bare one is the second
+    for _, path, names in sorted(candidates):  # exact names first: where both are there, one by its id is the second
         found = _choose(path, names, rows)
         if isinstance(found, str):
             unlisted.append((path, found))
@@ -94,7 +87,7 @@ def _choose(path: str, names: list[str], rows: dict[str, dict[str, str]]) -> tup
     """The split and name of the clip of a file that may be one of `names`; or why there is none."""
     choice = [(split, name) for name in names for split in rows[name]]
     if len(choice) > 1:
-        named = _folder_split(path, (rows[name][split] for split, name in choice))
+        named = folder_split(path, {plain(rows[name][split]) for split, name in choice})  # `val_d'isere` is a class
         choice = [(split, name) for split, name in choice if split == named] if named else choice
     if len(choice) == 1:
         return choice[0]
@@ -103,49 +96,30 @@ def _choose(path: str, names: list[str], rows: dict[str, dict[str, str]]) -> tup
     return SEVERAL_SPLITS if len(names) == 1 else SEVERAL_CLIPS
 
 
-def _folder_split(path: str, labels: Iterable[str]) -> str | None:
-    """The split that the nearest folder is named after; the folder of a class, such as `val_d'isere`, names none."""
-    classes = {_normal(label) for label in labels}
-    folders = [name for name in path.split("/")[-2::-1] if _normal(name) not in classes]
-    return next((split for split in map(split_of, folders) if split), None)
-
-
-def _stem(path: str) -> str:
-    return path.rpartition("/")[2].rpartition(".")[0]
-
-
-def _normal(label: str) -> str:
-    """What is left of a label in every way to name its folder: torchvision, mmaction2 and the crawler differ."""
-    return re.sub("[^a-z0-9]+", "", label.lower())
-
-
-def _annotations(tables: list[str], root: Path) -> dict[str, dict[str, str]]:
+def _annotations(files: list[Path], root: Path) -> dict[str, dict[str, str]]:
     """Class by name and split."""
-    rows: dict[str, dict[str, str]] = {}
-    found, torn = False, set[str]()
-    for name in tables:
-        table = read_csv(root / name, COLUMNS)
-        if table is None:
-            continue
-        found = True
-        try:
-            starts, ends = (table[column].astype(float).astype(int) for column in ("time_start", "time_end"))
-        except ValueError as error:
-            raise UserError(f"{root / name}: time_start and time_end must be seconds: {error}") from error
-        stem = _stem(name)
-        named = split_of(stem) or stem
-        labels = table["label"] if "label" in table else [""] * len(table)
-        splits = [split.lower() for split in table["split"]] if "split" in table else [named] * len(table)
-        for label, youtube_id, start, end, split in zip(labels, table["youtube_id"], starts, ends, splits, strict=True):
-            split = _COLUMN.get(split, split) or named
-            clip = f"{youtube_id}_{start:06d}_{end:06d}"
-            if rows.setdefault(clip, {}).setdefault(split, label) != label:
-                torn.add(clip)
-    if not found:
+    tables = read_tables(files, COLUMNS)
+    if not tables:
         raise UserError(
             f"{root}: data.layout is kinetics, but no CSV with the columns {', '.join(sorted(COLUMNS))} lies here; "
             "data.layout=folder needs none"
         )
+    rows: dict[str, dict[str, str]] = {}
+    torn = set[str]()
+    for file, table in tables:
+        try:
+            starts, ends = (table[column].astype(float).astype(int) for column in ("time_start", "time_end"))
+        except ValueError as error:
+            raise UserError(f"{file}: time_start and time_end must be seconds: {error}") from error
+        named = split_of(file.stem) or file.stem
+        more = table.reindex(columns=["label", "split"], fill_value="")
+        splits = more["split"].str.lower()
+        for label, youtube_id, start, end, split in zip(
+            more["label"], table["youtube_id"], starts, ends, splits, strict=True
+        ):
+            clip = f"{youtube_id}_{start:06d}_{end:06d}"
+            if rows.setdefault(clip, {}).setdefault(_COLUMN.get(split, split) or named, label) != label:
+                torn.add(clip)
     if torn:
         log.warning("%d clips have two labels in the tables, and the first counts: %s …", len(torn), min(torn))
     return rows

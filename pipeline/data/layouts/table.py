@@ -1,19 +1,16 @@
 """A table of videos: CSV or Parquet files of path, label and split in the data's root."""
 
 import posixpath
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipeline.data.layouts import folder
-from pipeline.data.layouts.index import SPLITS, Index, make_index, read_csv, split_of
+from pipeline.data.layouts.index import SPLITS, Index, make_index, read_tables, split_of
 from pipeline.data.layouts.walk import is_video
 from pipeline.errors import UserError
 from pipeline.params import DataParams
 
-COLUMNS = ("path", "label", "split")
 LISTING = {"path", "size", "mtime"}  # the columns of a listing: another project may keep its own in the same root
 
 UNKNOWN = "in no table"
@@ -34,7 +31,7 @@ def index(listing: pd.DataFrame, root: Path, data: DataParams) -> Index:
 
     Raises UserError where no table has paths, where a path leaves the root, and where two rows of one path differ.
     """
-    rows = _rows([path for path in listing["path"] if reads(path, data)], root)
+    rows = _rows([root / path for path in listing["path"] if reads(path, data)], root)
     listed = set(filter(is_video, listing["path"]))
     unsplit = [path for path, (_, split) in rows.items() if not split and is_video(path)]
     places = folder.split_paths([path for path in unsplit if path not in listed])
@@ -53,46 +50,25 @@ def index(listing: pd.DataFrame, root: Path, data: DataParams) -> Index:
     return make_index(videos, missing, unlisted)
 
 
-def _rows(tables: list[str], root: Path) -> dict[str, tuple[str, str]]:
+def _rows(files: list[Path], root: Path) -> dict[str, tuple[str, str]]:
     """Label and split ("" where none is given) by path."""
+    tables = read_tables(files, {"path"})
+    if not tables:
+        raise UserError(
+            f"{root}: data.layout is table, but no CSV or Parquet file with a column path lies here; "
+            "data.layout=folder needs none"
+        )
     rows: dict[str, tuple[str, str]] = {}
-    found = False
-    for name in tables:
-        file = root / name
-        columns = _parquet(file) if name.lower().endswith(".parquet") else _csv(file)
-        if columns is None:
+    for file, table in tables:
+        if set(table.columns) == LISTING:
             continue
-        found = True
-        named = split_of(PurePosixPath(name).stem) or ""
-        for number, (path, label, split) in enumerate(zip(*columns, strict=True), 1):
+        named = split_of(file.stem) or ""
+        columns = table.reindex(columns=["path", "label", "split"], fill_value="").to_numpy().tolist()
+        for number, (path, label, split) in enumerate(columns, 1):
             inside = posixpath.normpath(path)
             if not path or posixpath.isabs(path) or inside.split("/")[0] in ("..", "."):
                 raise UserError(f"{file}: row {number}: {path!r} must be the path of a file in {root}, relative to it")
             row = (label, SPLITS.get(split.lower(), split) or named)
             if rows.setdefault(inside, row) != row:
                 raise UserError(f"{file}: row {number}: {path!r} has another label or split in an earlier row")
-    if not found:
-        raise UserError(
-            f"{root}: data.layout is table, but no CSV or Parquet file with a column path lies here; "
-            "data.layout=folder needs none"
-        )
     return rows
-
-
-def _csv(file: Path) -> list[list[str]] | None:
-    table = read_csv(file, {"path"})
-    if table is None or set(table.columns) == LISTING:
-        return None
-    return [list(table[name]) if name in table else [""] * len(table) for name in COLUMNS]
-
-
-def _parquet(file: Path) -> list[list[str]] | None:
-    try:
-        with pq.ParquetFile(file) as source:
-            if "path" not in source.schema_arrow.names:
-                return None
-            table = source.read(columns=[name for name in COLUMNS if name in source.schema_arrow.names])
-        texts = {name: table[name].cast(pa.string()).fill_null("").to_pylist() for name in table.column_names}
-    except (OSError, pa.ArrowException) as error:
-        raise UserError(f"{file}: no readable Parquet file: {error}; mend it or move it out of data.root") from error
-    return [texts.get(name, [""] * len(table)) for name in COLUMNS]

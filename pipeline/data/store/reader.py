@@ -29,9 +29,8 @@ class ViewReader:
     split: only this split's videos, in the order of the store's rows; None: all of them.
     in_memory: bytes below which the view is read into memory once; above, every window is read from the store.
 
-    Videos that could not be decoded are not among them. Threads may share a reader, and worker processes, forked or
-    spawned, may take it along. Raises UserError where the store, its view or the split does not exist; reading raises
-    it where a file of the store is lost or damaged.
+    Videos that could not be decoded are not among them. Threads may share a reader. Raises UserError where the store,
+    its view or the split does not exist; reading raises it where a file of the store is lost or damaged.
     """
 
     def __init__(self, path: Path, level: int, split: str | None = None, in_memory: int = 2**31):
@@ -49,18 +48,19 @@ class ViewReader:
             if videos.empty:
                 raise UserError(f"{path}: no video of the split {split!r}")
         self.videos: pd.DataFrame = videos
-        factor = int(cast(int, array.attrs["time_factor"]))
+        self.level, self.codec = level, Codec.of_array(array)
+        self.factor = int(cast(int, array.attrs["time_factor"]))  # K_T to the store's highest view
         self.classes: tuple[str, ...] = tuple(cast("list[str]", group.attrs["classes"]))
         self.digest = str(group.attrs["digest"])
         self.size = int(array.shape[2])
         self.rows = self.videos["row"].to_numpy(np.int64)
         self.labels = self.videos["label"].to_numpy(np.int64)
         self.top_frames = self.videos["n_frames"].to_numpy(np.int64)  # of the store's highest view
-        self.n_frames = -(-self.top_frames // factor)  # of this view
+        self.n_frames = -(-self.top_frames // self.factor)  # of this view
         self._first = np.concatenate([[0], np.cumsum(self.n_frames)])
-        codec, (rows, shard_frames), chunk = Codec.of_array(array), array.shards[:2], array.chunks[1]
+        (rows, shard_frames), chunk = array.shards[:2], array.chunks[1]
         cut = {"rows": rows, "chunk": chunk, "chunks": shard_frames // chunk, "size": self.size}
-        self._source = ShardReader(f"{_place(path)}/level-{level}", codec, **cut)
+        self._source = ShardReader(f"{_place(path)}/level-{level}", self.codec, **cut)
         total = int(self._first[-1]) * self.size * self.size * 3
         self._frames = self._load() if total < in_memory else None
 
@@ -76,7 +76,9 @@ class ViewReader:
         if self._frames is not None:
             first = int(self._first[video]) + start
             return self._frames[first : first + frames].copy()
-        return self._source.read(int(self.rows[video]), start, frames)
+        out = np.empty((frames, self.size, self.size, 3), np.uint8)
+        self._source.fill(int(self.rows[video]), start, out)
+        return out
 
     def _load(self) -> np.ndarray:
         """All frames of all videos, one after another."""

@@ -74,11 +74,9 @@ class ShardWriter:
         if key not in self._index:
             self._index[key] = np.full((self._rows, grid.chunks, 2), ABSENT, "<u8")
             self._ends[key] = 0
-        written, size = 0, len(data)
-        while written < size:
-            written += self._file(key).write(memoryview(data)[written:])
-        self._index[key][self._row, place] = self._ends[key], size
-        self._ends[key] += size
+        self._file(key).write(data)
+        self._index[key][self._row, place] = self._ends[key], len(data)
+        self._ends[key] += len(data)
         self._frames[level] += len(frames)
         if not grid.codec.lossy:
             return frames
@@ -123,7 +121,7 @@ class ShardWriter:
         if opened is None or opened[0] != number:
             if opened is not None:
                 opened[1].close()
-            self._open[level] = number, self._path(key).open("ab", buffering=0)
+            self._open[level] = number, self._path(key).open("ab")
         return self._open[level][1]
 
     def _close(self) -> None:

@@ -8,7 +8,6 @@ for are read, of encoded ones the whole. What a store lacks is an error: Zarr it
 import functools
 import math
 import os
-from typing import Any
 
 import fsspec
 import google_crc32c
@@ -16,74 +15,53 @@ import numpy as np
 from jaxtyping import UInt8, UInt64
 
 from pipeline.data.store.codecs import Codec
+from pipeline.data.store.shard import ABSENT
 from pipeline.errors import UserError
 
 OPEN_FILES = 128  # of one reader at a time; a process has a few readers, and 1024 files by most systems' default
-_ABSENT = 2**64 - 1  # a chunk that is all zeros and was not written
 
 
 class ShardReader:
     """The frames of a view's rows, out of shard files in a local folder or at a URL.
 
-    Threads may share one, and a forked process goes on with it: nothing has a place in a file. Pickled, it takes no
-    files along. Indexes are checked when first read and then kept, 16 bytes a chunk.
+    Threads may share one: nothing has a place in a file. Indexes are checked when first read and then kept, 16 bytes
+    a chunk.
 
     folder: the array's, or its URL. rows: of a shard. chunk: frames of one; chunks: of a shard along time.
     """
 
     def __init__(self, folder: str, codec: Codec, *, rows: int, chunk: int, chunks: int, size: int):
-        self._made_of = folder, codec, {"rows": rows, "chunk": chunk, "chunks": chunks, "size": size}
         self._folder, self._codec, self._rows, self._chunk, self._chunks = folder, codec, rows, chunk, chunks
-        self.size = size
-        self._frame_bytes = size * size * 3
+        self._size, self._frame_bytes = size, size * size * 3
         self._indexes: dict[str, UInt64[np.ndarray, "rows chunks 2"]] = {}
         self._open = functools.lru_cache(OPEN_FILES)(_File)
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        folder, codec, cut = self._made_of
-        return functools.partial(type(self), folder, codec, **cut), ()
-
-    def read(self, row: int, start: int, frames: int) -> UInt8[np.ndarray, "frames H W 3"]:
-        """Frames `start` … `start + frames - 1` of a row. UserError where a file is lost or damaged."""
-        out = np.empty((frames, self.size, self.size, 3), np.uint8)
-        self.fill(row, start, out)
-        return out
-
     def fill(self, row: int, start: int, out: UInt8[np.ndarray, "frames H W 3"]) -> None:
-        """`read` into an array, contiguous."""
+        """Read frames `start` … of a row into a contiguous array. UserError where a file is lost or damaged."""
         shard, row = divmod(row, self._rows)
-        span = self._chunks * self._chunk
         done = 0
         while done < len(out):
-            number, first = divmod(start + done, span)
-            count = min(len(out) - done, span - first)
-            self._fill(f"{self._folder}/c/{shard}/{number}/0/0/0", row, first, out[done : done + count])
-            done += count
-
-    def _fill(self, path: str, row: int, first: int, out: np.ndarray) -> None:
-        """Frames from `first` on, counted in a file."""
-        begin, skipped = divmod(first, self._chunk)
-        end = -(-(first + len(out)) // self._chunk)
-        file = self._open(path)
-        index = self._indexes.get(path)
-        if index is None:
-            index = self._indexes[path] = self._read_index(file)
-        done = 0
-        for offset, length in index[row, begin:end].tolist():
+            chunk, skipped = divmod(start + done, self._chunk)
+            part, chunk = divmod(chunk, self._chunks)
+            path = f"{self._folder}/c/{shard}/{part}/0/0/0"
+            file = self._open(path)
+            if (index := self._indexes.get(path)) is None:
+                index = self._indexes[path] = self._read_index(file)
+            offset, length = index[row, chunk].tolist()
             frames = out[done : done + self._chunk - skipped]
-            if offset == _ABSENT:
+            if offset == ABSENT:
                 frames[:] = 0
             elif self._codec.name == "none":
                 file.fill(frames, offset + skipped * self._frame_bytes)
             else:
                 frames[:] = self._decode(file, offset, length)[skipped : skipped + len(frames)]
-            done, skipped = done + len(frames), 0
+            done += len(frames)
 
     def _decode(self, file: "_File", offset: int, length: int) -> np.ndarray:
         data = np.empty(length, np.uint8)
         file.fill(data, offset)
         try:
-            return self._codec.decode(data.data, self._chunk, self.size)
+            return self._codec.decode(data.data, self._chunk, self._size)
         except ValueError as error:
             raise file.damaged(f"at byte {offset} {error}") from error
 
@@ -97,7 +75,7 @@ class ShardReader:
         if google_crc32c.value(data[:-4].tobytes()) != int(data[-4:].view("<u4")[0]):
             raise file.damaged("its index has another checksum")
         index = data[:-4].view("<u8").reshape(shape)
-        offsets, lengths = index[index[..., 0] != _ABSENT].T
+        offsets, lengths = index[index[..., 0] != ABSENT].T
         if (offsets > end).any() or (lengths > end - offsets).any():
             raise file.damaged("its index names chunks behind its end")
         if self._codec.name == "none" and (lengths != self._chunk * self._frame_bytes).any():
@@ -108,7 +86,7 @@ class ShardReader:
 class _File:
     """An open file, closed once nobody holds it: a thread may still read what another one drops from the cache.
 
-    Of a URL the file system is asked for every time: connections do not outlive a fork.
+    Of a URL the file system is asked for every time.
     """
 
     def __init__(self, path: str):
@@ -129,12 +107,12 @@ class _File:
 
     def fill(self, out: np.ndarray, offset: int) -> None:
         """The bytes from `offset` on into a contiguous array."""
-        flat, done = out.reshape(-1), 0
-        while done < out.nbytes:  # a signal came, or more than 2 GiB
-            count = self._read(flat[done:], offset + done)
+        left, end = out.data.cast("B"), offset + out.nbytes
+        while left:  # a signal came, or more than 2 GiB
+            count = self._read(left, end - len(left))
             if count == 0:
-                raise self.damaged(f"it ends before byte {offset + out.nbytes}")
-            done += count
+                raise self.damaged(f"it ends before byte {end}")
+            left = left[count:]
 
     def damaged(self, how: str) -> UserError:
         return UserError(f"{self.path}: damaged, {how}; {self._way_out}")
@@ -143,11 +121,11 @@ class _File:
     def _way_out(self) -> str:
         return "decode again" if "://" in self.path else "`dvc checkout` or `dvc repro` brings the store back"
 
-    def _read(self, out: np.ndarray, offset: int) -> int:
+    def _read(self, out: memoryview, offset: int) -> int:
         """Returns how many bytes came."""
         if self._descriptor >= 0:
-            return os.preadv(self._descriptor, [out.data], offset)
+            return os.preadv(self._descriptor, [out], offset)
         there, name = fsspec.core.url_to_fs(self.path)
-        data = there.cat_file(name, offset, offset + out.nbytes)
-        out[: len(data)] = np.frombuffer(data, np.uint8)
+        data = there.cat_file(name, offset, offset + len(out))
+        out[: len(data)] = data
         return len(data)

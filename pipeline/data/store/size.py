@@ -1,6 +1,7 @@
 """How large a store is."""
 
 import json
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,10 +22,9 @@ def finished_size(store: Path) -> StoreSize:
     else:
         shards = (file for file in store.glob("level-*/c/**/*") if file.is_file())
         found = [(file.relative_to(store).as_posix(), file.stat().st_size) for file in shards]
-    files: dict[int, int] = {}
-    total: dict[int, int] = {}
+    files, total = Counter[int](), Counter[int]()
     for key, size in sorted(found):
         level = int(key.partition("/")[0].removeprefix("level-"))
-        files[level] = files.get(level, 0) + 1
-        total[level] = total.get(level, 0) + size
-    return StoreSize(files=files, bytes=total)
+        files[level] += 1
+        total[level] += size
+    return StoreSize(files=dict(files), bytes=dict(total))

@@ -44,8 +44,8 @@ Videos = Shaped[np.ndarray, "videos _ H W 3"] | Sequence[Shaped[np.ndarray, "_ H
 class StoreWriter:
     """A store in the making; any number of processes may have one on the same folder, each writing its own shards.
 
-    path: the store's folder. Notes of the shards that are finished, for a restart to skip, lie in <path>.shards: they
-        are the caller's to delete once the store has its final name.
+    path: the store's folder, for these views and videos alone. Notes of the shards that are finished, for a restart
+        to skip, lie in <path>.shards: they are the caller's to delete once the store has its final name.
     views: (frames at most, size in pixels) by level; the highest view's frames are a multiple of every other's.
         Frames that no video has are cut off at the end.
     videos: the number of rows.
@@ -86,17 +86,15 @@ class StoreWriter:
 
     def _array(self, level: int, frames: int) -> "zarr.Array[Any]":
         grid = self.grids[level]
-        frame = (grid.size, grid.size, 3)
-        shape = (self.videos, frames, *frame)
-        shards = (self.shard_videos, grid.chunk * grid.chunks, *frame)
+        shape = (self.videos, frames, grid.size, grid.size, 3)
         try:
             array = zarr.create_array(
                 self._store,
                 name=f"level-{level}",
                 shape=shape,
                 dtype="uint8",
-                chunks=(1, grid.chunk, *frame),
-                shards=shards,
+                chunks=(1, grid.chunk, *shape[2:]),
+                shards=(self.shard_videos, grid.chunk * grid.chunks, *shape[2:]),
                 fill_value=0,
                 attributes={"time_factor": grid.factor},
                 dimension_names=("video", "frame", "y", "x", "channel"),
@@ -104,15 +102,6 @@ class StoreWriter:
             )
         except ContainsArrayError:
             array = zarr.open_array(self._store, path=f"level-{level}", mode="r+")
-        stored = Codec.of_array(array)
-        if (
-            (array.shape[0], *array.shape[2:]) != (self.videos, *frame)
-            or array.shards != shards
-            or stored != grid.codec
-        ):
-            raise ValueError(
-                f"{self._base}: level {level} was begun with {array.shape}, shards {array.shards}, {stored}"
-            )
         if array.shape[1] != frames:  # `finish` was cut off after it had trimmed
             array.resize(shape)
         return array

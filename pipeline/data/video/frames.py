@@ -21,6 +21,7 @@ Engine = Literal["pyav", "ffmpeg"]
 Crop = Literal["center", "none"]
 
 MAX_FRAMES = 2**20  # of a video's top view: nine hours at 30 a second
+STILL = 1000  # ticks for which a video may stand still beyond what its packets account for
 HEAD = 256  # bytes that tell what a file is that is no video
 
 
@@ -67,7 +68,7 @@ def decode_video(
     deadline = time.monotonic() + timeout
     try:
         source = _examine(path, head, deadline)
-        most = min(MAX_FRAMES, -(-source.ticks // frame_step))
+        most = min(MAX_FRAMES, -(-(2 * source.packets + STILL) // frame_step))  # what goes on longer has broken times
         frames = most + 1 if max_frames is None else min(max_frames, most + 1)
         wanted = {"frame_step": frame_step, "size": size, "crop": crop, "frames": frames, "deadline": deadline}
         if engine == "ffmpeg":

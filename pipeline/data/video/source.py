@@ -21,7 +21,6 @@ from av.video.stream import VideoStream
 FORMATS = "mov,mp4,m4v,matroska,webm,avi,mpeg,mpegts,mpegvideo,flv,ogg,asf,h264,hevc,ivf,mxf,dv"
 MAX_PIXELS = 2**26  # of a frame, decoded or scaled: 8K twice
 MIN_RATE, MAX_RATE = Fraction(1, 60), 1000  # frames a second; what claims less or more has broken times
-STILL = 1000  # ticks for which a video may stand still beyond what its packets account for
 
 
 class VideoError(Exception):
@@ -57,7 +56,7 @@ class Source:
     stream: its index in the file.
     rate: frames a second on average; ticks are counted in it.
     base: seconds of a timestamp's unit.
-    ticks: so many are all that its packets account for; what goes on longer has broken times.
+    packets: those that are shown, a frame each; of two frames, or of fields, exist.
     times: the timestamps of its frames in order, where every packet says one of its own; else ().
     aspect: of a pixel, width by height.
     """
@@ -66,7 +65,7 @@ class Source:
     stream: int
     rate: Fraction
     base: Fraction
-    ticks: int
+    packets: int
     times: tuple[int, ...]
     aspect: Fraction
     facts: VideoFacts
@@ -81,14 +80,14 @@ def examine(path: Path, deadline: float) -> Source:
     """
     with open_file(path, deadline) as container:
         stream = video_stream(container)
-        rate, ticks, times = _times(container, stream, deadline)
+        rate, shown, times = _times(container, stream, deadline)
         context = stream.codec_context
         return Source(
             path=path,
             stream=stream.index,
             rate=rate,
             base=Fraction(stream.time_base or 0),
-            ticks=ticks,
+            packets=shown,
             times=times,
             aspect=stream.sample_aspect_ratio or context.sample_aspect_ratio or Fraction(1),
             facts=VideoFacts(
@@ -147,7 +146,7 @@ def packets(container: InputContainer, stream: VideoStream, deadline: float) -> 
 
 
 def _times(container: InputContainer, stream: VideoStream, deadline: float) -> tuple[Fraction, int, tuple[int, ...]]:
-    """Frames a second, `Source.ticks` and `Source.times`.
+    """Frames a second, `Source.packets` and `Source.times`.
 
     The rate is what the header says where that is about right, else what the packets' times say. Headers of
     variable-rate files can be far off. The packets alone are not the better measure: some are never shown, and some
@@ -171,8 +170,7 @@ def _times(container: InputContainer, stream: VideoStream, deadline: float) -> t
         claimed = f"{float(said[0]):.3g} frames a second" if said else "it says none"
         raise VideoError(f"no believable frame rate: {claimed}")
     complete = complete and len(shown) == len(moments) and stream.time_base is not None
-    ticks = 2 * len(shown) + STILL  # packets of two frames, or fields, exist
-    return Fraction(said[0]), ticks, tuple(moments) if complete else ()
+    return Fraction(said[0]), len(shown), tuple(moments) if complete else ()
 
 
 def _seconds(container: InputContainer, stream: VideoStream) -> float | None:

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from pipeline.bench.decode import bench_decode, decode_table
+from pipeline.bench.decode import bench_decode
 from pipeline.data.shapes_files import encode
 from pipeline.errors import UserError
 from tests.pipeline.data.test_decode import params
@@ -21,10 +21,7 @@ def test_ratios_of_what_was_measured(tmp_path, monkeypatch):
         assert value > 0
         assert found["to_pyav"][name] == pytest.approx(value / cost["pyav, all frames"])
         assert found["to_ffmpeg"][name] == pytest.approx(value / cost["ffmpeg -f null"])
-    assert found["workers"]["speedup"] > 0
-    text = decode_table(found)
-    assert "2 files, 24 frames" in text
-    assert all(name in text for name in cost)
+    assert min(found["speedup"], found["speedup_of_pyav"]) > 0
 
 
 def test_nothing_to_measure(tmp_path):

@@ -210,6 +210,6 @@ class Dying(Job):
 @pytest.mark.parametrize(("name", "hint"), [("SIGKILL", True), ("SIGSEGV", False)])
 def test_memory_is_suspected_only_where_the_system_kills(tmp_path, name, hint):
     job = Dying(params(), tmp_path / name, tmp_path, 1)
-    with pytest.raises(RuntimeError, match=r"died 3 times .* not while it decoded") as died:
+    with pytest.raises(RuntimeError, match=r"died .* not while it decoded") as died:
         decode_shards([Shard(0, ("a.mp4",))], job, 1)
     assert ("memory" in str(died.value)) == hint

@@ -9,6 +9,7 @@ from pipeline.data.decode import decode
 from pipeline.data.layouts.listing import prepare_listing
 from pipeline.data.predict import finished_table, listed_videos, predict
 from pipeline.data.store.size import finished_size
+from pipeline.data.store.writer import SHARD_CHUNKS
 from pipeline.errors import UserError
 from pipeline.paths import Paths
 from pipeline.project.describe import describe_data, description_text
@@ -69,7 +70,7 @@ def test_a_sample_stands_for_all(tmp_path, monkeypatch):
     )
     # Shards of 2 rows: of the sample over and over, every pair has at least one video; so has every file.
     assert found.sizes["none"].files == {1: 10, 2: 10}
-    index = 10 * (2 * 16 * module._grids(params(), "none")[2].chunks + 4)
+    index = 10 * (2 * 16 * SHARD_CHUNKS + 4)
     assert found.sizes["none"].bytes[2] == 20 * chunks.mean() * 12 * 32**2 * 3 + index
 
 

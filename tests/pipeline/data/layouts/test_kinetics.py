@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from pipeline.data.layouts.datasets import index_videos, reads
-from pipeline.data.layouts.index import Index, label_names, read_csv
+from pipeline.data.layouts.index import Index, label_names, read_tables
 from pipeline.data.layouts.kinetics import clip_name
 from pipeline.data.layouts.walk import list_files
 from pipeline.errors import UserError
@@ -44,8 +44,8 @@ def test_names_are_read_from_the_right(stem, name):
 def test_commas_at_the_ends_of_rows_shift_no_column(tmp_path, ends):
     file = tmp_path / "train.csv"
     file.write_text("label,youtube_id,time_start,time_end\nyoga,a,0,10{}\n\nNA,b,0{}\n".format(*ends))
-    read = read_csv(file, {"youtube_id"})
-    assert read is not None and list(read.columns) == ["label", "youtube_id", "time_start", "time_end"]
+    ((_, read),) = read_tables([file], {"youtube_id"})
+    assert list(read.columns) == ["label", "youtube_id", "time_start", "time_end"]
     assert read.to_numpy().tolist() == [["yoga", "a", "0", "10"], ["NA", "b", "0", ""]]
 
 
@@ -62,7 +62,7 @@ def test_commas_at_the_ends_of_rows_shift_no_column(tmp_path, ends):
 def test_rows_that_are_no_rows_are_told(tmp_path, rows, told):
     (tmp_path / "train.csv").write_text("label,youtube_id,time_start,time_end\n" + rows)
     with pytest.raises(UserError, match=rf"train\.csv: no readable CSV: .*{told}") as error:
-        read_csv(tmp_path / "train.csv", {"youtube_id"})
+        read_tables([tmp_path / "train.csv"], {"youtube_id"})
     assert "\n" not in str(error.value)
 
 

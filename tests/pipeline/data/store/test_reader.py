@@ -1,7 +1,5 @@
 import json
-import multiprocessing
 import os
-import pickle
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
@@ -12,9 +10,7 @@ import fsspec
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 import zarr
-from torch.utils.data import DataLoader, Dataset
 from zarr.codecs import GzipCodec
 
 from pipeline.data.store import shard_reader
@@ -255,48 +251,6 @@ TOP = frames(2)
 
 def frames_of(reader: ViewReader, video: int, start: int, count: int) -> np.ndarray:
     return TOP[reader.rows[video], start : start + count]
-
-
-class Windows(Dataset):
-    """All windows of 3 frames of a reader."""
-
-    def __init__(self, reader: ViewReader):
-        self.reader = reader
-        self.windows = [(video, start) for video, start, count in every_window(reader) if count == 3]
-
-    def __len__(self) -> int:
-        return len(self.windows)
-
-    def __getitem__(self, index: int) -> tuple[int, torch.Tensor]:
-        video, start = self.windows[index]
-        return os.getpid(), torch.from_numpy(self.reader.read(video, start, 3))
-
-
-@pytest.mark.parametrize("method", ["fork", "spawn"])
-@pytest.mark.parametrize("where", ["local", "remote"])
-@pytest.mark.parametrize("used_before", [False, True])
-def test_worker_processes_take_a_reader_along(request, method, where, used_before):
-    if method not in multiprocessing.get_all_start_methods():
-        pytest.skip(f"no {method} here")
-    path = request.getfixturevalue("raw") if where == "local" else request.getfixturevalue("remote")[0]
-    windows = Windows(ViewReader(path, 2, in_memory=0))
-    if used_before:
-        windows[0]
-    loader = DataLoader(windows, batch_size=None, num_workers=2, multiprocessing_context=method, timeout=120)
-    found = list(loader)
-    assert len({pid for pid, _ in found}) == 2
-    for (video, start), (_, window) in zip(windows.windows, found, strict=True):
-        assert np.array_equal(window.numpy(), frames_of(windows.reader, video, start, 3))
-
-
-def test_a_pickled_reader_takes_no_open_files_along(raw):
-    reader = ViewReader(raw, 2, in_memory=0)
-    reader.read(0, 0, 22)
-    again = pickle.loads(pickle.dumps(reader))  # noqa: S301
-    shard(raw).unlink()
-    with pytest.raises(UserError, match="lost"):
-        again.read(0, 0, 1)
-    assert np.array_equal(reader.read(0, 0, 1), frames(2)[0, :1])
 
 
 @pytest.mark.parametrize("in_memory", [0, 2**31])
