@@ -58,10 +58,12 @@ class FeatureNetwork:
 
     @torch.inference_mode()
     def __call__(self, video: Float[Tensor, "B T 3 224 224"]) -> "Features":
-        """The features of preprocessed clips, on the CPU and in float32."""
+        """The features of preprocessed clips, in float32 on the CPU. ValueError where they are not finite."""
         with torch.autocast(video.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
-            pooled, logits = self.network.features(video)
-        return Features(pooled.float().cpu(), logits.float().cpu())
+            features = Features(*(part.float().cpu() for part in self.network.features(video)))
+        if not (torch.isfinite(features.pooled).all() and torch.isfinite(features.logits).all()):
+            raise ValueError("features that are not finite: look for NaN in the network's weights")
+        return features
 
 
 @dataclass(frozen=True)
@@ -197,13 +199,7 @@ def preprocess(clips: UInt8[Tensor, "B T 3 H W"]) -> Float[Tensor, "B t 3 224 22
     return x.unflatten(0, clips.shape[:2])[:, forth_and_back(clips.shape[1])]
 
 
-def preprocessed(clips: UInt8[Tensor, "B T 3 H W"], device: torch.device) -> Iterator[Tensor]:
-    """Some clips as `preprocess` makes them, BATCH_CLIPS at a time and on the device."""
-    for batch in clips.split(BATCH_CLIPS):
-        yield preprocess(batch.to(device))
-
-
 def extract(network: FeatureNetwork, clips: UInt8[Tensor, "B T 3 H W"]) -> Iterator[Features]:
     """The features of some clips, BATCH_CLIPS at a time and on the CPU."""
-    for batch in preprocessed(clips, network.device):
-        yield network(batch)
+    for batch in clips.split(BATCH_CLIPS):
+        yield network(preprocess(batch.to(network.device)))
