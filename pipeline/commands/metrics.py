@@ -112,10 +112,7 @@ def convert_i3d(checkpoint: Path, out: Path) -> None:
 
     if out.suffix != ".safetensors":
         raise UserError(f"{out}: must end in .safetensors")
-    try:
-        state = state_of_tensorflow(read_checkpoint(checkpoint))
-    except ValueError as error:
-        raise UserError(f"{checkpoint}: not the RGB I3D: {error}") from error
+    state = state_of_tensorflow(read_checkpoint(checkpoint))
     content = save(state)
     write_atomic(out, content)
     classes = len(state["logits.conv3d.bias"])
