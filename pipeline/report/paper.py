@@ -26,7 +26,7 @@ class Model:
 
 
 @dataclass(frozen=True)
-class Row:
+class PaperRow:
     """A row of a table, measured on clips of `frames` frames of what a model makes."""
 
     table: str
@@ -64,23 +64,23 @@ _BDD = Model(layout="bdd100k", views=_THREE_LEVELS, window=6, matching=True, fra
 
 # PAPER: does not give the frame rate of DVD-GAN's clips; it compares them with its own of Table 1.
 ROWS = (
-    Row("Table 1", "HVG", _KINETICS, 12, {"inception_score": 104.00, "fid": 2.09, "fvd": 591.90}),
-    Row("Table 1", "HVG", _KINETICS, 48, {"inception_score": 77.36, "fid": 14.00, "fvd": 517.21}),
-    Row("Table 1", "DVD-GAN", _KINETICS, 12, {"inception_score": 77.45, "fid": 1.16}, theirs=True),
-    Row("Table 1", "DVD-GAN", _KINETICS, 48, {"inception_score": 81.41, "fid": 28.44}, theirs=True),
-    Row("Table 2", "HVG, no MD", _KINETICS_NO_MD, 6, {"inception_score": 50.31, "fid": 1.62, "fvd": 594.99}),
-    Row("Table 2", "HVG", _KINETICS_3, 6, {"inception_score": 48.44, "fid": 1.06, "fvd": 565.95}),
+    PaperRow("Table 1", "HVG", _KINETICS, 12, {"inception_score": 104.00, "fid": 2.09, "fvd": 591.90}),
+    PaperRow("Table 1", "HVG", _KINETICS, 48, {"inception_score": 77.36, "fid": 14.00, "fvd": 517.21}),
+    PaperRow("Table 1", "DVD-GAN", _KINETICS, 12, {"inception_score": 77.45, "fid": 1.16}, theirs=True),
+    PaperRow("Table 1", "DVD-GAN", _KINETICS, 48, {"inception_score": 81.41, "fid": 28.44}, theirs=True),
+    PaperRow("Table 2", "HVG, no MD", _KINETICS_NO_MD, 6, {"inception_score": 50.31, "fid": 1.62, "fvd": 594.99}),
+    PaperRow("Table 2", "HVG", _KINETICS_3, 6, {"inception_score": 48.44, "fid": 1.06, "fvd": 565.95}),
     # PAPER: headed 50 frames
-    Row("Table 2", "HVG, no MD", _KINETICS_NO_MD, 48, {"inception_score": 37.81, "fid": 42.29, "fvd": 1037.79}),
-    Row("Table 2", "HVG", _KINETICS_3, 48, {"inception_score": 49.44, "fid": 31.87, "fvd": 790.97}),
-    Row("Table 2", "HVG, no MD", _BDD_NO_MD, 6, {"fid": 1.36, "fvd": 211.69}),
-    Row("Table 2", "HVG", _BDD_3, 6, {"fid": 1.07, "fvd": 144.96}),
-    Row("Table 2", "HVG, no MD", _BDD_NO_MD, 48, {"fid": 26.52, "fvd": 575.51}),
-    Row("Table 2", "HVG", _BDD_3, 48, {"fid": 18.73, "fvd": 326.78}),
+    PaperRow("Table 2", "HVG, no MD", _KINETICS_NO_MD, 48, {"inception_score": 37.81, "fid": 42.29, "fvd": 1037.79}),
+    PaperRow("Table 2", "HVG", _KINETICS_3, 48, {"inception_score": 49.44, "fid": 31.87, "fvd": 790.97}),
+    PaperRow("Table 2", "HVG, no MD", _BDD_NO_MD, 6, {"fid": 1.36, "fvd": 211.69}),
+    PaperRow("Table 2", "HVG", _BDD_3, 6, {"fid": 1.07, "fvd": 144.96}),
+    PaperRow("Table 2", "HVG, no MD", _BDD_NO_MD, 48, {"fid": 26.52, "fvd": 575.51}),
+    PaperRow("Table 2", "HVG", _BDD_3, 48, {"fid": 18.73, "fvd": 326.78}),
     # PAPER: other numbers than Table 2
-    Row("Table 3", "3-frame HVG", _KINETICS_3, 48, {"inception_score": 58.21, "fid": 31.59, "fvd": 714.74}),
-    Row("Table 5", "3-level HVG", _BDD, 12, {"fid": 3.66, "fvd": 541.37}),
-    Row("Table 5", "3-level HVG", _BDD, 48, {"fid": 21.38, "fvd": 391.69}),
+    PaperRow("Table 3", "3-frame HVG", _KINETICS_3, 48, {"inception_score": 58.21, "fid": 31.59, "fvd": 714.74}),
+    PaperRow("Table 5", "3-level HVG", _BDD, 12, {"fid": 3.66, "fvd": 541.37}),
+    PaperRow("Table 5", "3-level HVG", _BDD, 48, {"fid": 21.38, "fvd": 391.69}),
 )
 CLASS_TABLE = "Table 4"
 CLASS_ROWS = {  # 48 frames of _KINETICS
@@ -97,7 +97,7 @@ CLASS_ROWS = {  # 48 frames of _KINETICS
 }
 
 
-def rows_beside(params: Params, classes: int, protocol: Mapping[str, Any], names: set[str]) -> list[Row]:
+def rows_beside(params: Params, classes: int, protocol: Mapping[str, Any], names: set[str]) -> list[PaperRow]:
     """The rows measured as ours were, each with those of its numbers that `names`, our metrics, have too.
 
     Data, classes, frames, size, frame rate and sigma must agree, a hierarchy also in its views, window and matching
@@ -123,14 +123,17 @@ def rows_beside(params: Params, classes: int, protocol: Mapping[str, Any], names
 
 
 def class_numbers(
-    params: Params, classes: int, protocol: Mapping[str, Any], name: str, counts: Mapping[str, int]
+    params: Params, classes: int, protocol: Mapping[str, Any], ours: Mapping[str, Any]
 ) -> dict[str, float]:
-    """The numbers of a class in Table 4; none where settings differ. counts: its videos, `real` and `generated`."""
+    """The numbers in Table 4 of a class; none where settings differ.
+
+    ours: its row of our table, with its name as `class` and the numbers of its videos, `real` and `generated`.
+    """
     measured = [protocol[key] for key in ("frames", "size", "frame_step", "sigma", "precision")]
     setting = (params.data.layout, classes, _model(params), *measured)
     alike = setting == ("kinetics", CLASSES["kinetics"], _KINETICS, 48, 128, _KINETICS.frame_step, SIGMA, PRECISION)
-    enough = all(counts[side] >= fewest for side, fewest in CLASS_FEWEST.items())
-    return CLASS_ROWS.get(name.lower(), {}) if alike and enough else {}
+    enough = all(ours[side] >= fewest for side, fewest in CLASS_FEWEST.items())
+    return CLASS_ROWS.get(ours["class"].lower(), {}) if alike and enough else {}
 
 
 def _model(params: Params) -> Model | None:
