@@ -29,29 +29,15 @@ def open_array(path: Path) -> UInt8[np.ndarray, "N T S S 3"]:
         raise UserError(f"{path}: frames of {array.shape[3]}x{array.shape[2]}: crop or scale them to a square")
     if not array.size:
         raise UserError(f"{path}: an array of shape {array.shape} holds no frame")
-    wrong = _wrong(array[:LOOKED_AT_VIDEOS])
-    if wrong is not None:
-        raise UserError(f"{path}: {wrong}")
-    if array[:LOOKED_AT_VIDEOS].max() == 1:
+    some = array[:LOOKED_AT_VIDEOS]
+    if array.dtype != np.uint8:
+        raise UserError(
+            f"{path}: frames are {array.dtype} from {some.min():.3g} to {some.max():.3g}: give uint8 of 0 to 255; "
+            "round x * 255 of [0, 1], (x + 1) * 127.5 of [-1, 1]"
+        )
+    if some.max() == 1:
         raise UserError(f"{path}: no value above 1: frames of [0, 1] were cast to uint8; round x * 255 instead")
     return array
-
-
-def _wrong(frames: np.ndarray) -> str | None:
-    """What keeps an array from being uint8 frames of 0 to 255, and how to mend it; None where nothing does."""
-    if frames.dtype == np.uint8:
-        return None
-    if not np.issubdtype(frames.dtype, np.floating):
-        return f"frames are {frames.dtype}: cast them to uint8, 0 to 255"
-    low, high = frames.min(), frames.max()
-    if not (np.isfinite(low) and np.isfinite(high)):
-        return "frames hold NaN or infinity: mend what made them"
-    way = "round them to uint8, 0 to 255"
-    if low < 0:
-        way = "from [-1, 1] round (x + 1) * 127.5 to uint8"
-    elif high <= 1:
-        way = "from [0, 1] round x * 255 to uint8"
-    return f"frames are {frames.dtype} from {low:.3g} to {high:.3g}: {way}"
 
 
 def _load(path: Path) -> np.ndarray:

@@ -146,7 +146,7 @@ class _Job:
         Clips without a class count on no side, and a side that has no others has no accuracy.
         """
         frames = videos.protocol["frames"]
-        if not self.labelled or not _long_enough(self._paths.pyramid, "train", frames):
+        if not self.labelled:
             return {}
         train = ViewReader(self._paths.pyramid, self.top, "train", in_memory=0)
         measured = {int(self.real.rows[video]) for video, _ in videos.real_clips}
@@ -221,18 +221,14 @@ def load_networks(
 
 def real_split(pyramid: Path, chosen: str, frames: int) -> str:
     """The split that real clips come from: the wanted one, or train where it has no two videos long enough."""
+    videos = pd.read_parquet(pyramid / "videos.parquet", columns=["split", "n_frames"])
+    long_enough = videos.loc[videos["n_frames"] >= frames, "split"].value_counts()
     for split in (chosen, "train"):
-        if _long_enough(pyramid, split, frames) >= 2:
+        if long_enough.get(split, 0) >= 2:
             if split != chosen:
                 log.warning("split %r has no two videos of %d frames: real clips come from train", chosen, frames)
             return split
     raise UserError(f"evaluation.split: neither {chosen!r} nor 'train' has two videos of {frames} frames in {pyramid}")
-
-
-def _long_enough(pyramid: Path, split: str, frames: int) -> int:
-    """How many videos of a split have so many frames."""
-    table = pd.read_parquet(pyramid / "videos.parquet", columns=["split", "n_frames"])
-    return len(table[(table["split"] == split) & (table["n_frames"] >= frames)])
 
 
 def choose_clips(params: Params, reader: ViewReader, side: str, most: int, window: int) -> Places:

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from jaxtyping import Float, Shaped, UInt8
+from jaxtyping import Float, Int64, Shaped, UInt8
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -159,19 +160,15 @@ def _load_script(path: Path, classes: int, key: str, device: torch.device) -> Sc
     if classes != ScriptedI3D.classes:
         raise UserError(f"{key}: {path}: a TorchScript file gives no pooled activations; give a state dict")
     log.warning("%s: %s is TorchScript, a program: it is run", key, path)
-    try:
-        script = torch.jit.load(path, map_location=device)
-    except Exception as error:  # as in `_load_state`
-        raise UserError(f"{key}: {path}: no readable TorchScript: {_first_line(error)}") from error
-    network = ScriptedI3D(script).eval()
     video = torch.zeros(1, MIN_FRAMES, 3, SIZE, SIZE, device=device)
     try:
+        network = ScriptedI3D(torch.jit.load(path, map_location=device)).eval()
         with torch.inference_mode():
             logits = network.features(video)[1]
-    except (RuntimeError, TypeError) as error:  # TorchScript's words for another signature are many lines
+    except Exception as error:  # as in `_load_state`
         raise UserError(
-            f"{key}: {path}: not FVD's TorchScript file: it cannot be called with a video, rescale, resize and "
-            f"return_features ({_first_line(error)})"
+            f"{key}: {path}: not FVD's TorchScript file: it cannot be read, or called with a video, rescale, resize "
+            f"and return_features ({_first_line(error)})"
         ) from error
     if logits.shape != (1, classes):
         raise UserError(f"{key}: {path}: not FVD's TorchScript file: it gives {tuple(logits.shape)}, not (1, 400)")
@@ -180,16 +177,12 @@ def _load_script(path: Path, classes: int, key: str, device: torch.device) -> Sc
     return network
 
 
-def forth_and_back(frames: int, minimum: int = MIN_FRAMES) -> list[int]:
-    """The frames to play so that there are at least `minimum`: 0 … n-1, then n-2 … 0, 1 …
+def forth_and_back(frames: int) -> Int64[np.ndarray, " played"]:
+    """The frames to play so that there are at least the I3D's fewest: 0 … n-1, then n-2 … 0, 1 …
 
     PAPER: Table 2's clips have 6 frames, and the I3D takes no fewer than 9.
     """
-    if frames < 1:
-        raise ValueError("a clip without frames")
-    there = list(range(frames))
-    period = there + there[-2:0:-1]
-    return there if frames >= minimum else [period[t % len(period)] for t in range(minimum)]
+    return np.pad(np.arange(frames), (0, max(MIN_FRAMES - frames, 0)), mode="reflect")
 
 
 def preprocess(clips: UInt8[Tensor, "B T 3 H W"]) -> Float[Tensor, "B t 3 224 224"]:

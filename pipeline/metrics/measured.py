@@ -30,14 +30,6 @@ class FeatureNetworks:
     logits: FeatureNetwork
     pooled: FeatureNetwork
 
-    @property
-    def logits_name(self) -> str:
-        return RANDOM_LOGITS if self.logits.random else "fvd"
-
-    @property
-    def pooled_name(self) -> str:
-        return RANDOM_POOLED if self.pooled.random else "fid"
-
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
@@ -105,8 +97,8 @@ def measures(
     """
     logits = real.logits, generated.logits
     distances = {
-        networks.logits_name: (frechet_distance, *logits),
-        networks.pooled_name: (frechet_distance, real.pooled, generated.pooled),
+        RANDOM_LOGITS if networks.logits.random else "fvd": (frechet_distance, *logits),
+        RANDOM_POOLED if networks.pooled.random else "fid": (frechet_distance, real.pooled, generated.pooled),
     }
     if splits is None or networks.logits.random:
         return distances

@@ -57,9 +57,8 @@ def class_table(networks: FeatureNetworks, real: Measured, generated: Measured, 
     for label, name in enumerate(classes):
         a, b = real.labels == label, generated.labels == label
         if min(a.sum(), b.sum()) >= 2:
-            rows.append(
-                [name, int(a.sum()), int(b.sum()), *(measure(x[a], y[b]) for measure, x, y in numbers.values())]
-            )
+            of_class = [measure(x[a], y[b]) for measure, x, y in numbers.values()]
+            rows.append([name, int(a.sum()), int(b.sum()), *of_class])
     return pd.DataFrame(rows, columns=["class", "real", "generated", *numbers])
 
 
@@ -77,36 +76,35 @@ def count_table(
     It ends at the smaller side's number of videos with the metric itself, of `metrics`, which comes from all videos of
     both sides. Where these are more than COUNTED_VIDEOS, the bar there is that of COUNTED_VIDEOS videos, as a rule the
     wider one.
+
+    The mean is over draws of different videos. `low` and `high` are two standard deviations away from it, of draws with
+    replacement (the bootstrap): these repeat videos, which raises a Frechet distance, so that their mean says nothing.
     """
     videos = min(len(real.logits), len(generated.logits))
+    most = min(videos, COUNTED_VIDEOS)
     rows = []
     for name, (measure, a, b) in measures(networks, real, generated, splits).items():
-        points = by_number(measure, a, b, seed)
-        ending = (videos, metrics[name], points[-1][2])
-        points = [point for point in points if point[0] < videos] + [ending]
-        rows += [[name, n, mean, mean - 2 * deviation, mean + 2 * deviation] for n, mean, deviation in points]
+        draw, deviation = np.random.default_rng(seed), 0.0
+        for n in sorted({most // 8, most // 4, most // 2, most, videos} - {0, 1}):
+            if n <= most:
+                deviation = np.std(_drawn(measure, a, b, n, draw, again=True), ddof=1)
+            mean = metrics[name] if n == videos else np.mean(_drawn(measure, a, b, n, draw, again=False))
+            rows.append([name, n, mean, mean - 2 * deviation, mean + 2 * deviation])
     return pd.DataFrame(rows, columns=["metric", "n", "mean", "low", "high"])
 
 
-def by_number(
-    measure: Measure, a: Shaped[Tensor, "N D"], b: Shaped[Tensor, "M D"], seed: int
-) -> list[tuple[int, float, float]]:
-    """(n, mean, deviation) of a measure of two sets for n videos of each: an eighth, a quarter, a half, all.
+def _drawn(
+    measure: Measure,
+    a: Shaped[Tensor, "N D"],
+    b: Shaped[Tensor, "M D"],
+    n: int,
+    draw: np.random.Generator,
+    *,
+    again: bool,
+) -> list[float]:
+    """A measure of n videos of each set, of RESAMPLES draws. again: a video may be drawn several times."""
 
-    The mean is over draws of different videos, the deviation over draws with replacement (the bootstrap): these repeat
-    videos, which raises a Frechet distance, so that their mean says nothing.
-    """
-    a, b = a[:COUNTED_VIDEOS], b[:COUNTED_VIDEOS]
-    most = min(len(a), len(b))
-    draw = np.random.default_rng(seed)
+    def some(side: Tensor) -> Tensor:
+        return side[torch.from_numpy(draw.choice(min(len(side), COUNTED_VIDEOS), n, replace=again))]
 
-    def drawn(n: int, *, again: bool) -> float:
-        chosen = [torch.from_numpy(draw.choice(len(side), n, replace=again)) for side in (a, b)]
-        return measure(a[chosen[0]], b[chosen[1]])
-
-    points = []
-    for n in sorted({most // parts for parts in (8, 4, 2, 1)} - {0, 1}):
-        everything = n == len(a) == len(b)
-        mean = measure(a, b) if everything else float(np.mean([drawn(n, again=False) for _ in range(RESAMPLES)]))
-        points.append((n, mean, float(np.std([drawn(n, again=True) for _ in range(RESAMPLES)], ddof=1))))
-    return points
+    return [measure(some(a), some(b)) for _ in range(RESAMPLES)]

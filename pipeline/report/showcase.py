@@ -88,7 +88,7 @@ def showcase(params: Params, paths: Paths, split: str, folder: Path) -> Showcase
     partners = real_partners(samples[-1].labels[chosen], (real, others), view.frames)
     rows, strips = [], []
     for number, (sample, partner) in enumerate(zip(chosen, partners, strict=True), start=1):
-        name = class_name(samples[-1], sample) or f"Sample {number}"
+        name = samples[-1].videos["class"].iloc[sample] or f"Sample {number}"
         views = [_whole(reader, sample) for reader in samples]  # sample i is made from sample i below
         levels = [
             clip(f"sample-{number}-level-{level}", frames, f"Level {level}", f"Sample of {name}")
@@ -135,12 +135,6 @@ def _partner(label: int, turn: int, readers: Sequence[ViewReader], frames: int) 
         if len(videos):
             return reader, int(videos[turn % len(videos)])
     return None
-
-
-def class_name(reader: ViewReader, index: int) -> str:
-    """A sample's class; empty where it has none."""
-    label = int(reader.labels[index])
-    return reader.classes[label] if 0 <= label < len(reader.classes) else ""
 
 
 def _whole(reader: ViewReader, video: int) -> UInt8[np.ndarray, "T H W 3"]:

@@ -16,7 +16,7 @@ from pipeline.metrics.features import FeatureNetwork, extract
 from pipeline.metrics.frechet import frechet_distance
 from pipeline.metrics.inception_score import inception_score
 from pipeline.metrics.measured import FeatureNetworks, Measured, measure, motion_scores, scores
-from pipeline.metrics.tables import by_number, class_table, count_table, motion_table, psd_table
+from pipeline.metrics.tables import class_table, count_table, motion_table, psd_table
 from pipeline.workers import ALONE, Workers
 from tests.pipeline.metrics.tiny import tiny_network
 
@@ -116,22 +116,37 @@ def test_classes_are_compared_each_with_itself():
     assert len(empty) == 0 and list(empty.columns) == list(table.columns)
 
 
-def test_the_curve_ends_at_the_whole_set_and_its_bars_shrink():
+def curve(monkeypatch, measure, a: torch.Tensor, b: torch.Tensor) -> list[tuple[int, float, float]]:
+    """(n, mean, deviation) of a measure of two sets; at its end, 3 and the deviation."""
+    monkeypatch.setattr(tables, "measures", lambda *_: {"m": (measure, a, b)})
+    sides = (
+        Measured(
+            labels=torch.zeros(len(side), dtype=torch.int64), logits=side, pooled=side,
+            spectra=side[..., None], motion=side,
+        )
+        for side in (a, b)
+    )  # fmt: skip
+    found = count_table(networks(), *sides, metrics={"m": 3.0}, splits=None, seed=0)
+    return [(n, mean, (high - low) / 4) for _, n, mean, low, high in found.itertuples(index=False)]
+
+
+def test_the_bars_of_the_curve_shrink_as_those_of_a_mean(monkeypatch):
     draw = torch.Generator().manual_seed(0)
     a, b = torch.randn(400, 2, generator=draw), torch.randn(400, 2, generator=draw) + 3
-    points = by_number(lambda x, y: (y.mean() - x.mean()).item(), a, b, seed=0)
+    points = curve(monkeypatch, lambda x, y: (y.mean() - x.mean()).item(), a, b)
     assert [n for n, _, _ in points] == [50, 100, 200, 400]
-    assert points[-1][1] == pytest.approx((b.mean() - a.mean()).item())
-    assert all(abs(mean - 3) < 0.3 for _, mean, _ in points)
+    assert points[-1][1] == 3 and all(abs(mean - 3) < 0.3 for _, mean, _ in points)
     # The deviation of a mean over n videos of 2 values, of both sides: sqrt(2 / (2 n)).
     for n, _, deviation in points:
         assert 0.3 * n**-0.5 < deviation < 2.5 * n**-0.5
-    assert by_number(lambda x, y: float(len(x)), a[:2], b, seed=0) == [(2, 2.0, 0.0)]
+    assert curve(monkeypatch, lambda x, y: float(len(x)), a[:2], b) == [(2, 3.0, 0.0)]
 
 
 def test_the_curve_looks_at_a_bounded_number_of_videos(monkeypatch):
     monkeypatch.setattr(tables, "COUNTED_VIDEOS", 16)
-    assert [n for n, *_ in by_number(lambda x, y: 0.0, torch.zeros(99, 1), torch.zeros(99, 1), seed=0)] == [2, 4, 8, 16]
+    a, seen = torch.arange(99.0)[:, None], []
+    points = curve(monkeypatch, lambda x, y: seen.append(max(x.max(), y.max())) or float(len(x)), a, a)
+    assert [n for n, *_ in points] == [2, 4, 8, 16, 99] and max(seen) == 15
 
 
 @pytest.mark.parametrize(("real_videos", "generated_videos"), [(40, 40), (40, 31), (9, 40), (16, 16), (17, 18)])
