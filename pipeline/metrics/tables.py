@@ -1,14 +1,14 @@
 """The tables beside the numbers: spectra, motion, classes, and how the numbers depend on how many videos there are."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Float
 from torch import Tensor
 
-from pipeline.metrics.measured import FeatureNetworks, Measure, Measured, measures
+from pipeline.metrics.measured import FeatureNetworks, Measured, measures
 
 COUNTED_VIDEOS = 2048  # at most, behind the curve by number of samples, but for its end
 RESAMPLES = 8  # draws for each point of it
@@ -84,27 +84,20 @@ def count_table(
     most = min(videos, COUNTED_VIDEOS)
     rows = []
     for name, (measure, a, b) in measures(networks, real, generated, splits).items():
-        draw, deviation = np.random.default_rng(seed), 0.0
+        sides, draw, deviation = (a, b), np.random.default_rng(seed), 0.0
         for n in sorted({most // 8, most // 4, most // 2, most, videos} - {0, 1}):
             if n <= most:
-                deviation = np.std(_drawn(measure, a, b, n, draw, again=True), ddof=1)
-            mean = metrics[name] if n == videos else np.mean(_drawn(measure, a, b, n, draw, again=False))
+                deviation = np.std([measure(*drawn) for drawn in _draws(sides, n, draw, again=True)], ddof=1)
+            if n == videos:
+                mean = metrics[name]
+            else:
+                mean = np.mean([measure(*drawn) for drawn in _draws(sides, n, draw, again=False)])
             rows.append([name, n, mean, mean - 2 * deviation, mean + 2 * deviation])
     return pd.DataFrame(rows, columns=["metric", "n", "mean", "low", "high"])
 
 
-def _drawn(
-    measure: Measure,
-    a: Shaped[Tensor, "N D"],
-    b: Shaped[Tensor, "M D"],
-    n: int,
-    draw: np.random.Generator,
-    *,
-    again: bool,
-) -> list[float]:
-    """A measure of n videos of each set, of RESAMPLES draws. again: a video may be drawn several times."""
-
-    def some(side: Tensor) -> Tensor:
-        return side[torch.from_numpy(draw.choice(min(len(side), COUNTED_VIDEOS), n, replace=again))]
-
-    return [measure(some(a), some(b)) for _ in range(RESAMPLES)]
+def _draws(sides: Sequence[Tensor], n: int, draw: np.random.Generator, *, again: bool) -> Iterator[list[Tensor]]:
+    """RESAMPLES draws of n videos of each side. again: a video may be drawn several times."""
+    for _ in range(RESAMPLES):
+        chosen = [draw.choice(min(len(side), COUNTED_VIDEOS), n, replace=again) for side in sides]
+        yield [side[torch.from_numpy(some)] for side, some in zip(sides, chosen, strict=True)]

@@ -236,9 +236,3 @@ def test_grounding_pairs_rows(project):
 def test_few_videos_make_fewer_sets(caplog):
     assert evaluation._parts("psd_sets", 3, 8) == 3 and not caplog.text
     assert evaluation._parts("psd_sets", 3, 2) == 2 and "psd_sets" in caplog.text
-
-
-def test_several_workers_are_refused(monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(UserError, match="one process"):
-        report.main([])
