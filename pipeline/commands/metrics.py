@@ -86,8 +86,7 @@ def metrics(
     if class_name is not None and not any((side / "videos.parquet").is_file() for side in (real, generated)):
         raise UserError("--class: neither side is a store, whose videos have classes")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    k400, k600 = (None if path is None else str(path) for path in (i3d_k400, i3d_k600))
-    networks = load_networks(Path(), k400, k600, "float32", 0, device, keys=("--i3d-k400", "--i3d-k600"))
+    networks = load_networks(Path(), {"--i3d-k400": i3d_k400, "--i3d-k600": i3d_k600}, "float32", 0, device)
     comparison = compare(networks, *sides, frames=frames, size=size, splits=splits)
     click.echo(json.dumps(comparison, indent=2, allow_nan=False) if as_json else as_text(comparison))
 

@@ -53,9 +53,6 @@ def compare(
         frame_step=real.frame_step,
         sigma=generated.sigma,
         splits=splits,
-        psd_frames=(),
-        psd_sets=0,
-        seed=None,
         pyramid=real.digest,
         samples=generated.digest,
     )
@@ -75,11 +72,8 @@ def as_text(comparison: dict[str, Any]) -> str:
 
 
 def _note(networks: FeatureNetworks) -> str | None:
-    missing = []
-    if networks.logits.random:
-        missing.append("FVD and IS take --i3d-k400")
-    if networks.pooled.random:
-        missing.append("FID takes --i3d-k600")
+    options = ((networks.logits, "FVD and IS take --i3d-k400"), (networks.pooled, "FID takes --i3d-k600"))
+    missing = [option for network, option in options if network.random]
     if not missing:
         return None
     return f"{'; '.join(missing)}: without trained weights a random I3D measures, and its numbers are called random_i3d"

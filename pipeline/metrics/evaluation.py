@@ -2,8 +2,9 @@
 
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -96,9 +97,8 @@ class _Job:
     def __init__(self, params: Params, paths: Paths, workers: Workers) -> None:
         chosen, self.top = params.evaluation, params.n_levels
         self.params, self._paths, self._workers = params, paths, workers
-        self.networks = load_networks(
-            origin(paths.root), chosen.i3d_k400, chosen.i3d_k600, chosen.precision, params.seed, workers.device
-        )
+        weights = {"evaluation.i3d_k400": chosen.i3d_k400, "evaluation.i3d_k600": chosen.i3d_k600}
+        self.networks = load_networks(origin(paths.root), weights, chosen.precision, params.seed, workers.device)
         self.split = real_split(paths.pyramid, chosen.split, params.view(self.top).frames)
         self.real = ViewReader(paths.pyramid, self.top, self.split, in_memory=0)  # each clip is read once
         self._generated = ViewReader(paths.samples(self.top), self.top, "samples", in_memory=0)
@@ -193,30 +193,21 @@ class _Job:
 
 
 def load_networks(
-    root: Path,
-    i3d_k400: str | None,
-    i3d_k600: str | None,
-    precision: Precision,
-    seed: int,
-    device: torch.device,
-    keys: tuple[str, str] = ("evaluation.i3d_k400", "evaluation.i3d_k600"),
+    root: Path, weights: Mapping[str, str | Path | None], precision: Precision, seed: int, device: torch.device
 ) -> FeatureNetworks:
-    """The I3Ds of these files, from `root`; one random network stands in where there are no weights.
+    """The I3Ds of Kinetics-400 and of Kinetics-600; one random network stands in where there are no weights.
 
-    keys: what the two are called in messages.
+    weights: the files of the two, from `root`, by what messages call them.
     """
     torch.backends.cudnn.allow_tf32 = False  # torch's default on GPUs: features would differ from a CPU's by 1e-3
-    stand_in = None
-    if i3d_k400 is None or i3d_k600 is None:
-        stand_in = replace(random_i3d(seed, device), precision=precision)
+    if None in weights.values():
         log.info("no I3D weights for every metric: numbers of the random I3D carry random_i3d in their names")
-    networks = []
-    for key, path, classes in ((keys[0], i3d_k400, 400), (keys[1], i3d_k600, 600)):
-        if path is None:
-            networks.append(stand_in)
-        else:
-            networks.append(replace(load_i3d(root / path, classes, key, device), precision=precision))
-    return FeatureNetworks(logits=networks[0], pooled=networks[1])
+    stand_in = cache(partial(random_i3d, seed, device))
+    networks = (
+        stand_in() if path is None else load_i3d(root / path, classes, key, device)
+        for classes, (key, path) in zip((400, 600), weights.items(), strict=True)
+    )
+    return FeatureNetworks(*(replace(network, precision=precision) for network in networks))
 
 
 def real_split(pyramid: Path, chosen: str, frames: int) -> str:

@@ -74,7 +74,7 @@ def measure(
         videos = torch.from_numpy(np.stack(batch)).movedim(-1, -3)
         x = preprocess(videos.to(networks.logits.device))
         of_logits = networks.logits(x)
-        of_pooled = of_logits if networks.pooled is networks.logits else networks.pooled(x)
+        of_pooled = of_logits if networks.pooled == networks.logits else networks.pooled(x)
         parts.append(
             Measured(
                 labels=torch.full((len(videos),), -1),

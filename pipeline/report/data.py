@@ -56,9 +56,8 @@ def as_html(outcome: Outcome, size: StoreSize, params: Params, tables: str) -> s
         ],
         windows=[training_windows(params, level, outcome.trained) for level in levels],
         views=[
-            (level, f"{params.view(level).size}×{params.view(level).size}", _codec(params, level), files, stored)
+            (params.view(level), _codec(params, level), size.files.get(level, 0), size.bytes.get(level, 0))
             for level in levels
-            for files, stored in [(size.files.get(level, 0), size.bytes.get(level, 0))]
         ],
     )
 
