@@ -42,13 +42,15 @@ def bench_features(*, clips: int, frames: int, size: int, rounds: int) -> dict[s
         ROUNDED: lambda _: as_by_evaluate(ROUNDED, rounded),
     }
     seconds = interleaved(ways, time.perf_counter, rounds=rounds, desc="bench features")
+    exactly, roughly = vars(measured[OURS]), vars(measured[ROUNDED])
     return {
         "clips": f"{clips} of {frames}/{size}x{size}",
         "rounds": rounds,
         "seconds_a_clip": {name: median / clips for name, median in medians(seconds).items()},
         "to_network_alone": ratios(seconds, BARE),
         "bfloat16_error": {
-            name: _error(*(getattr(measured[way], name) for way in (OURS, ROUNDED))) for name in ("pooled", "logits")
+            name: ((exactly[name] - roughly[name]).norm() / exactly[name].norm()).item()
+            for name in ("pooled", "logits")
         },
         "machine": f"{torch.cuda.get_device_name() if device.type == 'cuda' else cpu_name()}, "
         f"{cores()} cores, {torch.get_num_threads()} threads, torch {torch.__version__}",
@@ -63,7 +65,3 @@ def features_table(cost: dict[str, Any]) -> str:
         {"s a clip": ("{:.3f}", cost["seconds_a_clip"]), "to bare": ("{:.3f}", cost["to_network_alone"])},
         [f"bfloat16 is off by {errors} (random weights)", cost["machine"]],
     )
-
-
-def _error(exact: torch.Tensor, rounded: torch.Tensor) -> float:
-    return ((exact - rounded).norm() / exact.norm()).item()

@@ -28,7 +28,7 @@ MAX_CLIP_BYTES = 2**30  # of a clip, where nobody said how long and large clips 
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClipSet:
+class _ClipSet:
     """Videos on one side of a comparison."""
 
     path: Path
@@ -39,7 +39,7 @@ class ClipSet:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FrameSet(ClipSet):
+class FrameSet(_ClipSet):
     """Videos that lie as frames in an array or a store. lengths: their frames; size: pixels."""
 
     lengths: np.ndarray
@@ -57,7 +57,7 @@ class FrameSet(ClipSet):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FolderSet(ClipSet):
+class FolderSet(_ClipSet):
     """Video files, decoded, scaled and cropped to a square."""
 
     files: list[Path]
@@ -112,7 +112,10 @@ class _Frames(list[np.ndarray]):
         self.append(frame.copy())
 
 
-def open_set(path: Path, *, split: str | None, frame_step: int, class_name: str | None = None) -> FrameSet | FolderSet:
+Side = FrameSet | FolderSet
+
+
+def open_set(path: Path, *, split: str | None, frame_step: int, class_name: str | None = None) -> Side:
     """Videos at `path`: a .npy or .npz file, a store's folder, or a folder of videos.
 
     split: of a store; None: samples (or figures) of a store of samples, val of a pyramid. frame_step: of a folder's

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import UserError
-from pipeline.metrics.clip_sets import FolderSet, FrameSet
+from pipeline.metrics.clip_sets import FrameSet, Side
 from pipeline.metrics.measured import FeatureNetworks, measure, scores
 from pipeline.metrics.protocol import protocol
 from pipeline.progress import progress
@@ -18,13 +18,7 @@ NAMES = ("fvd", "fid", "inception_score")
 
 
 def compare(
-    networks: FeatureNetworks,
-    real: FrameSet | FolderSet,
-    generated: FrameSet | FolderSet,
-    *,
-    frames: int | None,
-    size: int | None,
-    splits: int,
+    networks: FeatureNetworks, real: Side, generated: Side, *, frames: int | None, size: int | None, splits: int
 ) -> dict[str, Any]:
     """{fvd, fid, inception_score, …, note, protocol}; what takes weights that were not given is None.
 
@@ -79,7 +73,7 @@ def _note(networks: FeatureNetworks) -> str | None:
     return f"{'; '.join(missing)}: without trained weights a random I3D measures, and its numbers are called random_i3d"
 
 
-def _clips(side: FrameSet | FolderSet, name: str, frames: int, size: int, splits: int) -> Iterator[np.ndarray]:
+def _clips(side: Side, name: str, frames: int, size: int, splits: int) -> Iterator[np.ndarray]:
     """A side's clips. Raises UserError where they are too few, before any is measured."""
     total, way = None, " can be read"
     if isinstance(side, FrameSet):

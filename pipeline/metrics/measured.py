@@ -61,9 +61,7 @@ class Measured:
 
 
 def measure(
-    networks: FeatureNetworks,
-    clips: Iterator[UInt8[np.ndarray, "T S S 3"]],
-    psd_frames: Sequence[int] | None = None,
+    networks: FeatureNetworks, clips: Iterator[UInt8[np.ndarray, "T S S 3"]], psd_frames: Sequence[int] | None = None
 ) -> Measured:
     """Go once over clips, at least one, of which a few are in memory at a time.
 
