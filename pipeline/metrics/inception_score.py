@@ -8,10 +8,9 @@ from torch import Tensor
 def inception_score(logits: Shaped[Tensor, "N classes"], splits: int = 1) -> tuple[float, float]:
     """exp E KL(p(y|x) || p(y)): its mean and standard deviation over splits, to which videos are dealt out in turn.
 
-    The deviation of one split is 0. Raises ValueError where a split is empty.
+    The deviation of one split is 0; there are no fewer videos than splits.
     """
-    if splits > len(logits):
-        raise ValueError(f"{len(logits)} videos cannot make {splits} splits")
+    assert splits <= len(logits)
     log_p = logits.double().log_softmax(dim=1)
     scores = torch.stack([_divergence(log_p[i::splits]) for i in range(splits)]).exp()
     return scores.mean().item(), scores.std(correction=0).item()

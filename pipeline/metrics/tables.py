@@ -25,10 +25,9 @@ def psd_table(real: Measured, generated: Measured, frames: Sequence[int], sets: 
 def over_sets(spectra: Float[Tensor, "N F bins"], sets: int) -> tuple[Float[Tensor, "F bins"], Float[Tensor, "F bins"]]:
     """The mean and the standard deviation, over sets, of a set's mean spectrum.
 
-    Videos are dealt out to the sets in turn, the first SET_VIDEOS to each. Raises ValueError where a set is empty.
+    Videos are dealt out to the sets in turn, the first SET_VIDEOS to each; there are no fewer of them than sets.
     """
-    if sets > len(spectra):
-        raise ValueError(f"{len(spectra)} videos cannot make {sets} sets")
+    assert sets <= len(spectra)
     counted = spectra[: sets * SET_VIDEOS]
     return _mean_and_deviation(torch.stack([counted[i::sets].mean(dim=0) for i in range(sets)]))
 

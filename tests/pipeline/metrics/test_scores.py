@@ -27,8 +27,6 @@ def test_inception_score_over_splits():
     logits = torch.zeros(8, 4)
     logits[1::2] = torch.eye(4) * 1e4  # dealt out in turn: scores 1 and 4
     assert inception_score(logits, 2) == (pytest.approx(2.5), pytest.approx(1.5))
-    with pytest.raises(ValueError, match="splits"):
-        inception_score(logits, 9)
 
 
 def test_power_spectrum_of_a_sinusoid():
@@ -66,8 +64,6 @@ def test_deviation_is_over_sets():
     assert mean[0, 0].item() == pytest.approx(sum(means) / 2)
     assert deviation[0, 0].item() == pytest.approx((means[1] - means[0]) / math.sqrt(2))
     assert over_sets(spectra, 1)[1].max() == 0
-    with pytest.raises(ValueError, match="5 sets"):
-        over_sets(spectra, 5)
 
 
 def test_a_set_of_spectra_takes_600_videos():
