@@ -7,10 +7,8 @@ python -m stages.report
 import argparse
 import json
 import logging
-import os
 from collections.abc import Sequence
 
-from pipeline.errors import UserError
 from pipeline.params import Params, fingerprint, load_params
 from pipeline.paths import Paths
 from pipeline.report.build import build
@@ -25,8 +23,6 @@ log = logging.getLogger(__name__)
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.parse_args(argv)
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UserError("--workers: report runs in one process; leave it out")
     paths = Paths()
     params = load_params(paths.params)
     store = Store(paths)

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 
 from pipeline.bench.rounds import interleaved, medians
-from pipeline.metrics.features import BATCH_CLIPS, FeatureNetwork, preprocessed, random_i3d
-from pipeline.metrics.measured import Batch, FeatureNetworks, Measured
+from pipeline.metrics.features import BATCH_CLIPS, FeatureNetwork, preprocess, random_i3d
+from pipeline.metrics.measured import FeatureNetworks, Measured, measure
 from pipeline.system.machine import cores, cpu_name
 
 BARE, OURS, ROUNDED = "network alone, preprocessed clips", "measured as by evaluate", "the same in bfloat16"
@@ -29,42 +29,29 @@ def bench_features(*, clips: int, frames: int, size: int, rounds: int) -> dict[s
     rounded = replace(exact, precision="bfloat16")
     draw = torch.Generator().manual_seed(0)
     videos = torch.randint(0, 256, (clips, frames, 3, size, size), dtype=torch.uint8, generator=draw)
-    ready = list(preprocessed(videos, device))
+    ready, stored = [preprocess(part.to(device)) for part in videos.split(BATCH_CLIPS)], videos.movedim(2, -1).numpy()
     measured: dict[str, Measured] = {}
 
-    def measure(name: str, network: FeatureNetwork) -> None:
-        measured[name] = _measured(network, videos)  # ends with features on the CPU: nothing is left to wait for
+    def as_by_evaluate(name: str, network: FeatureNetwork) -> None:
+        # All of a set, with spectra and motion. It ends with features on the CPU: nothing is left to wait for.
+        measured[name] = measure(FeatureNetworks(network, network), iter(stored), (1, frames))
 
     ways: dict[str, Callable[[], Any]] = {
         BARE: lambda: [exact(part) for part in ready],
-        OURS: lambda: measure(OURS, exact),
-        ROUNDED: lambda: measure(ROUNDED, rounded),
+        OURS: lambda: as_by_evaluate(OURS, exact),
+        ROUNDED: lambda: as_by_evaluate(ROUNDED, rounded),
     }
     seconds = interleaved(ways, time.perf_counter, rounds=rounds, desc="bench features")
-    errors = {
-        f"bfloat16_error_of_{name}": _error(*(getattr(measured[way], name) for way in (OURS, ROUNDED)))
-        for name in ("pooled", "logits")
-    }
+    exactly, roughly = vars(measured[OURS]), vars(measured[ROUNDED])
     return {
         "seconds_a_clip": medians(seconds / clips),
         "to_network_alone": medians(seconds, BARE),
         "clips": f"{clips} of {frames}/{size}x{size}",
         "rounds": rounds,
-        **errors,
+        **{
+            f"bfloat16_error_of_{name}": ((exactly[name] - roughly[name]).norm() / exactly[name].norm()).item()
+            for name in ("pooled", "logits")
+        },
         "machine": f"{torch.cuda.get_device_name() if device.type == 'cuda' else cpu_name()}, "
         f"{cores()} cores, {torch.get_num_threads()} threads, torch {torch.__version__}",
     }
-
-
-def _measured(network: FeatureNetwork, videos: torch.Tensor) -> Measured:
-    """All that an evaluation measures of a set: features, their moments, the spectra of two frames, and motion."""
-    networks, (count, frames), size = FeatureNetworks(network, network), videos.shape[:2], videos.shape[-1]
-    measured = Measured(networks, videos=count, frames=frames, size=size, psd_frames=(1, frames))
-    labels = torch.full((count,), -1)
-    parts = ((i, slice(i, i + BATCH_CLIPS)) for i in range(0, count, BATCH_CLIPS))
-    measured.measure(Batch(first=i, clips=videos[part], labels=labels[part]) for i, part in parts)
-    return measured
-
-
-def _error(exact: torch.Tensor, rounded: torch.Tensor) -> float:
-    return ((exact - rounded).norm() / exact.norm()).item()

@@ -75,21 +75,20 @@ def metrics(
     """
     import torch
 
-    from pipeline.metrics.clip_sets import StoreSet, open_set
-    from pipeline.metrics.compare_sets import compare, render
+    from pipeline.metrics.clip_sets import open_set
+    from pipeline.metrics.compare_sets import as_text, compare
     from pipeline.metrics.evaluation import load_networks
 
     sides = (
         open_set(real, split=real_split, frame_step=real_step, class_name=class_name),
         open_set(generated, split=None, frame_step=1, class_name=class_name),
     )
-    if class_name is not None and not any(isinstance(side, StoreSet) for side in sides):
+    if class_name is not None and not any((side / "videos.parquet").is_file() for side in (real, generated)):
         raise UserError("--class: neither side is a store, whose videos have classes")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    k400, k600 = (None if path is None else str(path) for path in (i3d_k400, i3d_k600))
-    networks = load_networks(Path(), k400, k600, "float32", 0, device, keys=("--i3d-k400", "--i3d-k600"))
+    networks = load_networks(Path(), {"--i3d-k400": i3d_k400, "--i3d-k600": i3d_k600}, "float32", 0, device)
     comparison = compare(networks, *sides, frames=frames, size=size, splits=splits)
-    click.echo(json.dumps(comparison, indent=2, allow_nan=False) if as_json else render(comparison))
+    click.echo(json.dumps(comparison, indent=2, allow_nan=False) if as_json else as_text(comparison))
 
 
 @click.command("convert-i3d", short_help="I3D weights from DeepMind's checkpoints.")
@@ -112,10 +111,7 @@ def convert_i3d(checkpoint: Path, out: Path) -> None:
 
     if out.suffix != ".safetensors":
         raise UserError(f"{out}: must end in .safetensors")
-    try:
-        state = state_of_tensorflow(read_checkpoint(checkpoint))
-    except ValueError as error:
-        raise UserError(f"{checkpoint}: not the RGB I3D: {error}") from error
+    state = state_of_tensorflow(read_checkpoint(checkpoint))
     content = save(state)
     write_atomic(out, content)
     classes = len(state["logits.conv3d.bias"])

@@ -3,14 +3,12 @@
 import hashlib
 import logging
 import warnings
-from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-import zarr
 from av.error import FFmpegError
 from jaxtyping import UInt8
 from pyarrow import ArrowException
@@ -30,73 +28,57 @@ MAX_CLIP_BYTES = 2**30  # of a clip, where nobody said how long and large clips 
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClipSet(ABC):
-    """Videos on one side of a comparison.
-
-    lengths: their frames; None: not known before they are decoded. size: pixels; None: they are scaled.
-    """
+class _ClipSet:
+    """Videos on one side of a comparison."""
 
     path: Path
     what: str  # in words, for the protocol
     digest: str
-    lengths: np.ndarray | None
-    size: int | None
     sigma: float | None = None
     frame_step: int | None = None
 
-    @abstractmethod
+
+@dataclass(frozen=True, kw_only=True)
+class FrameSet(_ClipSet):
+    """Videos that lie as frames in an array or a store. lengths: their frames; size: pixels."""
+
+    lengths: np.ndarray
+    size: int
+    read: Callable[[int, int], UInt8[np.ndarray, "T H W 3"]]  # the first frames of a video: its number, how many
+
     def clips(self, frames: int, size: int) -> Iterator[UInt8[np.ndarray, "T H W 3"]]:
-        """The first `frames` frames of every video, size x size; videos that are shorter are left out."""
+        """The first `frames` frames of every video, which are `size` pixels; shorter videos are left out."""
+        assert size == self.size
+        return (self.read(int(video), frames) for video in np.flatnonzero(self.lengths >= frames))
 
     def first(self, frames: int | None, size: int | None) -> tuple[int, int]:
-        """(frames, pixels) of a clip: what is given, and for the rest those of the set's first video.
-
-        Raises UserError, with what to give, where nobody said how large it is and that is more than MAX_CLIP_BYTES.
-        """
-        assert self.lengths is not None and self.size is not None
+        """(frames, pixels) of a clip: what is given, and for the rest those of the set's first video."""
         return frames or int(self.lengths[0]), size or self.size
 
 
 @dataclass(frozen=True, kw_only=True)
-class ArraySet(ClipSet):
-    """uint8 N T H W 3, memory-mapped where the file allows it."""
-
-    array: np.ndarray
-
-    def clips(self, frames: int, size: int) -> Iterator[np.ndarray]:
-        for video in self.array if self.array.shape[1] >= frames else ():
-            yield np.asarray(video[:frames])
-
-
-@dataclass(frozen=True, kw_only=True)
-class StoreSet(ClipSet):
-    """A split of a view of data/pyramid or data/samples/level-l."""
-
-    reader: ViewReader
-    chosen: np.ndarray  # the numbers of its videos that count
-
-    def clips(self, frames: int, size: int) -> Iterator[np.ndarray]:
-        for video in self.chosen[self.reader.n_frames[self.chosen] >= frames]:
-            yield self.reader.read(int(video), 0, frames)
-
-
-@dataclass(frozen=True, kw_only=True)
-class FolderSet(ClipSet):
+class FolderSet(_ClipSet):
     """Video files, decoded, scaled and cropped to a square."""
 
     files: list[Path]
+    frame_step: int = 1  # native frames from one to the next
 
-    def clips(self, frames: int, size: int) -> Iterator[np.ndarray]:
+    def clips(self, frames: int, size: int) -> Iterator[UInt8[np.ndarray, "T H W 3"]]:
+        """The first `frames` frames of every video, size x size; what is shorter or cannot be decoded is left out."""
         for file in self.files:
             try:
-                decoded = self._decode(file, frames, size, keep=True)
+                decoded = self._decode(file, frames, size)
             except VideoError as error:
                 log.warning("%s is left out: %s", file, error)
                 continue
-            if decoded.count >= frames:
-                yield np.stack(decoded.frames)
+            if len(decoded) >= frames:
+                yield np.stack(decoded)
 
     def first(self, frames: int | None, size: int | None) -> tuple[int, int]:
+        """As FrameSet.first, of the first video that can be decoded.
+
+        Raises UserError, with what to give, where nobody said how large it is and that is more than MAX_CLIP_BYTES.
+        """
         if frames is not None and size is not None:
             return frames, size
         for file in self.files:
@@ -104,7 +86,7 @@ class FolderSet(ClipSet):
                 facts = examine(file, float("inf")).facts
                 pixels = size or min(facts.width, facts.height)
                 most = MAX_CLIP_BYTES // (3 * pixels**2) + 1  # and no more is decoded
-                count = self._decode(file, min(frames or most, most), pixels, keep=False).count
+                count = len(self._decode(file, min(frames or most, most), pixels))
             except (VideoError, FFmpegError):
                 continue
             if 3 * count * pixels**2 > MAX_CLIP_BYTES:
@@ -116,32 +98,24 @@ class FolderSet(ClipSet):
             return frames or count, pixels
         raise UserError(f"{self.path}: no video in it can be decoded")
 
-    def _decode(self, file: Path, frames: int, size: int, *, keep: bool) -> "_Decoded":
-        assert self.frame_step is not None
-        sink = _Decoded(keep=keep)
-        decode_video(file, sink, frame_step=self.frame_step, size=size, crop="center", max_frames=frames,
+    def _decode(self, file: Path, frames: int, size: int) -> "_Frames":
+        decoded = _Frames()
+        decode_video(file, decoded, frame_step=self.frame_step, size=size, crop="center", max_frames=frames,
                      engine="pyav", timeout=TIMEOUT_SECONDS)  # fmt: skip
-        return sink
+        return decoded
 
 
-class _Decoded:
-    """How many frames came, and themselves where they are kept."""
-
-    def __init__(self, *, keep: bool) -> None:
-        self.keep, self.count = keep, 0
-        self.frames: list[np.ndarray] = []
+class _Frames(list[np.ndarray]):
+    """A video's frames as they are decoded, which uses the memory of one again for the next."""
 
     def put(self, frame: np.ndarray) -> None:
-        self.count += 1
-        if self.keep:
-            self.frames.append(frame.copy())
-
-    def clear(self) -> None:
-        self.count = 0
-        self.frames.clear()
+        self.append(frame.copy())
 
 
-def open_set(path: Path, *, split: str | None, frame_step: int, class_name: str | None = None) -> ClipSet:
+Side = FrameSet | FolderSet
+
+
+def open_set(path: Path, *, split: str | None, frame_step: int, class_name: str | None = None) -> Side:
     """Videos at `path`: a .npy or .npz file, a store's folder, or a folder of videos.
 
     split: of a store; None: samples (or figures) of a store of samples, val of a pyramid. frame_step: of a folder's
@@ -153,10 +127,18 @@ def open_set(path: Path, *, split: str | None, frame_step: int, class_name: str 
         array = open_array(path)
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-        lengths, size = np.full(len(array), array.shape[1]), array.shape[2]
-        return ArraySet(path=path, what=f"array {path.name}", digest=digest, lengths=lengths, size=size, array=array)
+        return FrameSet(
+            path=path, what=f"array {path.name}", digest=digest, lengths=np.full(len(array), array.shape[1]),
+            size=array.shape[2], read=lambda video, frames: np.asarray(array[video, :frames]),
+        )  # fmt: skip
     if (path / "videos.parquet").is_file():
-        return _store_set(path, split, class_name)
+        try:
+            return _read_store(path, split, class_name)
+        except UserError:
+            raise
+        except (ArrowException, OSError, ValueError, KeyError, TypeError, AttributeError) as error:  # of damaged bytes
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            raise UserError(f"{path}: a damaged store ({reason}); make it anew, or copy it whole") from error
     if path.is_dir():
         return _folder_set(path, frame_step)
     raise UserError(f"{path}: no such set; give a folder of videos, a store, a .npy or a .npz file")
@@ -177,31 +159,15 @@ def _folder_set(path: Path, frame_step: int) -> FolderSet:
     if not files:
         raise UserError(f"{path}: no video in it; give a folder of videos, a store, a .npy or a .npz file")
     what = f"folder of {len(files)} videos"
-    return FolderSet(
-        path=path, what=what, digest=digest.hexdigest(), lengths=None, size=None, frame_step=frame_step, files=files
-    )
+    return FolderSet(path=path, what=what, digest=digest.hexdigest(), frame_step=frame_step, files=files)
 
 
-def _store_set(path: Path, split: str | None, class_name: str | None) -> StoreSet:
-    try:
-        return _read_store(path, split, class_name)
-    except UserError:
-        raise
-    except (ArrowException, OSError, ValueError, KeyError, TypeError, AttributeError) as error:  # by what is damaged
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise UserError(f"{path}: a damaged store ({reason}); make it anew, or copy it whole") from error
-
-
-def _levels(group: zarr.Group) -> list[int]:
+def _read_store(path: Path, split: str | None, class_name: str | None) -> FrameSet:
+    group = open_group(path)
     with warnings.catch_warnings():  # the tables that lie beside the arrays are no news
         warnings.filterwarnings("ignore", "Object at", ZarrUserWarning)
         names = list(group.array_keys())
-    return [int(name.removeprefix("level-")) for name in names if name.startswith("level-")]
-
-
-def _read_store(path: Path, split: str | None, class_name: str | None) -> StoreSet:
-    group = open_group(path)
-    level = max(_levels(group), default=None)
+    level = max((int(name.removeprefix("level-")) for name in names if name.startswith("level-")), default=None)
     if level is None:
         raise UserError(f"{path}: a store without a level; make it anew, or copy it whole")
     splits = set(ViewReader(path, level, in_memory=0).videos["split"])
@@ -218,14 +184,13 @@ def _read_store(path: Path, split: str | None, class_name: str | None) -> StoreS
             raise UserError(f"--class: split {split} of {path} has {len(chosen)} videos of {class_name!r}, not two")
     sigmas = set(reader.videos["sigma"]) if "sigma" in reader.videos else set()
     step = group.attrs.get("frame_step")
-    return StoreSet(
+    return FrameSet(
         path=path,
         what=f"split {split} of the store {path}, level {level}" + (f", class {class_name!r}" if class_name else ""),
         digest=reader.digest,
         lengths=reader.n_frames[chosen],
         size=reader.size,
+        read=lambda video, frames: reader.read(int(chosen[video]), 0, frames),
         sigma=float(sigmas.pop()) if len(sigmas) == 1 else None,
         frame_step=None if step is None else int(cast(Any, step)),
-        reader=reader,
-        chosen=chosen,
     )

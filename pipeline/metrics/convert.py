@@ -5,6 +5,7 @@ The network was written with Sonnet: batch norm has a shift (beta), the moving m
 of Kinetics-600 has none.
 """
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,64 +15,50 @@ from torch import Tensor
 
 from models.i3d import I3D
 from pipeline.errors import UserError
+from pipeline.metrics.features import first_wrong
 
-SCOPE = "RGB/inception_i3d/"
-_BRANCHES = {
-    "b0": "Branch_0/Conv3d_0a_1x1",
-    "b1a": "Branch_1/Conv3d_0a_1x1",
-    "b1b": "Branch_1/Conv3d_0b_3x3",
-    "b2a": "Branch_2/Conv3d_0a_1x1",
-    "b2b": "Branch_2/Conv3d_0b_3x3",
-    "b3b": "Branch_3/Conv3d_0b_1x1",
-}
+_VARIABLE = re.compile(
+    r"(?:RGB/inception_i3d/)?(?:(?P<block>Mixed_\w+)/Branch_(?P<branch>\d)/|(?P<logits>Logits)/)?"
+    r"(?P<unit>Conv3d_\w+_(?P<kernel>\dx\d))/(?:conv_3d|batch_norm)/(?P<part>\w+)"
+)
 _PARTS = {
-    "conv3d.weight": "conv_3d/w",
-    "conv3d.bias": "conv_3d/b",
-    "bn.bias": "batch_norm/beta",
-    "bn.running_mean": "batch_norm/moving_mean",
-    "bn.running_var": "batch_norm/moving_variance",
+    "w": "conv3d.weight",
+    "b": "conv3d.bias",
+    "beta": "bn.bias",
+    "moving_mean": "bn.running_mean",
+    "moving_variance": "bn.running_var",
 }
 
 
-def tensorflow_name(name: str) -> str | None:
-    """How TensorFlow calls a tensor of ours, without the scope; None where it has no such tensor."""
-    unit, part = name.rsplit(".", 2)[0], ".".join(name.split(".")[-2:])
-    if part not in _PARTS:
+def our_name(variable: str) -> str | None:
+    """How we call a variable of the network; None for any other, such as an optimizer's."""
+    found = _VARIABLE.fullmatch(variable)
+    if found is None or found["part"] not in _PARTS:
         return None
-    if unit == "logits":
-        return f"Logits/Conv3d_0c_1x1/{_PARTS[part]}"
-    block, *branch = unit.split(".")
-    path = f"{block}/{_BRANCHES[branch[0]]}" if branch else block
-    if unit == "Mixed_5b.b2b":
-        path = "Mixed_5b/Branch_2/Conv3d_0a_3x3"  # their slip of the pen, in every checkpoint
-    return f"{path}/{_PARTS[part]}"
+    unit = "logits" if found["logits"] else found["unit"]
+    if found["block"]:
+        # By the kernel: what they call 0a and 0b differs between checkpoints for Mixed_5b.
+        convolution = {"0": "", "3": "b"}.get(found["branch"], "a" if found["kernel"] == "1x1" else "b")
+        unit = f"{found['block']}.b{found['branch']}{convolution}"
+    return f"{unit}.{_PARTS[found['part']]}"
 
 
 def state_of_tensorflow(variables: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
-    """Our state dict from a checkpoint's variables; others than the network's own, such as an optimizer's, are left.
-
-    Raises ValueError with the name of the first variable that is missing or has another shape.
-    """
-    scope = SCOPE if any(name.startswith(SCOPE) for name in variables) else ""
-    logits = f"{scope}Logits/Conv3d_0c_1x1/conv_3d/b"
-    if logits not in variables:
-        raise ValueError(f"{logits} is missing")
+    """Our state dict from a checkpoint's variables. Raises UserError with our name of the first that is wrong."""
+    state: dict[str, Tensor] = {}
+    for variable, value in variables.items():
+        name = our_name(variable)
+        if name is not None:
+            tensor = torch.from_numpy(np.asarray(value, np.float32))
+            moved = tensor.permute(4, 3, 0, 1, 2) if tensor.ndim == 5 and name.endswith("weight") else tensor.flatten()
+            state[name] = moved.contiguous()
+            if name.endswith("bn.bias"):
+                state[name.replace("bias", "weight")] = torch.ones_like(state[name])
     with torch.device("meta"):
-        expected = I3D(variables[logits].size).state_dict()
-    state = {}
-    for name, tensor in expected.items():
-        variable = tensorflow_name(name)
-        if variable is None:
-            if name.endswith("bn.weight"):
-                state[name] = torch.ones(tensor.shape)
-            continue  # and the counters of batch norms
-        if scope + variable not in variables:
-            raise ValueError(f"{scope}{variable} is missing")
-        value = np.asarray(variables[scope + variable], np.float32)
-        moved = value.transpose(4, 3, 0, 1, 2) if value.ndim == 5 and name.endswith("weight") else value.reshape(-1)
-        if moved.shape != tensor.shape:
-            raise ValueError(f"{scope}{variable} has shape {value.shape}, which makes no {tuple(tensor.shape)}")
-        state[name] = torch.from_numpy(np.ascontiguousarray(moved))
+        network = I3D(len(state.get("logits.conv3d.bias", ())))
+    wrong = first_wrong(network, state)
+    if wrong is not None:
+        raise UserError(f"convert-i3d: not the RGB I3D: {wrong}")
     return state
 
 

@@ -2,8 +2,9 @@
 
 import hashlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -11,17 +12,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import UInt8
-from torch import Tensor
 
 from pipeline.data.sampling import generator
 from pipeline.data.store.reader import ViewReader
 from pipeline.data.windows import choose_start, start_in_view, windows_of_videos
 from pipeline.errors import UserError
-from pipeline.metrics.cache import StatisticsCache
+from pipeline.metrics.cache import kept
 from pipeline.metrics.features import Precision, load_i3d, random_i3d
 from pipeline.metrics.grounding import grounding_psnr
-from pipeline.metrics.measured import Batch, FeatureNetworks, Measured, motion_scores, scores
+from pipeline.metrics.measured import FeatureNetworks, Measured, measure, motion_scores, scores
 from pipeline.metrics.probe import Probe
 from pipeline.metrics.protocol import protocol
 from pipeline.metrics.tables import class_table, count_table, motion_table, psd_table
@@ -33,7 +32,6 @@ from pipeline.workers import Workers
 log = logging.getLogger(__name__)
 
 Places = list[tuple[int, int]]  # of clips in a view: video, first frame
-BATCH_CLIPS = 8  # in memory at a time
 RANDOM_VIDEOS = 64  # at most, of each side, where the I3D is random: numbers that mean little are not worth hours
 WINDOW_FRAMES = 6  # of the view below the top that a window spans ("12 frames" at K_T = 2, Sec. 5.2)
 WHOLE_START = "a random frame that the lowest view has too"
@@ -55,7 +53,7 @@ def evaluate(params: Params, paths: Paths, workers: Workers) -> Evaluation:
 
     Clips are shared among the workers, which take part all together and get the same numbers.
     """
-    job = _Job(params, paths, workers)
+    job, chosen = _Job(params, paths, workers), params.evaluation
     lowest, window = params.view(1).frames, window_frames(params.factors)
     videos = job.compare(lowest, full_length=True)
     real, generated = videos.real, videos.generated
@@ -66,10 +64,12 @@ def evaluate(params: Params, paths: Paths, workers: Workers) -> Evaluation:
     if lowest > window:
         windows = job.compare(window, full_length=False)
         numbers |= {"windows": windows.scores, "windows_protocol": windows.protocol}
+    sets = job.networks, real, generated
+    splits = videos.protocol["splits"] if job.labelled else None
     tables = {
-        "psd": psd_table(real, generated),
-        "per_class": class_table(real, generated, job.real.classes if job.labelled else ()),
-        "counts": count_table(real, generated, labelled=job.labelled, seed=params.seed),
+        "psd": psd_table(real, generated, chosen.psd_frames, videos.protocol["psd_sets"]),
+        "per_class": class_table(*sets, job.real.classes if job.labelled else ()),
+        "counts": count_table(*sets, metrics=metrics, splits=splits, seed=params.seed),
         "motion": motion_table(real, generated),
     }
     return Evaluation(numbers=numbers, tables=tables)
@@ -97,16 +97,14 @@ class _Job:
     def __init__(self, params: Params, paths: Paths, workers: Workers) -> None:
         chosen, self.top = params.evaluation, params.n_levels
         self.params, self._paths, self._workers = params, paths, workers
-        self.networks = load_networks(
-            origin(paths.root), chosen.i3d_k400, chosen.i3d_k600, chosen.precision, params.seed, workers.device
-        )
+        weights = {"evaluation.i3d_k400": chosen.i3d_k400, "evaluation.i3d_k600": chosen.i3d_k600}
+        self.networks = load_networks(origin(paths.root), weights, chosen.precision, params.seed, workers.device)
         self.split = real_split(paths.pyramid, chosen.split, params.view(self.top).frames)
         self.real = ViewReader(paths.pyramid, self.top, self.split, in_memory=0)  # each clip is read once
         self._generated = ViewReader(paths.samples(self.top), self.top, "samples", in_memory=0)
         self.labelled = len(self.real.classes) > 0 and params.data.classes != 0
         random = self.networks.logits.random and self.networks.pooled.random
         self._most = min(chosen.videos, RANDOM_VIDEOS) if random else chosen.videos
-        self._cache = StatisticsCache(Paths(origin(paths.root)).state / "cache" / "metrics", workers)
 
     def compare(self, window: int, *, full_length: bool) -> _Compared:
         """Measure real and generated clips that span `window` frames of view 1.
@@ -116,31 +114,30 @@ class _Job:
         params, chosen, frames = self.params, self.params.evaluation, window * prod(self.params.factors)
         of_real = choose_clips(params, self.real, "real", self._most, window)
         of_generated = choose_clips(params, self._generated, "generated", self._most, window)
-        splits, psd_frames, psd_sets, series = _parts("splits", chosen.splits, len(of_generated)), (), 0, {}
+        splits, psd_frames, psd_sets = _parts("splits", chosen.splits, len(of_generated)), None, 0
         if full_length:
             psd_frames = chosen.psd_frames
             psd_sets = _parts("psd_sets", chosen.psd_sets, min(len(of_real), len(of_generated)))
-            series = {"frames": frames, "size": self.real.size, "psd_frames": psd_frames, "psd_sets": psd_sets}
-        real = self._measured(self.real, of_real, frames, keep=True, **series)
-        generated = self._measured(self._generated, of_generated, frames, keep=False, splits=splits, **series)
+        real = self._measured_before(self.real, of_real, frames, psd_frames)
+        generated = self._measured(self._generated, of_generated, frames, psd_frames)
         setting = protocol(
             self.networks,
             frames=frames,
             start=WHOLE_START if full_length else WINDOW_START.format(window),
             real_split=self.split,
-            real_videos=real.count,
-            generated_videos=generated.count,
+            real_videos=len(of_real),
+            generated_videos=len(of_generated),
             size=self.real.size,
             frame_step=params.decode.frame_step,
             sigma=params.sigma.metrics,
             splits=splits,
-            psd_frames=psd_frames,
+            psd_frames=psd_frames or (),
             psd_sets=psd_sets,
             seed=params.seed,
             pyramid=self.real.digest,
             samples=self._generated.digest,
         )
-        numbers = scores(real, generated, labelled=self.labelled)
+        numbers = scores(self.networks, real, generated, splits if self.labelled else None)
         return _Compared(real=real, generated=generated, real_clips=of_real, scores=numbers, protocol=setting)
 
     def probe(self, videos: _Compared) -> dict[str, float]:
@@ -149,7 +146,7 @@ class _Job:
         Clips without a class count on no side, and a side that has no others has no accuracy.
         """
         frames = videos.protocol["frames"]
-        if not self.labelled or not _long_enough(self._paths.pyramid, "train", frames):
+        if not self.labelled:
             return {}
         train = ViewReader(self._paths.pyramid, self.top, "train", in_memory=0)
         measured = {int(self.real.rows[video]) for video, _ in videos.real_clips}
@@ -159,7 +156,7 @@ class _Job:
         if len(set(train.labels[[video for video, _ in clips]].tolist())) < 2:
             log.warning("the train split has no two classes of clips beside those measured: no linear probe")
             return {}
-        of_train = self._measured(train, clips, frames, keep=True)
+        of_train = self._measured_before(train, clips, frames)
         probe = Probe(of_train.pooled, of_train.labels)
         accuracies = {}
         for name, side in (("probe_accuracy_real", videos.real), ("probe_accuracy_generated", videos.generated)):
@@ -168,80 +165,61 @@ class _Job:
                 accuracies[name] = probe.accuracy(side.pooled[known], side.labels[known])
         return accuracies
 
-    def _measured(self, reader: ViewReader, clips: Places, length: int, *, keep: bool, **parts: Any) -> Measured:
-        """Statistics of clips of `length` frames, by all workers. keep: they are kept, and read where they were."""
-        measured = Measured(self.networks, videos=len(clips), **parts)
+    def _measured_before(
+        self, reader: ViewReader, clips: Places, frames: int, psd_frames: Sequence[int] | None = None
+    ) -> Measured:
+        """As `_measured`, or what was kept of the same real clips."""
         rows = np.array([(int(reader.rows[video]), start) for video, start in clips], np.int64)
         networks = [self.networks.logits, self.networks.pooled]
         key = {
             "pyramid": reader.digest,
             "level": self.top,
             "clips": hashlib.sha256(rows.tobytes()).hexdigest(),
-            "frames": length,
+            "frames": frames,
             "networks": [[network.weights, network.sha256, network.precision] for network in networks],
             "device": self._workers.device.type,
-            "parts": parts,
+            "psd_frames": psd_frames,
         }
-        if keep and self._cache.load(key, measured):
-            return measured
-        what = f"real clips of {reader.videos['split'].iloc[0]}" if keep else "generated clips"
-        with progress(total=len(clips), desc=f"features of {what}", unit="clips") as bar:
-            measured.measure(self._batches(reader, clips, length, bar))
-        measured.gather(self._workers)
-        if keep and self._workers.rank == 0:
-            self._cache.save(key, measured)
-        return measured
+        folder = Paths(origin(self._paths.root)).state / "cache" / "metrics"
+        return kept(folder, key, self._workers, lambda: self._measured(reader, clips, frames, psd_frames))
 
-    def _batches(self, reader: ViewReader, clips: Places, frames: int, bar: Any) -> Iterator[Batch]:
-        """This worker's batches of a set: they are dealt out in turn."""
-        for first in range(self._workers.rank * BATCH_CLIPS, len(clips), self._workers.count * BATCH_CLIPS):
-            batch = clips[first : first + BATCH_CLIPS]
-            labels = torch.from_numpy(reader.labels[[video for video, _ in batch]])
-            yield Batch(first=first, clips=_tensor(reader, batch, frames), labels=labels)
-            bar.update(min(BATCH_CLIPS * self._workers.count, len(clips) - bar.n))
+    def _measured(self, reader: ViewReader, clips: Places, frames: int, psd_frames: Sequence[int] | None) -> Measured:
+        """What is measured of clips of `frames` frames, by all workers: they are dealt out in turn."""
+        share = clips[self._workers.rank :: self._workers.count] or clips[:1]
+        bar = progress(share, desc=f"features of {reader.videos['split'].iloc[0]}", unit="clips")
+        mine = measure(self.networks, (reader.read(video, start, frames) for video, start in bar), psd_frames)
+        labels = torch.from_numpy(reader.labels[[video for video, _ in clips]])
+        return mine.gather(labels, self._workers)
 
 
 def load_networks(
-    root: Path,
-    i3d_k400: str | None,
-    i3d_k600: str | None,
-    precision: Precision,
-    seed: int,
-    device: torch.device,
-    keys: tuple[str, str] = ("evaluation.i3d_k400", "evaluation.i3d_k600"),
+    root: Path, weights: Mapping[str, str | Path | None], precision: Precision, seed: int, device: torch.device
 ) -> FeatureNetworks:
-    """The I3Ds of these files, from `root`; one random network stands in where there are no weights.
+    """The I3Ds of Kinetics-400 and of Kinetics-600; one random network stands in where there are no weights.
 
-    keys: what the two are called in messages.
+    weights: the files of the two, from `root`, by what messages call them.
     """
     torch.backends.cudnn.allow_tf32 = False  # torch's default on GPUs: features would differ from a CPU's by 1e-3
-    stand_in = None
-    if i3d_k400 is None or i3d_k600 is None:
-        stand_in = replace(random_i3d(seed, device), precision=precision)
+    if None in weights.values():
         log.info("no I3D weights for every metric: numbers of the random I3D carry random_i3d in their names")
-    networks = []
-    for key, path, classes in ((keys[0], i3d_k400, 400), (keys[1], i3d_k600, 600)):
-        if path is None:
-            networks.append(stand_in)
-        else:
-            networks.append(replace(load_i3d(root / path, classes, key, device), precision=precision))
-    return FeatureNetworks(logits=networks[0], pooled=networks[1])
+    stand_in = cache(partial(random_i3d, seed, device))
+    networks = (
+        stand_in() if path is None else load_i3d(root / path, classes, key, device)
+        for classes, (key, path) in zip((400, 600), weights.items(), strict=True)
+    )
+    return FeatureNetworks(*(replace(network, precision=precision) for network in networks))
 
 
 def real_split(pyramid: Path, chosen: str, frames: int) -> str:
     """The split that real clips come from: the wanted one, or train where it has no two videos long enough."""
+    videos = pd.read_parquet(pyramid / "videos.parquet", columns=["split", "n_frames"])
+    long_enough = videos.loc[videos["n_frames"] >= frames, "split"].value_counts()
     for split in (chosen, "train"):
-        if _long_enough(pyramid, split, frames) >= 2:
+        if long_enough.get(split, 0) >= 2:
             if split != chosen:
                 log.warning("split %r has no two videos of %d frames: real clips come from train", chosen, frames)
             return split
     raise UserError(f"evaluation.split: neither {chosen!r} nor 'train' has two videos of {frames} frames in {pyramid}")
-
-
-def _long_enough(pyramid: Path, split: str, frames: int) -> int:
-    """How many videos of a split have so many frames."""
-    table = pd.read_parquet(pyramid / "videos.parquet", columns=["split", "n_frames"])
-    return len(table[(table["split"] == split) & (table["n_frames"] >= frames)])
 
 
 def choose_clips(params: Params, reader: ViewReader, side: str, most: int, window: int) -> Places:
@@ -266,8 +244,11 @@ def grounding(params: Params, paths: Paths, level: int, workers: Workers) -> flo
     order = generator(params.seed, level, "evaluation grounding", 0, 0).permutation(len(above))
     total, videos = torch.zeros((), dtype=torch.float64), order[: params.evaluation.videos].tolist()
     for video in videos[workers.rank :: workers.count]:
-        sample = _tensor(above, [(video, 0)], int(above.n_frames[video]))
-        source = _tensor(below, [(video, 0)], int(below.n_frames[video]))  # sample i is made from sample i below
+        # Sample i is made from sample i below.
+        sample, source = (
+            torch.from_numpy(reader.read(video, 0, int(reader.n_frames[video]))).movedim(-1, -3)[None]
+            for reader in (above, below)
+        )
         total += grounding_psnr(sample, source).item()
     return workers.sum(total).item() / len(videos)
 
@@ -277,8 +258,3 @@ def _parts(key: str, parts: int, videos: int) -> int:
     if parts > videos:
         log.warning("evaluation.%s is %d and there are %d videos: as many parts as videos", key, parts, videos)
     return min(parts, videos)
-
-
-def _tensor(reader: ViewReader, clips: Places, frames: int) -> UInt8[Tensor, "B T 3 H W"]:
-    stacked = np.stack([reader.read(video, start, frames) for video, start in clips])
-    return torch.from_numpy(stacked).movedim(-1, -3)

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from jaxtyping import Float, Shaped, UInt8
+from jaxtyping import Float, Int64, Shaped, UInt8
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -58,10 +59,12 @@ class FeatureNetwork:
 
     @torch.inference_mode()
     def __call__(self, video: Float[Tensor, "B T 3 224 224"]) -> "Features":
-        """The features of preprocessed clips, on the CPU and in float32."""
+        """The features of preprocessed clips, in float32 on the CPU. ValueError where they are not finite."""
         with torch.autocast(video.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
-            pooled, logits = self.network.features(video)
-        return Features(pooled.float().cpu(), logits.float().cpu())
+            features = Features(*(part.float().cpu() for part in self.network.features(video)))
+        if not (torch.isfinite(features.pooled).all() and torch.isfinite(features.logits).all()):
+            raise ValueError("features that are not finite: look for NaN in the network's weights")
+        return features
 
 
 @dataclass(frozen=True)
@@ -109,18 +112,18 @@ def first_wrong(network: I3D, state: object) -> str | None:
         return f"it holds a {type(state).__name__}, no mapping of tensors"
     expected = network.state_dict()
     for name, tensor in expected.items():
+        if name.endswith("num_batches_tracked"):
+            continue  # which old batch norms lack
         if name not in state:
-            if not name.endswith("num_batches_tracked"):
-                return f"{name} is missing"
-        elif not isinstance(state[name], Tensor):
-            return f"{name} is a {type(state[name]).__name__}, no tensor"
-        elif state[name].is_nested or state[name].is_meta or state[name].layout != torch.strided:
+            return f"{name} is missing"
+        given = state[name]
+        if not isinstance(given, Tensor) or given.is_nested or given.is_meta or given.layout != torch.strided:
             return f"{name} is no dense tensor"
-        elif state[name].shape != tensor.shape:
-            return f"{name} has shape {tuple(state[name].shape)}, not {tuple(tensor.shape)}"
-        elif tensor.is_floating_point() and state[name].dtype not in REAL:
-            return f"{name} is {state[name].dtype}, not floating point of 16 to 64 bits"
-        elif tensor.is_floating_point() and not torch.isfinite(state[name].float()).all():
+        if given.shape != tensor.shape:
+            return f"{name} has shape {tuple(given.shape)}, not {tuple(tensor.shape)}"
+        if given.dtype not in REAL:
+            return f"{name} is {given.dtype}, not floating point of 16 to 64 bits"
+        if not torch.isfinite(given.float()).all():
             return f"{name} holds NaN or infinity"
     return next((f"{name} is unknown" for name in state if name not in expected), None)
 
@@ -157,19 +160,15 @@ def _load_script(path: Path, classes: int, key: str, device: torch.device) -> Sc
     if classes != ScriptedI3D.classes:
         raise UserError(f"{key}: {path}: a TorchScript file gives no pooled activations; give a state dict")
     log.warning("%s: %s is TorchScript, a program: it is run", key, path)
-    try:
-        script = torch.jit.load(path, map_location=device)
-    except Exception as error:  # as in `_load_state`
-        raise UserError(f"{key}: {path}: no readable TorchScript: {_first_line(error)}") from error
-    network = ScriptedI3D(script).eval()
     video = torch.zeros(1, MIN_FRAMES, 3, SIZE, SIZE, device=device)
     try:
+        network = ScriptedI3D(torch.jit.load(path, map_location=device)).eval()
         with torch.inference_mode():
             logits = network.features(video)[1]
-    except (RuntimeError, TypeError) as error:  # TorchScript's words for another signature are many lines
+    except Exception as error:  # as in `_load_state`
         raise UserError(
-            f"{key}: {path}: not FVD's TorchScript file: it cannot be called with a video, rescale, resize and "
-            f"return_features ({_first_line(error)})"
+            f"{key}: {path}: not FVD's TorchScript file: it cannot be read, or called with a video, rescale, resize "
+            f"and return_features ({_first_line(error)})"
         ) from error
     if logits.shape != (1, classes):
         raise UserError(f"{key}: {path}: not FVD's TorchScript file: it gives {tuple(logits.shape)}, not (1, 400)")
@@ -178,16 +177,12 @@ def _load_script(path: Path, classes: int, key: str, device: torch.device) -> Sc
     return network
 
 
-def forth_and_back(frames: int, minimum: int = MIN_FRAMES) -> list[int]:
-    """The frames to play so that there are at least `minimum`: 0 … n-1, then n-2 … 0, 1 …
+def forth_and_back(frames: int) -> Int64[np.ndarray, " played"]:
+    """The frames to play so that there are at least the I3D's fewest: 0 … n-1, then n-2 … 0, 1 …
 
     PAPER: Table 2's clips have 6 frames, and the I3D takes no fewer than 9.
     """
-    if frames < 1:
-        raise ValueError("a clip without frames")
-    there = list(range(frames))
-    period = there + there[-2:0:-1]
-    return there if frames >= minimum else [period[t % len(period)] for t in range(minimum)]
+    return np.pad(np.arange(frames), (0, max(MIN_FRAMES - frames, 0)), mode="reflect")
 
 
 def preprocess(clips: UInt8[Tensor, "B T 3 H W"]) -> Float[Tensor, "B t 3 224 224"]:
@@ -197,13 +192,7 @@ def preprocess(clips: UInt8[Tensor, "B T 3 H W"]) -> Float[Tensor, "B t 3 224 22
     return x.unflatten(0, clips.shape[:2])[:, forth_and_back(clips.shape[1])]
 
 
-def preprocessed(clips: UInt8[Tensor, "B T 3 H W"], device: torch.device) -> Iterator[Tensor]:
-    """Some clips as `preprocess` makes them, BATCH_CLIPS at a time and on the device."""
-    for batch in clips.split(BATCH_CLIPS):
-        yield preprocess(batch.to(device))
-
-
 def extract(network: FeatureNetwork, clips: UInt8[Tensor, "B T 3 H W"]) -> Iterator[Features]:
     """The features of some clips, BATCH_CLIPS at a time and on the CPU."""
-    for batch in preprocessed(clips, network.device):
-        yield network(batch)
+    for batch in clips.split(BATCH_CLIPS):
+        yield network(preprocess(batch.to(network.device)))

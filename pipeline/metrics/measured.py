@@ -1,23 +1,26 @@
-"""Everything measured of one set of clips in one pass, and the numbers two such sets give."""
+"""Everything measured of the clips of a set, and the numbers two such sets give."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int64, UInt8
-from torch import Tensor, nn
+from torch import Tensor
 
-from models.i3d import FEATURES
-from pipeline.metrics.features import FeatureNetwork, preprocessed
-from pipeline.metrics.frechet import Moments, frechet_distance
-from pipeline.metrics.inception_score import InceptionScore
-from pipeline.metrics.motion import Motion
-from pipeline.metrics.psd import Spectra
+from pipeline.metrics.features import BATCH_CLIPS, FeatureNetwork, preprocess
+from pipeline.metrics.frechet import frechet_distance
+from pipeline.metrics.inception_score import inception_score
+from pipeline.metrics.motion import frame_differences
+from pipeline.metrics.psd import frame_spectra
 from pipeline.workers import Workers
 
 # What the numbers of a random I3D are called. They rank nothing but runs of this code with this seed.
 RANDOM_LOGITS, RANDOM_POOLED = "random_i3d_frechet_logits", "random_i3d_frechet_pooled"
-KEPT_CLIPS = 65536  # at most, whose features are kept, 373 MB: for the tables by class and by number, and the probe
+
+# How a number is measured of features of real and of generated videos.
+Measure = Callable[[Tensor, Tensor], float]
 
 
 @dataclass(frozen=True)
@@ -27,115 +30,88 @@ class FeatureNetworks:
     logits: FeatureNetwork
     pooled: FeatureNetwork
 
-    @property
-    def logits_name(self) -> str:
-        return RANDOM_LOGITS if self.logits.random else "fvd"
-
-    @property
-    def pooled_name(self) -> str:
-        return RANDOM_POOLED if self.pooled.random else "fid"
-
 
 @dataclass(frozen=True, kw_only=True)
-class Batch:
-    """Some clips of a set."""
+class Measured:
+    """What is measured of each clip of a set, in its order, on the CPU: some 8 kB a clip.
 
-    first: int  # the place of the first of them in the set
-    clips: UInt8[Tensor, "B T 3 S S"]
-    labels: Int64[Tensor, " B"]  # -1: none
-
-
-class Measured(nn.Module):
-    """What is kept of a set of clips: its memory does not grow with their number beyond KEPT_CLIPS.
-
-    A module for its state dict alone: the statistics of a real set are kept and read again.
+    labels: classes, -1 for none. spectra: of chosen frames, motion: the differences from frame to frame; both are empty
+    where they were not asked for.
     """
 
-    logits: Tensor
-    pooled: Tensor
-    labels: Tensor
+    labels: Int64[Tensor, " N"]
+    logits: Float[Tensor, "N classes"]
+    pooled: Float[Tensor, "N pooled"]
+    spectra: Float[Tensor, "N F bins"]
+    motion: Float[Tensor, "N steps"]
 
-    def __init__(
-        self,
-        networks: FeatureNetworks,
-        *,
-        videos: int,
-        splits: int = 1,
-        frames: int = 1,
-        size: int = 1,
-        psd_frames: Sequence[int] = (),
-        psd_sets: int = 1,
-    ) -> None:
-        """videos: of the set. splits, psd_sets: no more than videos.
+    def gather(self, labels: Int64[Tensor, " M"], workers: Workers) -> "Measured":
+        """The whole set, with its labels, of which each worker has measured every count-th clip, beginning at its rank.
 
-        frames, size: of a clip, where differences from frame to frame and spectra are measured.
+        A worker whose rank is beyond the clips has measured any.
         """
-        super().__init__()
-        self.networks = networks
-        classes = networks.logits.network.classes
-        self.logits_moments = Moments(classes)
-        self.pooled_moments = Moments(FEATURES)
-        self.inception = InceptionScore(classes, splits)
-        self.spectra = Spectra(psd_frames, size, psd_sets)
-        self.motion = Motion(frames)
-        kept = min(videos, KEPT_CLIPS)
-        self.register_buffer("logits", torch.zeros(kept, classes))
-        self.register_buffer("pooled", torch.zeros(kept, FEATURES))
-        self.register_buffer("labels", torch.zeros(kept, dtype=torch.int64))
 
-    @property
-    def count(self) -> int:
-        return self.logits_moments.count
+        def whole(values: Tensor) -> Tensor:
+            everyone = values.new_zeros(len(labels), *values.shape[1:])
+            share = everyone[workers.rank :: workers.count]
+            share.copy_(values[: len(share)])
+            return workers.sum(everyone)
 
-    def measure(self, batches: Iterable[Batch]) -> None:
-        """Go once over the clips of the set, or over this worker's part of them and then `gather`."""
-        for batch in batches:
-            self.spectra.update(batch.clips, batch.first)
-            self.motion.update(batch.clips)
-            begin = 0
-            for x in preprocessed(batch.clips, self.networks.logits.device):
-                self._add(batch.first + begin, x, batch.labels[begin : begin + len(x)])
-                begin += len(x)
-
-    def _add(self, first: int, x: Float[Tensor, "B T 3 224 224"], labels: Int64[Tensor, " B"]) -> None:
-        logits, pooled = self.networks.logits, self.networks.pooled
-        of_logits = logits(x)
-        of_pooled = of_logits if pooled is logits else pooled(x)
-        self.logits_moments.update(of_logits.logits)
-        self.pooled_moments.update(of_pooled.pooled)
-        self.inception.update(of_logits.logits, first)
-        kept = max(min(len(x), len(self.logits) - first), 0)
-        self.logits[first : first + kept] = of_logits.logits[:kept]
-        self.pooled[first : first + kept] = of_pooled.pooled[:kept]
-        self.labels[first : first + kept] = labels[:kept]
-
-    def gather(self, workers: Workers) -> None:
-        """Take in what the other workers measured: sums, or moments."""
-        for part in self.modules():
-            if isinstance(part, Moments):
-                part.gather(workers)
-                continue
-            for name, value in part.named_buffers(recurse=False):
-                setattr(part, name, workers.sum(value))
+        return Measured(**{name: whole(values) for name, values in vars(self).items()} | {"labels": labels})
 
 
-def scores(real: Measured, generated: Measured, *, labelled: bool) -> dict[str, float]:
-    """FVD, FID and, for data with classes, IS of the generated set (Sec. 5.1); both are measured by the same networks.
+def measure(
+    networks: FeatureNetworks, clips: Iterator[UInt8[np.ndarray, "T S S 3"]], psd_frames: Sequence[int] | None = None
+) -> Measured:
+    """Go once over clips, at least one, of which a few are in memory at a time.
 
-    A Frechet distance under random weights carries random_i3d in its name, and there is no IS of a random network.
+    psd_frames: whose spectra are measured, from 1, and motion with them; None: neither.
     """
-    networks = real.networks
+    parts = []
+    while batch := list(islice(clips, BATCH_CLIPS)):
+        videos = torch.from_numpy(np.stack(batch)).movedim(-1, -3)
+        x = preprocess(videos.to(networks.logits.device))
+        of_logits = networks.logits(x)
+        of_pooled = of_logits if networks.pooled == networks.logits else networks.pooled(x)
+        parts.append(
+            Measured(
+                labels=torch.full((len(videos),), -1),
+                logits=of_logits.logits,
+                pooled=of_pooled.pooled,
+                spectra=torch.zeros(len(videos), 0, 0) if psd_frames is None else frame_spectra(videos, psd_frames),
+                motion=torch.zeros(len(videos), 0) if psd_frames is None else frame_differences(videos),
+            )
+        )
+    return Measured(**{name: torch.cat([vars(part)[name] for part in parts]) for name in vars(parts[0])})
+
+
+def measures(
+    networks: FeatureNetworks, real: Measured, generated: Measured, splits: int | None
+) -> dict[str, tuple[Measure, Tensor, Tensor]]:
+    """By name of a number, how it is measured, and the features of both sets that it is measured of (Sec. 5.1).
+
+    FVD, FID and IS; a Frechet distance under random weights carries random_i3d in its name, and there is no IS of a
+    random network. splits: for IS, at most the videos of a set; None: data without classes, which have none.
+    """
+    logits = real.logits, generated.logits
     distances = {
-        networks.logits_name: frechet_distance(real.logits_moments, generated.logits_moments),
-        networks.pooled_name: frechet_distance(real.pooled_moments, generated.pooled_moments),
+        RANDOM_LOGITS if networks.logits.random else "fvd": (frechet_distance, *logits),
+        RANDOM_POOLED if networks.pooled.random else "fid": (frechet_distance, real.pooled, generated.pooled),
     }
-    if not labelled or networks.logits.random:
+    if splits is None or networks.logits.random:
         return distances
-    mean, deviation = generated.inception.score()
-    return {**distances, "inception_score": mean, "inception_score_deviation": deviation}
+    return {**distances, "inception_score": (lambda _, b: inception_score(b, min(splits, len(b)))[0], *logits)}
+
+
+def scores(networks: FeatureNetworks, real: Measured, generated: Measured, splits: int | None) -> dict[str, float]:
+    """The numbers of `measures`, and the deviation of IS over its splits."""
+    numbers = {name: number(a, b) for name, (number, a, b) in measures(networks, real, generated, splits).items()}
+    if splits is not None and "inception_score" in numbers:
+        numbers["inception_score_deviation"] = inception_score(generated.logits, splits)[1]
+    return numbers
 
 
 def motion_scores(real: Measured, generated: Measured) -> dict[str, float]:
     """The mean frame difference of both sets over all steps, in grey levels; nothing for clips of one frame."""
-    means = {"motion_real": real.motion.by_step()[0], "motion_generated": generated.motion.by_step()[0]}
-    return {name: steps.mean().item() for name, steps in means.items() if len(steps)}
+    means = {"motion_real": real.motion, "motion_generated": generated.motion}
+    return {name: motion.mean().item() for name, motion in means.items() if motion.shape[1]}

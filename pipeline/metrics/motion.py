@@ -5,7 +5,7 @@ from math import prod
 
 import torch
 from jaxtyping import Float, UInt8
-from torch import Tensor, nn
+from torch import Tensor
 
 
 def frame_differences(videos: UInt8[Tensor, "B T 3 H W"]) -> Float[Tensor, "B steps"]:
@@ -19,31 +19,3 @@ def frame_differences(videos: UInt8[Tensor, "B T 3 H W"]) -> Float[Tensor, "B st
     ]
     steps = torch.tensor(sums, dtype=torch.float64).view(len(videos), videos.shape[1] - 1)
     return steps / prod(videos.shape[2:])
-
-
-class Motion(nn.Module):
-    """Mean and deviation of the frame differences of videos seen a few at a time."""
-
-    _n: Tensor
-    _sum: Tensor
-    _squares: Tensor
-
-    def __init__(self, frames: int) -> None:
-        """frames: the first ones of each video count; of one frame, nothing is measured."""
-        super().__init__()
-        self.register_buffer("_n", torch.zeros((), dtype=torch.float64))
-        self.register_buffer("_sum", torch.zeros(frames - 1, dtype=torch.float64))
-        self.register_buffer("_squares", torch.zeros(frames - 1, dtype=torch.float64))
-
-    def update(self, videos: UInt8[Tensor, "B T 3 H W"]) -> None:
-        """Add some videos."""
-        differences = frame_differences(videos[:, : len(self._sum) + 1])
-        self._n += len(videos)
-        self._sum += differences.sum(dim=0)
-        self._squares += differences.square().sum(dim=0)
-
-    def by_step(self) -> tuple[Float[Tensor, " steps"], Float[Tensor, " steps"]]:
-        """By time step, the mean over videos and their standard deviation (N - 1; 0 of one video)."""
-        mean = self._sum / self._n
-        scatter = (self._squares - self._n * mean.square()).clamp_min(0)  # rounding
-        return mean, (scatter / (self._n - 1).clamp_min(1)).sqrt()

@@ -17,39 +17,36 @@ class Protocol:
     frames: int  # of a clip
     size: int  # pixels, before they are resized for the I3D
     frame_step: int | None  # where it is known, native frames of a source video from one frame of a clip to the next
-    clips_per_video: int
+    clips_per_video: int = 1
     start: str  # how the start of a clip is chosen
     sigma: float | None  # of the noise that the generated videos come from, where it is known
-    resize: str  # of the I3D's input
+    resize: str = "224x224, bilinear, align_corners=False, no antialias, [-1, 1]"  # of the I3D's input
     played: str  # "once", or how a clip too short for the I3D is prolonged
     logits_network: str  # weights of the I3D behind IS and FVD
     logits_sha256: str | None
     pooled_network: str  # … behind FID
     pooled_sha256: str | None
     precision: str  # of the networks' arithmetic
-    covariance: str
+    covariance: str = "N - 1, float64"
     splits: int  # of the generated set, for the inception score; videos are dealt out in turn
-    psd_frames: tuple[int, ...]  # from 1
-    psd_sets: int
-    seed: int | None  # of the choice of videos and starts
+    psd_frames: tuple[int, ...] = ()  # from 1
+    psd_sets: int = 0
+    seed: int | None = None  # of the choice of videos and starts
     pyramid: str  # digest of the store of the real videos
     samples: str  # … of the generated ones
 
 
 def protocol(networks: FeatureNetworks, *, frames: int, **chosen: Any) -> dict[str, Any]:
-    """A protocol's fields with what this code does always filled in; `chosen` are the remaining ones."""
+    """A protocol's fields, those that follow from the networks and the number of frames filled in."""
     logits, pooled = networks.logits, networks.pooled
     setting = Protocol(
         frames=frames,
-        clips_per_video=1,
-        resize="224x224, bilinear, align_corners=False, no antialias, [-1, 1]",
         played="once" if frames >= MIN_FRAMES else f"forth and back until there are {MIN_FRAMES} frames",
         logits_network=logits.weights,
         logits_sha256=logits.sha256,
         pooled_network=pooled.weights,
         pooled_sha256=pooled.sha256,
         precision=logits.precision,
-        covariance="N - 1, float64",
         **chosen,
     )
     return asdict(setting)

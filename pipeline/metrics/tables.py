@@ -1,38 +1,47 @@
 """The tables beside the numbers: spectra, motion, classes, and how the numbers depend on how many videos there are."""
 
-import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Shaped
+from jaxtyping import Float
 from torch import Tensor
 
-from pipeline.metrics.frechet import frechet_of_sets
-from pipeline.metrics.inception_score import inception_score
-from pipeline.metrics.measured import Measured, scores
+from pipeline.metrics.measured import FeatureNetworks, Measured, measures
 
-log = logging.getLogger(__name__)
 COUNTED_VIDEOS = 2048  # at most, behind the curve by number of samples, but for its end
 RESAMPLES = 8  # draws for each point of it
+SET_VIDEOS = 600  # at most in each set of spectra (App. D)
 
 
-Measure = Callable[[Tensor, Tensor], float]  # of the features of real and of generated videos
-
-
-def psd_table(real: Measured, generated: Measured) -> pd.DataFrame:
+def psd_table(real: Measured, generated: Measured, frames: Sequence[int], sets: int) -> pd.DataFrame:
     """A row for every frame and frequency: the mean spectra and their deviation over sets of videos (App. D)."""
-    columns = _columns(real.spectra.over_sets(), generated.spectra.over_sets())
-    frames = real.spectra.frames
-    bins = len(columns["real_mean"]) // len(frames)
+    columns = _columns(over_sets(real.spectra, sets), over_sets(generated.spectra, sets))
+    bins = real.spectra.shape[-1]
     return pd.DataFrame({"frame": np.repeat(frames, bins), "cycles": np.tile(np.arange(bins), len(frames)), **columns})
+
+
+def over_sets(spectra: Float[Tensor, "N F bins"], sets: int) -> tuple[Float[Tensor, "F bins"], Float[Tensor, "F bins"]]:
+    """The mean and the standard deviation, over sets, of a set's mean spectrum.
+
+    Videos are dealt out to the sets in turn, the first SET_VIDEOS to each; there are no fewer of them than sets.
+    """
+    assert sets <= len(spectra)
+    counted = spectra[: sets * SET_VIDEOS]
+    return _mean_and_deviation(torch.stack([counted[i::sets].mean(dim=0) for i in range(sets)]))
 
 
 def motion_table(real: Measured, generated: Measured) -> pd.DataFrame:
     """A row for every step from frame t to t + 1: the mean frame difference and its deviation over videos."""
-    columns = _columns(real.motion.by_step(), generated.motion.by_step())
+    columns = _columns(_mean_and_deviation(real.motion), _mean_and_deviation(generated.motion))
     return pd.DataFrame({"step": range(1, len(columns["real_mean"]) + 1), **columns})
+
+
+def _mean_and_deviation(values: Float[Tensor, "N ..."]) -> tuple[Tensor, Tensor]:
+    """The mean and the standard deviation (N - 1; 0 of one) of each value."""
+    mean = values.mean(dim=0)
+    return mean, values.std(dim=0) if len(values) > 1 else torch.zeros_like(mean)
 
 
 def _columns(real: tuple[Tensor, Tensor], generated: tuple[Tensor, Tensor]) -> dict[str, list[float]]:
@@ -40,73 +49,54 @@ def _columns(real: tuple[Tensor, Tensor], generated: tuple[Tensor, Tensor]) -> d
     return {name: values.flatten().tolist() for name, values in zip(names, (*real, *generated), strict=True)}
 
 
-def class_table(real: Measured, generated: Measured, classes: Sequence[str]) -> pd.DataFrame:
-    """A row for every class with at least two videos on each side (Table 4), of those whose features are kept.
-
-    No rows where there are no classes.
-    """
-    if len(classes) and any(side.count > len(side.labels) for side in (real, generated)):
-        kept = max(len(side.labels) for side in (real, generated))
-        log.warning("the table by class is of the first %d clips of a side alone: see docs/metrics.md", kept)
-    measures = _measures(real, generated, labelled=True, splits=1)
+def class_table(networks: FeatureNetworks, real: Measured, generated: Measured, classes: Sequence[str]) -> pd.DataFrame:
+    """A row for every class with at least two videos on each side (Table 4); no rows where there are no classes."""
+    numbers = measures(networks, real, generated, splits=1)
     rows = []
     for label, name in enumerate(classes):
         a, b = real.labels == label, generated.labels == label
         if min(a.sum(), b.sum()) >= 2:
-            numbers = [measure(x[a], y[b]) for measure, x, y in measures.values()]
-            rows.append([name, int(a.sum()), int(b.sum()), *numbers])
-    return pd.DataFrame(rows, columns=["class", "real", "generated", *measures])
+            of_class = [measure(x[a], y[b]) for measure, x, y in numbers.values()]
+            rows.append([name, int(a.sum()), int(b.sum()), *of_class])
+    return pd.DataFrame(rows, columns=["class", "real", "generated", *numbers])
 
 
-def count_table(real: Measured, generated: Measured, *, labelled: bool, seed: int) -> pd.DataFrame:
+def count_table(
+    networks: FeatureNetworks,
+    real: Measured,
+    generated: Measured,
+    *,
+    metrics: Mapping[str, float],
+    splits: int | None,
+    seed: int,
+) -> pd.DataFrame:
     """Each metric from n videos of each side, for a few n: whether there are enough of them.
 
-    It ends at the smaller side's number of videos with the metric itself, which comes from all videos of both sides.
-    Where these are more than COUNTED_VIDEOS, the bar there is that of COUNTED_VIDEOS videos, as a rule the wider one.
+    It ends at the smaller side's number of videos with the metric itself, of `metrics`, which comes from all videos of
+    both sides. Where these are more than COUNTED_VIDEOS, the bar there is that of COUNTED_VIDEOS videos, as a rule the
+    wider one.
+
+    The mean is over draws of different videos. `low` and `high` are two standard deviations away from it, of draws with
+    replacement (the bootstrap): these repeat videos, which raises a Frechet distance, so that their mean says nothing.
     """
-    exact, all_videos = scores(real, generated, labelled=labelled), min(real.count, generated.count)
-    measures = _measures(real, generated, labelled=labelled, splits=generated.inception.splits)
+    videos = min(len(real.logits), len(generated.logits))
+    most = min(videos, COUNTED_VIDEOS)
     rows = []
-    for name, (measure, a, b) in measures.items():
-        points = by_number(measure, a, b, seed)
-        points = [point for point in points if point[0] < all_videos] + [(all_videos, exact[name], points[-1][2])]
-        rows += [[name, n, mean, mean - 2 * deviation, mean + 2 * deviation] for n, mean, deviation in points]
+    for name, (measure, a, b) in measures(networks, real, generated, splits).items():
+        sides, draw, deviation = (a, b), np.random.default_rng(seed), 0.0
+        for n in sorted({most // 8, most // 4, most // 2, most, videos} - {0, 1}):
+            if n <= most:
+                deviation = np.std([measure(*drawn) for drawn in _draws(sides, n, draw, again=True)], ddof=1)
+            if n == videos:
+                mean = metrics[name]
+            else:
+                mean = np.mean([measure(*drawn) for drawn in _draws(sides, n, draw, again=False)])
+            rows.append([name, n, mean, mean - 2 * deviation, mean + 2 * deviation])
     return pd.DataFrame(rows, columns=["metric", "n", "mean", "low", "high"])
 
 
-def _measures(
-    real: Measured, generated: Measured, *, labelled: bool, splits: int
-) -> dict[str, tuple[Measure, Tensor, Tensor]]:
-    """By metric, how it is measured of some videos, and the features of all that are kept of both sides."""
-    networks, logits, pooled = real.networks, (real.logits, generated.logits), (real.pooled, generated.pooled)
-    distances = {
-        networks.logits_name: (frechet_of_sets, *logits),
-        networks.pooled_name: (frechet_of_sets, *pooled),
-    }
-    if not labelled or networks.logits.random:
-        return distances
-    return {**distances, "inception_score": (lambda _, b: inception_score(b, min(splits, len(b)))[0], *logits)}
-
-
-def by_number(
-    measure: Measure, a: Shaped[Tensor, "N D"], b: Shaped[Tensor, "M D"], seed: int
-) -> list[tuple[int, float, float]]:
-    """(n, mean, deviation) of a measure of two sets for n videos of each: an eighth, a quarter, a half, all.
-
-    The mean is over draws of different videos, the deviation over draws with replacement (the bootstrap): these repeat
-    videos, which raises a Frechet distance, so that their mean says nothing.
-    """
-    a, b = a[:COUNTED_VIDEOS], b[:COUNTED_VIDEOS]
-    most = min(len(a), len(b))
-    draw = np.random.default_rng(seed)
-
-    def drawn(n: int, *, again: bool) -> float:
-        chosen = [torch.from_numpy(draw.choice(len(side), n, replace=again)) for side in (a, b)]
-        return measure(a[chosen[0]], b[chosen[1]])
-
-    points = []
-    for n in sorted({most // parts for parts in (8, 4, 2, 1)} - {0, 1}):
-        everything = n == len(a) == len(b)
-        mean = measure(a, b) if everything else float(np.mean([drawn(n, again=False) for _ in range(RESAMPLES)]))
-        points.append((n, mean, float(np.std([drawn(n, again=True) for _ in range(RESAMPLES)], ddof=1))))
-    return points
+def _draws(sides: Sequence[Tensor], n: int, draw: np.random.Generator, *, again: bool) -> Iterator[list[Tensor]]:
+    """RESAMPLES draws of n videos of each side. again: a video may be drawn several times."""
+    for _ in range(RESAMPLES):
+        chosen = [draw.choice(min(len(side), COUNTED_VIDEOS), n, replace=again) for side in sides]
+        yield [side[torch.from_numpy(some)] for side, some in zip(sides, chosen, strict=True)]

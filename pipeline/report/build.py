@@ -62,7 +62,6 @@ def build(params: Params, paths: Paths, runs: Sequence[TrackedRun], store: str =
         motion=plots.motion(_table(paths.reports / "motion.csv")),
         curves={f"Level {level}": plots.curves(pd.read_csv(path), level) for level, path in histories.items()},
         splits=facts.splits(paths.pyramid),
-        left_out=facts.left_out(paths.pyramid),
         environment=facts.environment(paths.root),
         runs=[(run, facts.run_link(store, run.id)) for run in runs],
         opened_by=facts.opened_by(store, paths.root),

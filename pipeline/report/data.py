@@ -24,11 +24,11 @@ def data_page(params: Params, paths: Paths) -> Path:
     """
     out = paths.reports / "data.html"
     tables = os.path.relpath(paths.pyramid, paths.reports)
-    write_atomic(out, render(read_outcome(paths.pyramid), finished_size(paths.pyramid), params, tables))
+    write_atomic(out, as_html(read_outcome(paths.pyramid), finished_size(paths.pyramid), params, tables))
     return out
 
 
-def render(outcome: Outcome, size: StoreSize, params: Params, tables: str) -> str:
+def as_html(outcome: Outcome, size: StoreSize, params: Params, tables: str) -> str:
     """The page as one HTML file. tables: the folder of decode's tables, as a link. Names are shortened and visible."""
     kept, levels = outcome.kept, range(1, params.n_levels + 1)
     classes = class_counts(outcome)
@@ -56,9 +56,8 @@ def render(outcome: Outcome, size: StoreSize, params: Params, tables: str) -> st
         ],
         windows=[training_windows(params, level, outcome.trained) for level in levels],
         views=[
-            (level, f"{params.view(level).size}×{params.view(level).size}", _codec(params, level), files, stored)
+            (params.view(level), _codec(params, level), size.files.get(level, 0), size.bytes.get(level, 0))
             for level in levels
-            for files, stored in [(size.files.get(level, 0), size.bytes.get(level, 0))]
         ],
     )
 

@@ -4,25 +4,16 @@ import os
 import platform
 from importlib.metadata import version
 from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
 
 import numpy as np
 import pandas as pd
 import torch
 
 from pipeline import checkout
-from pipeline.data.outcome import read_left_out
 from pipeline.paths import origin
 
 DATABASE = "mlflow.db"
 PACKAGES = ("torch", "zarr", "numcodecs", "av", "ffmpeg-python", "imageio-ffmpeg", "pandas", "dvc", "prefect", "mlflow")
-# The pyramid's tables of what is not in it: title, and what its rows are.
-LEFT_OUT = {
-    "failed.csv": ("Could not be decoded", "left out, with the reason"),
-    "short.csv": ("Too short", "left out, with their length"),
-    "missing.csv": ("Missing", "annotated, but no such file"),
-    "unlisted.csv": ("Not listed", "video files that belong to no split, with the reason"),
-}
 
 
 def splits(pyramid: Path) -> list[tuple[str, int, int, int]]:
@@ -33,18 +24,9 @@ def splits(pyramid: Path) -> list[tuple[str, int, int, int]]:
     ]
 
 
-def left_out(pyramid: Path) -> list[tuple[str, str, pd.DataFrame]]:
-    """The tables of LEFT_OUT, each with its title and what its rows are."""
-    tables = {file: read_left_out(pyramid / file) for file in LEFT_OUT}
-    return [(title, rows, tables[file]) for file, (title, rows) in LEFT_OUT.items()]
-
-
 def run_link(store: str, run_id: str) -> str:
-    """The page of a run on a tracking server, without the credentials of the server's URL; empty for other stores."""
-    url = urlsplit(store)
-    if url.scheme not in ("http", "https") or not url.hostname:
-        return ""
-    return urlunsplit((url.scheme, url.netloc.rpartition("@")[2], url.path.rstrip("/") + "/", "", f"/runs/{run_id}"))
+    """The page of a run on a tracking server; empty for other stores."""
+    return f"{store.rstrip('/')}/#/runs/{run_id}" if store.startswith(("http://", "https://")) else ""
 
 
 def opened_by(store: str, root: Path) -> str:

@@ -46,18 +46,9 @@ class Measurement:
     """The numbers of clips of one length. paper: the rows of the paper that stand beside them."""
 
     title: str
-    paper: list[paper.Row]
+    paper: list[paper.PaperRow]
     metrics: list[Metric]
     protocol: dict[str, str]
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClassTable:
-    """Numbers by class, as texts; paper: names of the columns that are the paper's."""
-
-    columns: list[str]
-    paper: list[str]
-    rows: list[list[str]]
 
 
 def measurements(params: Params, classes: int, evaluation: Mapping[str, Any]) -> list[Measurement]:
@@ -78,7 +69,7 @@ def measurements(params: Params, classes: int, evaluation: Mapping[str, Any]) ->
     return parts
 
 
-def metric_rows(metrics: Mapping[str, float], beside: list[paper.Row]) -> list[Metric]:
+def metric_rows(metrics: Mapping[str, float], beside: list[paper.PaperRow]) -> list[Metric]:
     """The metrics in their order, each with what it means and the paper's numbers."""
     rows = []
     for name, value in metrics.items():
@@ -94,25 +85,17 @@ def explained(name: str) -> tuple[str, str, str]:
     return _METRICS[key] if key is not None else ("", "", "")
 
 
-def class_table(params: Params, classes: int, by_class: pd.DataFrame, protocol: Mapping[str, Any]) -> ClassTable | None:
-    """Numbers by class, the closest by the last of the Frechet distances first; None without classes."""
-    if by_class.empty:
-        return None
+def class_table(params: Params, classes: int, by_class: pd.DataFrame, protocol: Mapping[str, Any]) -> pd.DataFrame:
+    """Numbers by class, as texts, the closest by the last of the Frechet distances first; empty without classes.
+
+    The paper's stand in columns of their own, behind ours.
+    """
     distances = [name for name in by_class.columns if name.startswith(("fvd", "fid", "random_i3d"))]
     table = by_class.sort_values(distances[-1:])
-    theirs = [
-        paper.class_numbers(
-            params, classes, protocol, str(row["class"]), {side: int(row[side]) for side in ("real", "generated")}
-        )
-        for row in table.to_dict("records")
-    ]
-    columns = [str(name) for name in table.columns]
-    extra = [name for name in columns if any(name in numbers for numbers in theirs)]
-    rows = [
-        [*(_plain(value) for value in row), *(_plain(numbers.get(name, "")) for name in extra)]
-        for row, numbers in zip(table.itertuples(index=False), theirs, strict=True)
-    ]
-    return ClassTable(columns=columns, paper=[f"{name}, {paper.CLASS_TABLE}" for name in extra], rows=rows)
+    theirs = [paper.class_numbers(params, classes, protocol, row) for row in table.to_dict("records")]
+    known = [name for name in table.columns if any(name in numbers for numbers in theirs)]
+    beside = pd.DataFrame(theirs, index=table.index, columns=known).add_suffix(f", {paper.CLASS_TABLE}")
+    return table.join(beside).astype(object).fillna("").map(_plain)
 
 
 def protocol_rows(protocol: Mapping[str, Any]) -> dict[str, str]:

@@ -38,7 +38,7 @@ class Clip:
 
 
 @dataclass(frozen=True)
-class Row:
+class SampleRow:
     """One sample at every level, lowest first, and a real clip of its class."""
 
     name: str
@@ -50,7 +50,7 @@ class Row:
 class Showcase:
     """Everything that is looked at."""
 
-    rows: list[Row]
+    rows: list[SampleRow]
     grids: list[Clip]
     strips: list[Clip]
     gif: str  # the samples of the first rows, levels one above the other; relative to the page
@@ -88,7 +88,7 @@ def showcase(params: Params, paths: Paths, split: str, folder: Path) -> Showcase
     partners = real_partners(samples[-1].labels[chosen], (real, others), view.frames)
     rows, strips = [], []
     for number, (sample, partner) in enumerate(zip(chosen, partners, strict=True), start=1):
-        name = class_name(samples[-1], sample) or f"Sample {number}"
+        name = samples[-1].videos["class"].iloc[sample] or f"Sample {number}"
         views = [_whole(reader, sample) for reader in samples]  # sample i is made from sample i below
         levels = [
             clip(f"sample-{number}-level-{level}", frames, f"Level {level}", f"Sample of {name}")
@@ -96,7 +96,7 @@ def showcase(params: Params, paths: Paths, split: str, folder: Path) -> Showcase
         ]
         beside = None if partner is None else partner[0].read(partner[1], 0, view.frames)
         of = f"Real clip beside the sample of {name}"
-        rows.append(Row(name, levels, None if beside is None else clip(f"real-{number}", beside, "Real", of)))
+        rows.append(SampleRow(name, levels, None if beside is None else clip(f"real-{number}", beside, "Real", of)))
         if number <= STRIPS:
             strips.append(_strip(folder / f"strip-{number}.png", views[-1], beside, name))
 
@@ -125,26 +125,16 @@ def real_partners(
 
     It comes from the first reader that has one: a small held-out split lacks classes.
     """
-    used: dict[int, int] = {}
-    partners: list[tuple[ViewReader, int] | None] = []
-    for label in labels.tolist():
-        turn = used.get(label, 0)
-        used[label] = turn + 1
-        fitting_videos = [(reader, np.flatnonzero(_fits(reader, label, frames))) for reader in readers]
-        some = next(((reader, videos) for reader, videos in fitting_videos if len(videos)), None)
-        partners.append(None if some is None else (some[0], int(some[1][turn % len(some[1])])))
-    return partners
+    turns = pd.Series(labels).groupby(labels).cumcount()
+    return [_partner(label, turn, readers, frames) for label, turn in zip(labels.tolist(), turns, strict=True)]
 
 
-def _fits(reader: ViewReader, label: int, frames: int) -> np.ndarray:
-    long_enough = reader.n_frames >= frames
-    return long_enough if label < 0 else long_enough & (reader.labels == label)
-
-
-def class_name(reader: ViewReader, index: int) -> str:
-    """A sample's class; empty where it has none."""
-    label = int(reader.labels[index])
-    return reader.classes[label] if 0 <= label < len(reader.classes) else ""
+def _partner(label: int, turn: int, readers: Sequence[ViewReader], frames: int) -> tuple[ViewReader, int] | None:
+    for reader in readers:
+        videos = np.flatnonzero((reader.n_frames >= frames) & ((label < 0) | (reader.labels == label)))
+        if len(videos):
+            return reader, int(videos[turn % len(videos)])
+    return None
 
 
 def _whole(reader: ViewReader, video: int) -> UInt8[np.ndarray, "T H W 3"]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from models.generator import Generator
@@ -19,7 +19,7 @@ from pipeline.data.store.reader import ViewReader
 from pipeline.data.windows import choose_start, start_in_view, windows_of_videos
 from pipeline.errors import UserError
 from pipeline.metrics.features import FeatureNetwork, extract, load_i3d, random_i3d
-from pipeline.metrics.frechet import Moments, frechet_distance
+from pipeline.metrics.frechet import frechet_distance
 from pipeline.params import EarlyStopping, Params
 from pipeline.paths import Paths, origin
 from pipeline.training.batches import Batches
@@ -90,7 +90,7 @@ class WindowDistance:
         self._videos, self._batch, self._workers = videos, batch, workers
         self.name = "random_i3d_frechet_windows" if network.random else "frechet_windows"  # in a history
         self._clips = _windows(batches, real, videos)
-        self._moments: Moments | None = None  # of the real windows, which stay the same
+        self._of_real: Tensor | None = None  # features of the real windows, which stay the same
 
     @property
     def weights(self) -> str:
@@ -99,17 +99,17 @@ class WindowDistance:
 
     def __call__(self, generator: Generator, stop: Callable[[], bool]) -> float | None:
         """The distance; None where `stop`, which is asked now and then on all workers alike, said to leave off."""
-        if self._moments is None:
-            self._moments = self._features(self._real_windows, stop)
+        if self._of_real is None:
+            self._of_real = self._features(self._real_windows, stop)
         generated = self._features(lambda number, positions: self._generated(generator, number, positions), stop)
-        if self._moments is None or generated is None:
+        if self._of_real is None or generated is None:
             return None
-        return self._workers.of_first(frechet_distance(self._moments, generated))  # all stop at the same iteration
+        return self._workers.of_first(frechet_distance(self._of_real, generated))  # all stop at the same iteration
 
     def _features(
         self, clips: Callable[[int, range], UInt8[Tensor, "b T 3 H W"]], stop: Callable[[], bool]
-    ) -> Moments | None:
-        """The moments of all clips' features; `clips` makes this worker's of a batch. None where it was stopped."""
+    ) -> Float[Tensor, "N features"] | None:
+        """All clips' features; `clips` makes this worker's of a batch. None where it was stopped."""
         features = torch.zeros(self._videos, FEATURES, device=self._workers.device)
         positions = self._workers.positions(self._batch)
         for number, first in enumerate(range(0, self._videos, self._batch)):
@@ -122,9 +122,7 @@ class WindowDistance:
                 for batch in extract(self._network, part) if len(part) else ():
                     features[begin : begin + len(batch.pooled)] = batch.pooled.to(features)
                     begin += len(batch.pooled)
-        moments = Moments(FEATURES)
-        moments.update(self._workers.sum(features).cpu())
-        return moments
+        return self._workers.sum(features).cpu()
 
     def _real_windows(self, number: int, positions: range) -> UInt8[Tensor, "b T 3 H W"]:
         chosen = self._clips[number * self._batch :][positions.start : positions.stop]

@@ -34,7 +34,7 @@ def hashed(stage: str, **options) -> str:
 UNSEEN = {
     "a comment": ("models/layers.py", "class Linear(", "# a comment\nclass Linear("),
     "a docstring": ("models/losses.py", '"""', '"""Reworded: '),
-    "a metric that training does not use": ("pipeline/metrics/psd.py", "class Spectra", "x = 1\nclass Spectra"),
+    "a metric that training does not use": ("pipeline/metrics/psd.py", "def frame_spectra", "x = 1\ndef frame_spectra"),
     "a launcher": ("pipeline/launch/local.py", "class LocalLauncher", "x = 1\nclass LocalLauncher"),
     "a picture": ("pipeline/media/grid.py", "def ", "x = 1\ndef "),
 }
@@ -63,7 +63,7 @@ def test_an_edit_that_training_sees(copy, what):
 
 def test_the_metric_decides_only_where_training_measures_by_it(copy):
     before, without = hashed("stages.train"), hashed("stages.train", without=METRIC)
-    copy("pipeline/metrics/frechet.py", "class Moments", "x = 1\nclass Moments")
+    copy("pipeline/metrics/frechet.py", "def frechet_distance", "x = 1\ndef frechet_distance")
     assert hashed("stages.train") != before
     assert hashed("stages.train", without=METRIC) == without
 

@@ -269,7 +269,6 @@ def _worker(rank: int, port: int, folder: str) -> None:
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     evaluation.random_i3d = _tiny  # pyright: ignore[reportAttributeAccessIssue]
-    evaluation.BATCH_CLIPS = 1  # both have something to do
     paths = Paths(Path(folder))
     with join_workers() as workers:
         found = evaluation.evaluate(load_params(paths.params), paths, workers)

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageSequence
 
+from pipeline.media import video
 from pipeline.media.grid import GREY, enlarge, fitting, spread, tile, write_png
-from pipeline.media.video import encode, write_gif, write_mp4
+from pipeline.media.video import write_gif, write_mp4
 
 
 def colours(t: int, h: int, w: int) -> np.ndarray:
@@ -68,8 +69,8 @@ def test_tiles_in_reading_order():
 
 
 def test_enlarging_and_spreading():
-    video = np.arange(4, dtype=np.uint8)[:, None, None, None].repeat(3, -1)  # 4 frames of one pixel
-    assert enlarge(video, 2).shape == (4, 2, 2, 3)
+    pixel = np.arange(4, dtype=np.uint8)[:, None, None, None].repeat(3, -1)  # 4 frames of one
+    assert enlarge(pixel, 2).shape == (4, 2, 2, 3)
     assert spread(16, 4) == [0, 5, 10, 15] and spread(2, 4) == [0, 1]
     assert fitting(32, 224) == 7 and fitting(300, 224) == 1
 
@@ -92,9 +93,10 @@ def test_a_gif_keeps_few_colours_exactly_and_loops(tmp_path):
     assert np.array_equal(np.stack(shown), frames)
 
 
-def test_a_file_that_is_no_video_appears_nowhere(tmp_path):
+def test_a_file_that_is_no_video_appears_nowhere(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"a\.gif takes uint8 frames"):
         write_gif(tmp_path / "a.gif", np.zeros((0, 4, 4, 3), np.uint8), fps=5)
+    monkeypatch.setattr(video, "_QUALITY", "none such")
     with pytest.raises(RuntimeError, match="ffmpeg failed"):
-        encode(tmp_path / "a.mp4", colours(1, 4, 4), 5, lambda source, file: source.output(file, vcodec="none such"))
+        write_mp4(tmp_path / "a.mp4", colours(1, 4, 4), 5)
     assert not list(tmp_path.iterdir())

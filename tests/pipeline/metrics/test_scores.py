@@ -7,10 +7,11 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from pipeline.metrics.grounding import grounding_psnr, psnr
-from pipeline.metrics.inception_score import InceptionScore, inception_score
-from pipeline.metrics.motion import Motion, frame_differences
+from pipeline.metrics.inception_score import inception_score
+from pipeline.metrics.motion import frame_differences
 from pipeline.metrics.probe import Probe
-from pipeline.metrics.psd import Spectra, frame_spectra, power_spectrum
+from pipeline.metrics.psd import frame_spectra, power_spectrum
+from pipeline.metrics.tables import over_sets
 
 
 def test_inception_score_by_hand():
@@ -26,12 +27,6 @@ def test_inception_score_over_splits():
     logits = torch.zeros(8, 4)
     logits[1::2] = torch.eye(4) * 1e4  # dealt out in turn: scores 1 and 4
     assert inception_score(logits, 2) == (pytest.approx(2.5), pytest.approx(1.5))
-    a_few = InceptionScore(4, 2)
-    for first, some in ((5, logits[5:]), (0, logits[:2]), (2, logits[2:5])):
-        a_few.update(some, first)
-    assert a_few.score() == pytest.approx((2.5, 1.5))
-    with pytest.raises(ValueError, match="splits"):
-        inception_score(logits, 9)
 
 
 def test_power_spectrum_of_a_sinusoid():
@@ -61,29 +56,21 @@ def test_frames_are_counted_from_one():
 def test_deviation_is_over_sets():
     grey = torch.tensor([0, 51, 102, 255], dtype=torch.uint8)  # powers of frequency 0: grey^2 S^2
     videos = grey.view(4, 1, 1, 1, 1).expand(4, 1, 3, 8, 8)
-    spectra = Spectra((1,), 8, 2)
-    spectra.update(videos[:3])
-    spectra.update(videos[3:], 3)
+    spectra = frame_spectra(videos, (1,))
     # dealt out in turn: {0, 0.4} and {0.2, 1}
     means = [64 * (0 + 0.16) / 2, 64 * (0.04 + 1) / 2]
-    mean, deviation = spectra.over_sets()
+    mean, deviation = over_sets(spectra, 2)
     assert mean.shape == deviation.shape == (1, 5)
     assert mean[0, 0].item() == pytest.approx(sum(means) / 2)
     assert deviation[0, 0].item() == pytest.approx((means[1] - means[0]) / math.sqrt(2))
-    one = Spectra((1,), 8, 1)
-    one.update(videos)
-    assert one.over_sets()[1].max() == 0
-    with pytest.raises(ValueError, match="3 sets"):
-        Spectra((1,), 8, 3).over_sets()
+    assert over_sets(spectra, 1)[1].max() == 0
 
 
 def test_a_set_of_spectra_takes_600_videos():
-    spectra = Spectra((1,), 2, 1)
-    spectra.update(torch.zeros(599, 1, 3, 2, 2, dtype=torch.uint8))
-    white = torch.full((5, 1, 3, 2, 2), 255, dtype=torch.uint8)
-    spectra.update(white, 599)
-    spectra.update(white, 604)
-    assert spectra.over_sets()[0][0, 0].item() == pytest.approx(4 / 600)
+    spectra = torch.zeros(610, 1, 2)
+    spectra[599:] = 4
+    assert over_sets(spectra, 1)[0][0, 0].item() == pytest.approx(4 / 600)
+    assert over_sets(spectra, 2)[0][0, 0].item() == pytest.approx(4 * 11 / 610)
 
 
 def test_motion_by_hand():
@@ -91,17 +78,8 @@ def test_motion_by_hand():
     videos[0, 1, :, 0, 0] = 200  # half of the pixels change by 200, and back
     videos[1, 2] = 50
     assert frame_differences(videos).tolist() == [[100, 100], [0, 50]]
-    motion = Motion(3)
-    motion.update(videos[:1])
-    motion.update(videos[1:])
-    mean, deviation = motion.by_step()
-    assert mean.tolist() == [50, 75]
-    assert deviation.tolist() == pytest.approx([100 / math.sqrt(2), 50 / math.sqrt(2)])
-    first = Motion(2)
-    first.update(videos)  # of which only the first step counts
-    assert first.by_step()[0].tolist() == [50]
     assert frame_differences(videos[:0]).shape == (0, 2)
-    assert Motion(1).by_step()[0].shape == (0,)
+    assert frame_differences(videos[:, :1]).shape == (2, 0)
 
 
 class _Largest(TorchDispatchMode):

@@ -11,7 +11,7 @@ import pytest
 from pipeline.params import load_params
 from pipeline.paths import Paths
 from pipeline.report.build import build
-from pipeline.report.data import render
+from pipeline.report.data import as_html
 from tests.pipeline.data.test_decode import params
 from tests.pipeline.report.browser import Browser, browser
 from tests.pipeline.report.runs import comparison as compared
@@ -61,7 +61,7 @@ def comparison(folder: Path) -> Path:
 
 def summary(folder: Path) -> Path:
     folder.mkdir()
-    (folder / "data.html").write_text(render(some(folder), SIZE, params(), "."))
+    (folder / "data.html").write_text(as_html(some(folder), SIZE, params(), "."))
     return folder / "data.html"
 
 

@@ -16,7 +16,7 @@ from pipeline.data.store.size import StoreSize, finished_size
 from pipeline.errors import UserError
 from pipeline.paths import Paths
 from pipeline.report import plots
-from pipeline.report.data import CLASSES, class_counts, data_page, duration, render
+from pipeline.report.data import CLASSES, as_html, class_counts, data_page, duration
 from tests.pipeline.data.test_decode import film, params, tree
 
 SIZE = StoreSize(files={1: 1, 2: 3}, bytes={1: 10**6, 2: 2 * 10**9})
@@ -108,7 +108,7 @@ class Page(HTMLParser):
 
 
 def test_the_page(tmp_path):
-    text = render(some(tmp_path), SIZE, params(), "../data/pyramid")
+    text = as_html(some(tmp_path), SIZE, params(), "../data/pyramid")
     page = Page(text)
     assert not page.open
     assert "script" not in page.tags
@@ -138,7 +138,7 @@ def test_half_a_million_rows_stay_small(tmp_path):
         for n, name in enumerate(names)
     ]
     rows.append(("train/x.mp4", "train", names[5], 20, "kept", ""))
-    text = render(outcome(tmp_path, rows), SIZE, params(), "..")
+    text = as_html(outcome(tmp_path, rows), SIZE, params(), "..")
     assert f"and {3000 - CLASSES:,} more" in text
     assert len(text.encode()) < 10**6
 
@@ -150,7 +150,7 @@ def test_reasons_never_break_the_page(tmp_path):
     of_failed = kinds(found.left_out["failed"])
     assert sum(kind.count for kind in of_failed) == len(reasons)
     assert {"1 2 3", "… … 3"} <= {kind.reason for kind in of_failed}
-    assert "classes" not in Page(render(found, SIZE, params(), "..")).ids
+    assert "classes" not in Page(as_html(found, SIZE, params(), "..")).ids
 
 
 def test_a_decode_is_shown_the_same_every_time(tmp_path, caplog):
