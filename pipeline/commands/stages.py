@@ -17,7 +17,7 @@ from pipeline.errors import UserError
 from pipeline.paths import Paths
 
 if TYPE_CHECKING:
-    from pipeline.launch.clusters import Cluster
+    from pipeline.launch.clusters import SlurmCluster
     from pipeline.launch.job import Job
 
 
@@ -82,36 +82,31 @@ def run(
     hvg run train --level 2 --workers 4
     hvg run train --level 2 --cluster NAME --nodes 4 --dry-run
     """
-    from pipeline.launch.clusters import LocalCluster, SlurmCluster, clusters_of, load_cluster
+    from pipeline.launch.clusters import load_cluster
     from pipeline.launch.flow import run_flow
     from pipeline.launch.job import JobCancelled, JobFailed
     from pipeline.launch.local import LocalLauncher
     from pipeline.launch.remote import ClusterLauncher
     from pipeline.launch.server import API_URL, prefect_server
-    from pipeline.launch.slurm import find, submitted
     from pipeline.system.tether import die_with_parent
 
-    where, root = load_cluster(cluster, PATHS.root), PATHS.root.resolve()
+    where = load_cluster(cluster, PATHS.root)
     level, key = _which(stage, level, key)
     job = _job(stage, level, key, where, nodes, workers)
     name = " ".join([stage, *([f"level {level}"] if level else []), *([key] if key else [])])  # train level 2
     short = name.replace(" ", "-")
-    local = isinstance(where, LocalCluster)
-    if local:
+    if where is None:
         log = PATHS.state / "logs" / f"{short}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
         launcher = LocalLauncher(log)
     else:
         inputs = _inputs(stage, level, key)
-        launcher = ClusterLauncher(cluster=where, root=root, stage=short, inputs=inputs)
+        launcher = ClusterLauncher(cluster=where, root=PATHS.root.resolve(), stage=short, inputs=inputs)
     if dry_run:
         click.echo(launcher.preview(job), nl=False)
         return
-    slurm = any(isinstance(one, SlurmCluster) for one in clusters_of(root).values())
-    if local and slurm and submitted(short, root) and shutil.which("squeue"):
-        find(short, root)
     if "DVC_STAGE" in os.environ:
         # DVC, if killed, leaves its commands running. TERM would cancel a cluster's job: it runs on and is found again.
-        die_with_parent(number=signal.SIGTERM if local else signal.SIGKILL)
+        die_with_parent(number=signal.SIGTERM if where is None else signal.SIGKILL)
     with _alone(name), prefect_server(PATHS.state) as url:
         os.environ[API_URL] = url
         os.environ.setdefault("PREFECT_HOME", str((PATHS.state / "prefect").resolve()))
@@ -157,10 +152,14 @@ def _which(stage: str, level: int | None, key: str | None) -> tuple[int | None, 
 
 
 def _job(
-    stage: str, level: int | None, key: str | None, cluster: "Cluster", nodes: int | None, workers: int | None
+    stage: str,
+    level: int | None,
+    key: str | None,
+    cluster: "SlurmCluster | None",
+    nodes: int | None,
+    workers: int | None,
 ) -> "Job":
-    """The stage's job on a cluster. Raises UserError where the machines cannot share what it does."""
-    from pipeline.launch.clusters import SlurmCluster
+    """The stage's job on a cluster, or here. Raises UserError where the machines cannot share what it does."""
     from pipeline.launch.job import Job
     from pipeline.params import load_params
 
@@ -168,12 +167,12 @@ def _job(
     for option, taken in (("nodes", takes.spread), ("workers", takes.workers or takes.pool)):
         if not taken and source(option) is click.core.ParameterSource.COMMANDLINE:  # HVG_… are meant for other stages
             raise UserError(f"--{option}: {stage} runs in one process; leave it out")
-    if isinstance(cluster, SlurmCluster):
+    if cluster is not None:
         machines, processes, cores = nodes or cluster.nodes, cluster.gpus_per_node or 1, cluster.cpus_per_task
     elif nodes is not None and nodes > 1:
         raise UserError(f"--nodes {nodes}: this is one machine; --cluster names one of clusters.yaml")
     else:
-        machines, processes, cores = 1, cluster.workers, None
+        machines, processes, cores = 1, None, None
     machines = machines if takes.spread else 1
     given = {"--level": level, "--key": key, "--workers": (workers or cores) if takes.pool else None}
     args = tuple(word for option, value in given.items() if value is not None for word in (option, str(value)))

@@ -21,7 +21,10 @@ class JobCancelled(JobFailed):
 
 
 class DeadlineExceeded(JobFailed):
-    """A job that was stopped because its time was over. Trying again would take as long."""
+    """A job that was stopped because its time, in seconds, was over. Trying again would take as long."""
+
+    def __str__(self) -> str:
+        return f"not ready after {self.args[0] / 60:g} minutes, the deadline; stopped"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -44,7 +44,7 @@ PROGRAM = """if True:
         "crashes": play("toy crashes", JobFailed("oom"), JobFailed("oom again")),
         "mistake": play("toy mistake", UserError("a.b: no"), None),
         "cancelled": play("toy cancelled", JobCancelled("by scancel"), None),
-        "late": play("toy late", DeadlineExceeded("late"), None),
+        "late": play("toy late", DeadlineExceeded(90.0), None),
     }
 
     flow._leave_soon = lambda _: None  # this process goes on
@@ -102,7 +102,7 @@ def test_only_crashes_are_tried_again(played):
         "crashes": [2, "JobFailed: oom again"],
         "mistake": [1, "UserError: a.b: no"],
         "cancelled": [1, "JobCancelled: by scancel"],
-        "late": [1, "DeadlineExceeded: late"],
+        "late": [1, "DeadlineExceeded: not ready after 1.5 minutes, the deadline; stopped"],
         "stopped": "by Ctrl-C",
     }
 
