@@ -1,13 +1,11 @@
 """hvg run: one stage, now."""
 
-import contextlib
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
@@ -107,7 +105,7 @@ def run(
     if "DVC_STAGE" in os.environ:
         # DVC, if killed, leaves its commands running. TERM would cancel a cluster's job: it runs on and is found again.
         die_with_parent(number=signal.SIGTERM if where is None else signal.SIGKILL)
-    with _alone(name), prefect_server(PATHS.state) as url:
+    with prefect_server(PATHS.state) as url:
         os.environ[API_URL] = url
         os.environ.setdefault("PREFECT_HOME", str((PATHS.state / "prefect").resolve()))
         try:
@@ -221,17 +219,3 @@ def _gpus() -> int:
     if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
         return len([device for device in visible.split(",") if device.strip()])
     return subprocess.run([command, "-L"], capture_output=True, text=True, check=False).stdout.count("GPU ")
-
-
-@contextlib.contextmanager
-def _alone(name: str) -> Iterator[None]:
-    """Refuse to run a stage twice at a time in one checkout: both would write to one folder."""
-    from filelock import FileLock, Timeout
-
-    folder = PATHS.state / "locks"
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(folder / f"{name.replace(' ', '-')}.lock", timeout=0):
-            yield
-    except Timeout as error:
-        raise UserError(f"{name}: already running in this checkout; wait for it or stop it") from error

@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from filelock import FileLock
 
 from pipeline.paths import Paths
 from pipeline.project.doctor import examine
@@ -74,15 +73,6 @@ def test_what_is_missing_is_said_before_anything_runs(project):
     done = hvg("repro", cwd=project)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert "evaluation.i3d_k400: weights.pt does not exist" in done.stderr
-
-
-def test_a_stage_runs_once_at_a_time(project):
-    folder = project / ".hvg" / "locks"
-    folder.mkdir(parents=True)
-    with FileLock(folder / "train-level-1.lock"):
-        done = hvg("run", "train", "--level", "1", cwd=project)
-    assert done.returncode == 2
-    assert "train level 1: already running in this checkout" in done.stderr
 
 
 def test_elsewhere_it_says_where_to_go(tmp_path):
