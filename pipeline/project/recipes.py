@@ -1,6 +1,5 @@
 """Recipes: whole parameter files, one of which becomes the active params.yaml."""
 
-import hashlib
 import io
 import itertools
 from collections.abc import Sequence
@@ -39,7 +38,7 @@ def apply_recipe(paths: Paths, name: str | None, settings: Sequence[str] = (), *
     known = name is not None or not edited(paths)  # a change by hand stays one, whatever is set on top of it
     write_atomic(paths.params, content)
     if known:
-        write_atomic(_written(paths), hashlib.sha256(content.encode()).hexdigest())
+        write_atomic(_written(paths), content)
     return params
 
 
@@ -65,13 +64,9 @@ def set_aside(paths: Paths, params: Params) -> list[tuple[Path, Path]]:
 
 def edited(paths: Paths) -> bool:
     """Whether params.yaml holds someone's own changes: it is no recipe and not what `apply_recipe` wrote last."""
-    if not paths.params.is_file():
-        return False
-    content = paths.params.read_bytes()
-    if any(content == (paths.root / "recipes" / f"{name}.yaml").read_bytes() for name in recipe_names(paths)):
-        return False
-    written = _written(paths)
-    return not written.is_file() or written.read_text() != hashlib.sha256(content).hexdigest()
+    ours = [*(paths.root / "recipes").glob("*.yaml"), _written(paths)]
+    there = paths.params.is_file()
+    return there and not any(file.is_file() and file.read_bytes() == paths.params.read_bytes() for file in ours)
 
 
 def with_settings(text: str, settings: Sequence[str], source: Path) -> str:
@@ -109,5 +104,5 @@ def _set(tree: Any, setting: str, source: Path) -> None:
 
 
 def _written(paths: Paths) -> Path:
-    """A file with the hash of what was last written as params.yaml."""
-    return paths.state / "recipe.sha256"
+    """What was last written as params.yaml."""
+    return paths.state / "params.yaml"
