@@ -165,19 +165,16 @@ def _job(
     for option, taken in (("nodes", takes.spread), ("workers", takes.workers or takes.pool)):
         if not taken and source(option) is click.core.ParameterSource.COMMANDLINE:  # HVG_… are meant for other stages
             raise UserError(f"--{option}: {stage} runs in one process; leave it out")
-    if cluster is not None:
-        machines, processes, cores = nodes or cluster.nodes, cluster.gpus_per_node or 1, cluster.cpus_per_task
-    elif nodes is not None and nodes > 1:
+    if cluster is None and (nodes or 1) > 1:
         raise UserError(f"--nodes {nodes}: this is one machine; --cluster names one of clusters.yaml")
-    else:
-        machines, processes, cores = 1, None, None
-    machines = machines if takes.spread else 1
-    given = {"--level": level, "--key": key, "--workers": (workers or cores) if takes.pool else None}
+    machines = (nodes or cluster.nodes) if cluster and takes.spread else 1
+    cores = workers or (cluster.cpus_per_task if cluster else None)
+    given = {"--level": level, "--key": key, "--workers": cores if takes.pool else None}
     args = tuple(word for option, value in given.items() if value is not None for word in (option, str(value)))
     if not takes.workers:
         return Job(module=_module(stage), args=args, nodes=machines)
     batch = None if level is None else load_params(PATHS.params).of_level(level).training.batch
-    processes = workers or processes or _workers(batch)
+    processes = workers or ((cluster.gpus_per_node or 1) if cluster else _workers(batch))
     if batch is not None and batch % (machines * processes):
         raise UserError(
             f"levels.{level}.training.batch: {batch} clips cannot be shared equally by {machines * processes} "

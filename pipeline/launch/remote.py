@@ -9,7 +9,7 @@ from pathlib import Path
 from pipeline.errors import Failed, UserError
 from pipeline.launch.job import DeadlineExceeded, Job, JobCancelled, raise_failure
 from pipeline.launch.output import Output
-from pipeline.launch.slurm import Slurm, State
+from pipeline.launch.slurm import UNKNOWN, Slurm, State
 from pipeline.progress import write_line
 from pipeline.system.processes import undisturbed
 
@@ -130,7 +130,7 @@ class _Following:
         write_line(f"{self.slurm.stage}: {self.job} may still run: `scancel --name={self.slurm.name}`")
 
     def _ends(self, state: State) -> bool:
-        return state.over and (state.known or time.monotonic() > self.lost_until)
+        return state.over and (state != UNKNOWN or time.monotonic() > self.lost_until)
 
     def _look(self) -> State | None:
         """Ask for the state and show what is new. None where there was no answer."""
@@ -140,7 +140,7 @@ class _Following:
             self.say(f"no answer about {self.job}: {error}")
             return None
         self._show()  # after the question: of a job that is over it is everything
-        if state.known:
+        if state != UNKNOWN:
             self.job = f"job {state.id}"
         if not state.over:
             self.say(f"{self.job}: {state}")

@@ -50,10 +50,8 @@ class State:
     def over(self) -> bool:
         return not self.runs and self.name not in _WAITING
 
-    @property
-    def known(self) -> bool:
-        """Not of a job that was never taken, or is over for minutes: `finished` tells of its end."""
-        return bool(self.id)
+
+UNKNOWN = State("", "", "UNKNOWN", "to Slurm")  # never taken, or minutes after its end, of which `finished` tells
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,8 +152,7 @@ class Slurm:
     def state(self, before: frozenset[str] = frozenset()) -> State:
         """How the job is doing; of several of its name, without those `before`, the one not over, or the last."""
         states = [one for one in self.states() if one.job == self.name and one.id not in before]
-        unknown = State("", self.name, "UNKNOWN", "to Slurm")
-        return max(states, key=lambda one: (not one.over, int(one.id)), default=unknown)
+        return max(states, key=lambda one: (not one.over, int(one.id)), default=UNKNOWN)
 
     def finished(self) -> bool:
         """Whether the job's last start ended well, as its script has noted; Slurm may have forgotten the job."""

@@ -59,31 +59,18 @@ def _disk(params: Params, paths: Paths) -> Check:
     """
     from jinja2.filters import do_filesizeformat as text
 
-    size, error = _pyramid_size(params, paths)
+    from pipeline.project.describe import describe_data
+
+    data, codec = describe_data(params, paths), params.decode.codec
     free, reserve = shutil.disk_usage(paths.root).free, FREE_GB * 1e9
-    if not size:
+    if data["state"] != "predicted" or params.decode.store is not None:
         return Check("disk", free >= reserve, f"{text(free)} free; below {FREE_GB:g} GB clear some", necessary=False)
+    size, error = sum(data["sizes"][codec]["bytes"].values()), data["spread"][codec] or 0
     found = f"{text(free)} free at {paths.root.resolve()}, data/pyramid takes about {text(size)}"
     if free >= size + reserve:
         return Check("disk", True, found)
     way_out = "; clear some, or make it smaller: decode.codec=jpeg, decode.max_frames, or elsewhere: decode.store"
     return Check("disk", False, found + way_out, necessary=free < size - 2 * error)
-
-
-def _pyramid_size(params: Params, paths: Paths) -> tuple[float, float]:
-    """Bytes that decode will write here, and their standard error; 0 where it has, does not or it is not known."""
-    from pipeline.data.predict import finished_table, listed_videos, predict
-
-    if params.decode.store is not None:
-        return 0, 0
-    try:
-        videos = listed_videos(params, paths)
-        if finished_table(params, paths, len(videos)) is not None:
-            return 0, 0
-        found = predict(params, paths, videos, [params.decode.codec])
-    except UserError:  # the checks of the data say it
-        return 0, 0
-    return sum(found.sizes[params.decode.codec].bytes.values()), found.spread[params.decode.codec] or 0
 
 
 def _data(params: Params, paths: Paths) -> list[Check]:

@@ -1,7 +1,9 @@
 """Recipes: whole parameter files, one of which becomes the active params.yaml."""
 
+import functools
 import io
 import itertools
+import operator
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -91,16 +93,14 @@ def _set(tree: Any, setting: str, source: Path) -> None:
     if not equals or not key:
         raise UserError(f"--set {setting}: expected KEY=VALUE, such as data.root=/videos")
     *above, last = key.split(".")
-    node = tree
-    for part in above:
-        if not isinstance(node, dict) or part not in node:
-            raise UserError(f"--set {key}: no such parameter in {source}")
-        node = node[part]
-    if not isinstance(node, dict):
-        raise UserError(f"--set {key}: no such parameter in {source}")
+    try:
+        node = functools.reduce(operator.getitem, above, tree)
+        before = node.get(last)
+    except (KeyError, TypeError, AttributeError):
+        raise UserError(f"--set {key}: no such parameter in {source}") from None
     value = parse_yaml(text, f"--set {key}")
     # A parameter that is text stays text: `last=2` means "2".
-    node[last] = text if isinstance(node.get(last), str) and isinstance(value, int | float) else value
+    node[last] = text if isinstance(before, str) and isinstance(value, int | float) else value
 
 
 def _written(paths: Paths) -> Path:

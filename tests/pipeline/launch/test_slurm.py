@@ -13,7 +13,7 @@ import pytest
 from pipeline.errors import UserError
 from pipeline.launch.clusters import SlurmCluster
 from pipeline.launch.job import Job
-from pipeline.launch.slurm import SCRIPT, Slurm, State
+from pipeline.launch.slurm import SCRIPT, UNKNOWN, Slurm, State
 
 HERE = Path(__file__).parent
 HOSTILE = "a; touch pwned $(touch pwned) `touch pwned` 'x\" %j"
@@ -285,14 +285,13 @@ def test_states(tmp_path, monkeypatch, said, expected):
     answers(tmp_path, monkeypatch, "squeue", f"echo '{said.replace('X', scheduler.name)}' | grep .; exit 0")
     state = scheduler.state()
     assert (state.id, state.name, state.detail) == expected
-    assert state.known == bool(said)
 
 
 def test_the_state_of_earlier_jobs_is_not_this_ones(tmp_path, monkeypatch):
     name = slurm(tmp_path).name
     answers(tmp_path, monkeypatch, "squeue", f"echo '9 {name} FAILED (NonZeroExitCode)'; echo '12 {name} COMPLETED n1'")
     assert slurm(tmp_path).state(frozenset({"12"})) == State("9", name, "FAILED", "(NonZeroExitCode)")
-    assert not slurm(tmp_path).state(frozenset({"9", "12"})).known
+    assert slurm(tmp_path).state(frozenset({"9", "12"})) == UNKNOWN
 
 
 def test_which_states_are_an_end():
