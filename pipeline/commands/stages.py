@@ -59,8 +59,6 @@ PATHS = Paths()
               help="Processes a machine. Default: HVG_WORKERS, or one a GPU, for decode one a core.")  # fmt: skip
 @click.option("--retries", type=click.IntRange(min=0), default=1, show_default=True, envvar="HVG_RETRIES",
               help="How often a crash is tried again.")  # fmt: skip
-@click.option("--deadline", type=click.FloatRange(min=0, min_open=True), metavar="MIN", envvar="HVG_DEADLINE",
-              help="Minutes that a try may take, without its time in a cluster's queue.")  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Print what would be started or submitted, and do nothing.")
 def run(
     stage: str,
@@ -70,7 +68,6 @@ def run(
     nodes: int | None,
     workers: int | None,
     retries: int,
-    deadline: float | None,
     dry_run: bool,
 ) -> None:
     """Run one STAGE now: a Prefect flow around a torchrun job. Ctrl-C stops all of it.
@@ -116,7 +113,6 @@ def run(
                 name=name,
                 labels=(f"level-{level}",) if level else (),
                 retries=retries,
-                deadline=None if deadline is None else deadline * 60,
                 kept=STAGES[stage].kept,
             )
         except JobFailed as error:

@@ -20,13 +20,6 @@ class JobCancelled(JobFailed):
     """A job that somebody else has cancelled. They would not want it tried again."""
 
 
-class DeadlineExceeded(JobFailed):
-    """A job that was stopped because its time, in seconds, was over. Trying again would take as long."""
-
-    def __str__(self) -> str:
-        return f"not ready after {self.args[0] / 60:g} minutes, the deadline; stopped"
-
-
 @dataclass(frozen=True, kw_only=True)
 class Job:
     """`module` run as a program by `workers` processes of torchrun on each of `nodes` machines."""

@@ -1,7 +1,6 @@
 """The launcher of this machine: one job in its own process group, of which nothing is left behind."""
 
 import contextlib
-import math
 import os
 import shlex
 import shutil
@@ -15,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.launch.job import ENDED, DeadlineExceeded, Job, raise_failure
+from pipeline.launch.job import ENDED, Job, raise_failure
 from pipeline.launch.output import Output
 from pipeline.progress import COLUMNS, write_line
 from pipeline.system.machine import cores
@@ -36,14 +35,14 @@ class LocalLauncher:
         """What `run` would start, as a line of shell."""
         return shlex.join([*(f"{name}={value}" for name, value in _environment(job).items()), *_command(job)]) + "\n"
 
-    def run(self, job: Job, on_line: Callable[[str], None], deadline: float | None = None) -> None:
+    def run(self, job: Job, on_line: Callable[[str], None]) -> None:
         """Run a job to its end, showing what it prints and giving every line to `on_line`.
 
-        `deadline` is in seconds. Whatever ends this call, none of the job's processes lives after it: on an exception
-        of any kind (Ctrl-C, a cancellation, SystemExit of a TERM handler) they get TERM and, after the grace period,
-        KILL. If this process itself is killed, the kernel sends the job TERM.
+        Whatever ends this call, none of the job's processes lives after it: on an exception of any kind (Ctrl-C, a
+        cancellation, SystemExit of a TERM handler) they get TERM and, after the grace period, KILL. If this process
+        itself is killed, the kernel sends the job TERM.
 
-        Raises UserError with the stage's message, DeadlineExceeded, or JobFailed for any other end.
+        Raises UserError with the stage's message, or JobFailed for any other end.
         """
         self.log.parent.mkdir(parents=True, exist_ok=True)
         # On this machine's disk: locks must work in it. torchrun and the workers find each other by files in it, and
@@ -55,18 +54,16 @@ class LocalLauncher:
                 env["GLOO_SOCKET_IFNAME"] = "lo"
             if sys.stdout.isatty():
                 env[COLUMNS] = str(shutil.get_terminal_size().columns)
-            if code := self._run(_command(job), env, Output(self.log, on_line), deadline):
+            if code := self._run(_command(job), env, Output(self.log, on_line)):
                 raise_failure(Path(scratch, "job"), f"ended with exit code {code}")
 
-    def _run(self, command: list[str], env: dict[str, str], output: Output, deadline: float | None) -> int:
-        name, end = uuid.uuid4().hex, time.monotonic() + (deadline or math.inf)
+    def _run(self, command: list[str], env: dict[str, str], output: Output) -> int:
+        name = uuid.uuid4().hex
         with self.log.open("ab") as log:
             process = start(command, stdout=log, stderr=log, env={**os.environ, **env, JOB: name})
         try:
             while (code := process.poll()) is None:
                 output.show()
-                if time.monotonic() > end:
-                    raise DeadlineExceeded(deadline)
                 time.sleep(LOOK_SECONDS)
             return code
         except BaseException:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import Failed, UserError
-from pipeline.launch.job import DeadlineExceeded, Job, JobCancelled, raise_failure
+from pipeline.launch.job import Job, JobCancelled, raise_failure
 from pipeline.launch.output import Output
 from pipeline.launch.slurm import UNKNOWN, Slurm, State
 from pipeline.progress import write_line
@@ -25,21 +25,21 @@ class ClusterLauncher(Slurm):
 
     grace: float = CANCEL_SECONDS
 
-    def run(self, job: Job, on_line: Callable[[str], None], deadline: float | None = None) -> None:
+    def run(self, job: Job, on_line: Callable[[str], None]) -> None:
         """Run a job to its end, or wait for the one that an earlier process has submitted and that still runs.
 
-        `deadline` is in seconds of the job's running, from its last start. Whatever ends this call, the job is over
-        then: on an exception of any kind its processes get TERM and, after the grace period, the job is removed.
+        Whatever ends this call, the job is over then: on an exception of any kind its processes get TERM and, after
+        the grace period, the job is removed.
 
-        Raises UserError with the stage's message or where another job is in the way, DeadlineExceeded, JobCancelled,
-        JobFailed for any other end, or Failed where Slurm does not answer at first.
+        Raises UserError with the stage's message or where another job is in the way, JobCancelled, JobFailed for any
+        other end, or Failed where Slurm does not answer at first.
         """
         following = _Following(self, on_line)
         found = following.found()
         try:
             if not found:
                 following.submit(job)
-            state = following.to_the_end(deadline)
+            state = following.to_the_end()
         except UserError:  # Slurm has refused it
             raise
         except BaseException:
@@ -61,7 +61,7 @@ class _Following:
         self.output = Output(slurm.log, on_line)
         self.job = f"job {slurm.name}"
         self.said = ""
-        self.running_since: float | None = None
+        self.runs = False
         self.before: frozenset[str] = frozenset()  # the ids of earlier jobs of the name
         self.lost_until = 0.0  # until when a submission without an answer may still arrive
 
@@ -99,13 +99,11 @@ class _Following:
         except OSError as error:
             self.say(f"no answer to the submission: {error}")
 
-    def to_the_end(self, deadline: float | None) -> State:
-        """The job's last state. Raises DeadlineExceeded."""
+    def to_the_end(self) -> State:
+        """The job's last state."""
         while (state := self._look()) is None or not self._ends(state):
             until = time.monotonic() + self.slurm.cluster.poll
             while time.monotonic() < until:
-                if deadline and self.running_since and time.monotonic() > self.running_since + deadline:
-                    raise DeadlineExceeded(deadline)
                 time.sleep(min(LOOK_SECONDS, self.slurm.cluster.poll))
                 self._show()
         return state
@@ -113,7 +111,7 @@ class _Following:
     @undisturbed()
     def stop(self, grace: float) -> None:
         """TERM to a job that runs, then removal, told again until it is over. A second Ctrl-C removes it at once."""
-        asked = [] if self.running_since is None else [(False, grace)]
+        asked = [(False, grace)] if self.runs else []
         for now, seconds in [*asked, (True, REMOVAL_SECONDS)]:
             end, told = time.monotonic() + seconds, False
             with contextlib.suppress(KeyboardInterrupt):
@@ -142,9 +140,9 @@ class _Following:
         self._show()  # after the question: of a job that is over it is everything
         if state != UNKNOWN:
             self.job = f"job {state.id}"
+        self.runs = state.runs
         if not state.over:
             self.say(f"{self.job}: {state}")
-        self.running_since = (self.running_since or time.monotonic()) if state.runs else None
         return state
 
     def _show(self) -> None:

@@ -12,7 +12,7 @@ import pytest
 from pipeline.errors import Failed, UserError
 from pipeline.launch import remote, slurm
 from pipeline.launch.clusters import SlurmCluster
-from pipeline.launch.job import DeadlineExceeded, Job, JobCancelled, JobFailed
+from pipeline.launch.job import Job, JobCancelled, JobFailed
 from pipeline.launch.remote import ClusterLauncher
 from pipeline.launch.slurm import Slurm
 
@@ -74,10 +74,16 @@ def play(monkeypatch, tmp_path):
     monkeypatch.setattr(remote, "LOOK_SECONDS", 0.005)
     monkeypatch.setattr(remote, "LOST_SECONDS", 0.5)
 
-    def run(played: Played, *, inputs: str = "a" * 64, grace: float = 0.05, deadline: float | None = None) -> list[str]:
+    def run(played: Played, *, inputs: str = "a" * 64, grace: float = 0.05, stop_at: str | None = None) -> list[str]:
         monkeypatch.setattr(slurm, "_ask", played)
         lines: list[str] = []
-        played.launcher(tmp_path, inputs, grace).run(JOB, lines.append, deadline)
+
+        def told(line: str) -> None:
+            lines.append(line)
+            if stop_at and stop_at in line and len([one for one in lines if stop_at in one]) == 1:
+                raise KeyboardInterrupt
+
+        played.launcher(tmp_path, inputs, grace).run(JOB, told)
         return lines
 
     return run
@@ -197,17 +203,17 @@ def test_ctrl_c_while_it_is_submitted_removes_it_also_where_it_arrives_late(play
 def test_a_cluster_is_told_to_remove_a_job_again_and_again(play, monkeypatch, capfd):
     monkeypatch.setattr(remote, "REMOVAL_SECONDS", 0.5)
     played = Played([RUNNING], ends_on=())
-    with pytest.raises(DeadlineExceeded):
-        play(played, deadline=0.01)
+    with pytest.raises(KeyboardInterrupt):
+        play(played, stop_at="RUNNING")
     assert played.cancelled[:3] == [False, True, True]
     assert f"toy: job 7 may still run: `scancel --name={played.job.name}`" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(("ends_on", "told"), [((False, True), [False]), ((True,), [False, True])])
-def test_a_deadline_counts_what_runs(play, ends_on, told):
-    played = Played([*[WAITING] * 30, RUNNING], ends_on=ends_on)
-    with pytest.raises(DeadlineExceeded, match="deadline"):
-        play(played, deadline=0.1, grace=10 if False in ends_on else 0.05)
+def test_a_job_that_runs_has_time_to_save(play, ends_on, told):
+    played = Played([WAITING, RUNNING], ends_on=ends_on)
+    with pytest.raises(KeyboardInterrupt):
+        play(played, stop_at="RUNNING", grace=10 if False in ends_on else 0.05)
     assert played.answers == ["CANCELLED"] and played.cancelled == told
 
 
@@ -240,8 +246,8 @@ def test_a_second_signal_leaves_no_job(play, number):
     before = signal.signal(number, heard)
     try:
         played = Impatient([RUNNING], ends_on=(True,))
-        with pytest.raises(DeadlineExceeded):
-            play(played, deadline=0.01)
+        with pytest.raises(KeyboardInterrupt):
+            play(played, stop_at="RUNNING")
     finally:
         signal.signal(number, before)
     assert played.cancelled == [False, True] and played.answers == ["CANCELLED"]
