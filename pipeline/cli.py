@@ -68,24 +68,16 @@ def main() -> None:
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup's wish
             signal.signal(number, _terminate)
     try:
-        code = cli.main(standalone_mode=False)
-    except UserError as error:
-        code = _say(str(error), 2)
+        sys.exit(cli.main(standalone_mode=False))
     except click.exceptions.NoArgsIsHelpError as error:
-        code = 0
         click.echo(error.format_message())
+        sys.exit(0)
     except click.UsageError as error:
         path = error.ctx.command_path if error.ctx else "hvg"
-        code = _say(f"{error.format_message()} (`{path} --help` explains)", 2)
-    except Failed as error:
-        code = _say(str(error), 1)
-    except click.ClickException as error:
-        code = _say(error.format_message(), 1)
+        message, code = f"{error.format_message()} (`{path} --help` explains)", 2
+    except (UserError, Failed) as error:
+        message, code = str(error), 2 if isinstance(error, UserError) else 1
     except (click.Abort, KeyboardInterrupt):
-        code = _say("interrupted", 130)
-    sys.exit(code if isinstance(code, int) else 0)
-
-
-def _say(message: str, code: int) -> int:
+        message, code = "interrupted", 130
     click.echo(f"error: {' '.join(message.split())}", err=True)
-    return code
+    sys.exit(code)

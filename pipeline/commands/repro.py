@@ -4,7 +4,6 @@ import contextlib
 import os
 import shlex
 import sys
-from collections.abc import Iterator
 
 import click
 
@@ -25,27 +24,16 @@ def repro(targets: tuple[str, ...]) -> None:
     hvg repro train-level@2
     """
     from pipeline.launch.repro import run_dvc_repro
+    from pipeline.system.processes import start
 
     _check_inputs()
     click.echo("brings every stage that is out of date up to date; Ctrl-C stops it, the same command goes on", err=True)
-    with _estimate(told=not targets):
+    with contextlib.ExitStack() as ending:
+        if not targets:  # how long everything takes, from a process beside this one: counting needs torch
+            counting = ending.enter_context(start([sys.executable, "-m", "pipeline.project.duration"]))
+            ending.callback(counting.terminate)
         code = run_dvc_repro(PATHS.state, targets)
     sys.exit(code)
-
-
-@contextlib.contextmanager
-def _estimate(told: bool) -> Iterator[None]:
-    """A line on how long everything takes here, from a process beside this one: counting needs torch."""
-    from pipeline.system.processes import start
-
-    if not told:
-        yield
-        return
-    with start([sys.executable, "-m", "pipeline.project.duration"]) as counting:
-        try:
-            yield
-        finally:
-            counting.terminate()
 
 
 def _check_inputs() -> None:

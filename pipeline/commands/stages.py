@@ -1,13 +1,11 @@
 """hvg run: one stage, now."""
 
-import contextlib
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
@@ -17,7 +15,7 @@ from pipeline.errors import UserError
 from pipeline.paths import Paths
 
 if TYPE_CHECKING:
-    from pipeline.launch.clusters import Cluster
+    from pipeline.launch.clusters import SlurmCluster
     from pipeline.launch.job import Job
 
 
@@ -61,8 +59,6 @@ PATHS = Paths()
               help="Processes a machine. Default: HVG_WORKERS, or one a GPU, for decode one a core.")  # fmt: skip
 @click.option("--retries", type=click.IntRange(min=0), default=1, show_default=True, envvar="HVG_RETRIES",
               help="How often a crash is tried again.")  # fmt: skip
-@click.option("--deadline", type=click.FloatRange(min=0, min_open=True), metavar="MIN", envvar="HVG_DEADLINE",
-              help="Minutes that a try may take, without its time in a cluster's queue.")  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Print what would be started or submitted, and do nothing.")
 def run(
     stage: str,
@@ -72,7 +68,6 @@ def run(
     nodes: int | None,
     workers: int | None,
     retries: int,
-    deadline: float | None,
     dry_run: bool,
 ) -> None:
     """Run one STAGE now: a Prefect flow around a torchrun job. Ctrl-C stops all of it.
@@ -82,37 +77,32 @@ def run(
     hvg run train --level 2 --workers 4
     hvg run train --level 2 --cluster NAME --nodes 4 --dry-run
     """
-    from pipeline.launch.clusters import LocalCluster, SlurmCluster, clusters_of, load_cluster
+    from pipeline.launch.clusters import load_cluster
     from pipeline.launch.flow import run_flow
     from pipeline.launch.job import JobCancelled, JobFailed
     from pipeline.launch.local import LocalLauncher
     from pipeline.launch.remote import ClusterLauncher
     from pipeline.launch.server import API_URL, prefect_server
-    from pipeline.launch.slurm import find, submitted
     from pipeline.system.tether import die_with_parent
 
-    where, root = load_cluster(cluster, PATHS.root), PATHS.root.resolve()
+    where = load_cluster(cluster, PATHS.root)
     level, key = _which(stage, level, key)
     job = _job(stage, level, key, where, nodes, workers)
     name = " ".join([stage, *([f"level {level}"] if level else []), *([key] if key else [])])  # train level 2
     short = name.replace(" ", "-")
-    local = isinstance(where, LocalCluster)
-    if local:
+    if where is None:
         log = PATHS.state / "logs" / f"{short}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
         launcher = LocalLauncher(log)
     else:
         inputs = _inputs(stage, level, key)
-        launcher = ClusterLauncher(cluster=where, root=root, stage=short, inputs=inputs)
+        launcher = ClusterLauncher(cluster=where, root=PATHS.root.resolve(), stage=short, inputs=inputs)
     if dry_run:
         click.echo(launcher.preview(job), nl=False)
         return
-    slurm = any(isinstance(one, SlurmCluster) for one in clusters_of(root).values())
-    if local and slurm and submitted(short, root) and shutil.which("squeue"):
-        find(short, root)
     if "DVC_STAGE" in os.environ:
         # DVC, if killed, leaves its commands running. TERM would cancel a cluster's job: it runs on and is found again.
-        die_with_parent(number=signal.SIGTERM if local else signal.SIGKILL)
-    with _alone(name), prefect_server(PATHS.state) as url:
+        die_with_parent(number=signal.SIGTERM if where is None else signal.SIGKILL)
+    with prefect_server(PATHS.state) as url:
         os.environ[API_URL] = url
         os.environ.setdefault("PREFECT_HOME", str((PATHS.state / "prefect").resolve()))
         try:
@@ -123,7 +113,6 @@ def run(
                 name=name,
                 labels=(f"level-{level}",) if level else (),
                 retries=retries,
-                deadline=None if deadline is None else deadline * 60,
                 kept=STAGES[stage].kept,
             )
         except JobFailed as error:
@@ -157,10 +146,14 @@ def _which(stage: str, level: int | None, key: str | None) -> tuple[int | None, 
 
 
 def _job(
-    stage: str, level: int | None, key: str | None, cluster: "Cluster", nodes: int | None, workers: int | None
+    stage: str,
+    level: int | None,
+    key: str | None,
+    cluster: "SlurmCluster | None",
+    nodes: int | None,
+    workers: int | None,
 ) -> "Job":
-    """The stage's job on a cluster. Raises UserError where the machines cannot share what it does."""
-    from pipeline.launch.clusters import SlurmCluster
+    """The stage's job on a cluster, or here. Raises UserError where the machines cannot share what it does."""
     from pipeline.launch.job import Job
     from pipeline.params import load_params
 
@@ -168,19 +161,16 @@ def _job(
     for option, taken in (("nodes", takes.spread), ("workers", takes.workers or takes.pool)):
         if not taken and source(option) is click.core.ParameterSource.COMMANDLINE:  # HVG_… are meant for other stages
             raise UserError(f"--{option}: {stage} runs in one process; leave it out")
-    if isinstance(cluster, SlurmCluster):
-        machines, processes, cores = nodes or cluster.nodes, cluster.gpus_per_node or 1, cluster.cpus_per_task
-    elif nodes is not None and nodes > 1:
+    if cluster is None and (nodes or 1) > 1:
         raise UserError(f"--nodes {nodes}: this is one machine; --cluster names one of clusters.yaml")
-    else:
-        machines, processes, cores = 1, cluster.workers, None
-    machines = machines if takes.spread else 1
-    given = {"--level": level, "--key": key, "--workers": (workers or cores) if takes.pool else None}
+    machines = (nodes or cluster.nodes) if cluster and takes.spread else 1
+    cores = workers or (cluster.cpus_per_task if cluster else None)
+    given = {"--level": level, "--key": key, "--workers": cores if takes.pool else None}
     args = tuple(word for option, value in given.items() if value is not None for word in (option, str(value)))
     if not takes.workers:
         return Job(module=_module(stage), args=args, nodes=machines)
     batch = None if level is None else load_params(PATHS.params).of_level(level).training.batch
-    processes = workers or processes or _workers(batch)
+    processes = workers or ((cluster.gpus_per_node or 1) if cluster else _workers(batch))
     if batch is not None and batch % (machines * processes):
         raise UserError(
             f"levels.{level}.training.batch: {batch} clips cannot be shared equally by {machines * processes} "
@@ -222,17 +212,3 @@ def _gpus() -> int:
     if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
         return len([device for device in visible.split(",") if device.strip()])
     return subprocess.run([command, "-L"], capture_output=True, text=True, check=False).stdout.count("GPU ")
-
-
-@contextlib.contextmanager
-def _alone(name: str) -> Iterator[None]:
-    """Refuse to run a stage twice at a time in one checkout: both would write to one folder."""
-    from filelock import FileLock, Timeout
-
-    folder = PATHS.state / "locks"
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(folder / f"{name.replace(' ', '-')}.lock", timeout=0):
-            yield
-    except Timeout as error:
-        raise UserError(f"{name}: already running in this checkout; wait for it or stop it") from error

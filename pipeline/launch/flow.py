@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator
 
 from pipeline.errors import UserError
-from pipeline.launch.job import DeadlineExceeded, Job, JobCancelled
+from pipeline.launch.job import Job, JobCancelled
 from pipeline.launch.local import LocalLauncher
 from pipeline.launch.remote import ClusterLauncher
 from pipeline.progress import write_line
@@ -25,14 +25,13 @@ def run_flow(
     name: str,  # train level 2
     labels: tuple[str, ...] = (),
     retries: int = 1,
-    deadline: float | None = None,
     kept: str = "",
 ) -> None:
     """Run a job as the Prefect flow `hvg-<stage>`, with the server that PREFECT_API_URL names.
 
-    A crash is tried again `retries` times; a user's mistake, an exceeded deadline (seconds a try) and a job that was
-    cancelled are not. The job's lines go to Prefect's log; the launcher alone writes to the terminal, but for what is
-    `kept` of a stage that is stopped and does not say so itself. Raises what the launcher raised last.
+    A crash is tried again `retries` times; a user's mistake and a job that was cancelled are not. The job's lines go to
+    Prefect's log; the launcher alone writes to the terminal, but for what is `kept` of a stage that is stopped and does
+    not say so itself. Raises what the launcher raised last.
     """
     # Seconds to import, hence here. Its settings are read at the import, hence after PREFECT_API_URL is set.
     from prefect import flow, get_run_logger, tags, task
@@ -44,7 +43,7 @@ def run_flow(
 
     def again(_task, run, state) -> bool:
         error = state.result(raise_on_failure=False)
-        wanted = isinstance(error, Exception) and not isinstance(error, UserError | DeadlineExceeded)
+        wanted = isinstance(error, Exception) and not isinstance(error, UserError)
         if wanted and (tries := run.run_count) <= retries:
             write_line(f"{name}: {error}; try {tries + 1} of {retries + 1} in {RETRY_DELAY:g} s")
         return wanted
@@ -59,7 +58,7 @@ def run_flow(
     def launch() -> State | None:
         nonlocal cancelled
         try:
-            launcher.run(job, get_run_logger().info, deadline)
+            launcher.run(job, get_run_logger().info)
         except JobCancelled as error:
             cancelled = error
             return Cancelled(message=str(error))

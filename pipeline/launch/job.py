@@ -20,10 +20,6 @@ class JobCancelled(JobFailed):
     """A job that somebody else has cancelled. They would not want it tried again."""
 
 
-class DeadlineExceeded(JobFailed):
-    """A job that was stopped because its time was over. Trying again would take as long."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class Job:
     """`module` run as a program by `workers` processes of torchrun on each of `nodes` machines."""

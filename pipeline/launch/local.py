@@ -6,24 +6,22 @@ import shlex
 import shutil
 import signal
 import socket
-import subprocess
 import sys
 import tempfile
-import threading
+import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
-from pipeline.launch.job import ENDED, DeadlineExceeded, Job, raise_failure
+from pipeline.launch.job import ENDED, Job, raise_failure
 from pipeline.launch.output import Output
 from pipeline.progress import COLUMNS, write_line
 from pipeline.system.machine import cores
 from pipeline.system.processes import JOB_SECONDS, end_group, kill, members, start
 from pipeline.system.stage import JOB, MEETING
 
-READ_SECONDS = 2.0  # that the last lines may take, once the job is over
+LOOK_SECONDS = 0.1  # between looks for new lines, and at a job that may have ended
 
 
 @dataclass(frozen=True)
@@ -37,14 +35,14 @@ class LocalLauncher:
         """What `run` would start, as a line of shell."""
         return shlex.join([*(f"{name}={value}" for name, value in _environment(job).items()), *_command(job)]) + "\n"
 
-    def run(self, job: Job, on_line: Callable[[str], None], deadline: float | None = None) -> None:
+    def run(self, job: Job, on_line: Callable[[str], None]) -> None:
         """Run a job to its end, showing what it prints and giving every line to `on_line`.
 
-        `deadline` is in seconds. Whatever ends this call, none of the job's processes lives after it: on an exception
-        of any kind (Ctrl-C, a cancellation, SystemExit of a TERM handler) they get TERM and, after the grace period,
-        KILL. If this process itself is killed, the kernel sends the job TERM.
+        Whatever ends this call, none of the job's processes lives after it: on an exception of any kind (Ctrl-C, a
+        cancellation, SystemExit of a TERM handler) they get TERM and, after the grace period, KILL. If this process
+        itself is killed, the kernel sends the job TERM.
 
-        Raises UserError with the stage's message, DeadlineExceeded, or JobFailed for any other end.
+        Raises UserError with the stage's message, or JobFailed for any other end.
         """
         self.log.parent.mkdir(parents=True, exist_ok=True)
         # On this machine's disk: locks must work in it. torchrun and the workers find each other by files in it, and
@@ -56,36 +54,27 @@ class LocalLauncher:
                 env["GLOO_SOCKET_IFNAME"] = "lo"
             if sys.stdout.isatty():
                 env[COLUMNS] = str(shutil.get_terminal_size().columns)
-            if code := self._run(_command(job), env, Output(on_line, self.log), deadline):
+            if code := self._run(_command(job), env, Output(self.log, on_line)):
                 raise_failure(Path(scratch, "job"), f"ended with exit code {code}")
 
-    def _run(self, command: list[str], env: dict[str, str], output: Output, deadline: float | None) -> int:
+    def _run(self, command: list[str], env: dict[str, str], output: Output) -> int:
         name = uuid.uuid4().hex
-        process = start(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env={**os.environ, **env, JOB: name})
-        assert process.stdout is not None
-        reader = threading.Thread(target=_pass_on, args=(process.stdout, output), daemon=True)
-        reader.start()
+        with self.log.open("ab") as log:
+            process = start(command, stdout=log, stderr=log, env={**os.environ, **env, JOB: name})
         try:
-            return process.wait(deadline)
-        except BaseException as error:
+            while (code := process.poll()) is None:
+                output.show()
+                time.sleep(LOOK_SECONDS)
+            return code
+        except BaseException:
             # TERM to torchrun, which hands it on to its workers: they have sessions of their own.
             if not end_group(process, (signal.SIGTERM, self.grace), left=lambda: members(name)):
                 with contextlib.suppress(OSError):  # the terminal may be gone
                     write_line("the job did not end by itself and was killed: what it had not saved is lost")
-            if isinstance(error, subprocess.TimeoutExpired):
-                minutes = f"{(deadline or 0) / 60:g}"
-                raise DeadlineExceeded(f"not ready after {minutes} minutes, the deadline; stopped") from None
             raise
         finally:
-            kill(lambda: members(name))  # also what a stage that ended well forgot, which holds the pipe open
-            reader.join(READ_SECONDS)  # longer only where something that hides from us holds the pipe
+            kill(lambda: members(name))  # also what a stage that ended well forgot
             output.close()
-
-
-def _pass_on(lines: IO[bytes], output: Output) -> None:
-    with lines:  # whatever happens: a job that nobody reads must not wait for ever
-        while data := os.read(lines.fileno(), 1 << 16):
-            output.feed(data)
 
 
 def _command(job: Job) -> list[str]:

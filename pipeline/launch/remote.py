@@ -1,23 +1,21 @@
 """A job on a cluster: submitted, or found again where an earlier process has died, and followed to its end."""
 
 import contextlib
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import Failed, UserError
-from pipeline.launch.job import DeadlineExceeded, Job, JobCancelled, raise_failure
+from pipeline.launch.job import Job, JobCancelled, raise_failure
 from pipeline.launch.output import Output
-from pipeline.launch.slurm import UNKNOWN, Slurm, State, find
+from pipeline.launch.slurm import UNKNOWN, Slurm, State
 from pipeline.progress import write_line
 from pipeline.system.processes import undisturbed
 
 CANCEL_SECONDS = 45.0  # from TERM to the removal of a job; the stage itself takes fewer
 REMOVAL_SECONDS = 120.0  # that a cluster may take for it
-LOST_SECONDS = 30.0  # that a submission may take to arrive after its answer was lost
-TAIL_BYTES = 1 << 14  # of the log of a job that is found
+LOST_SECONDS = 90.0  # from a submission, of which 60 may go by without an answer, until it has arrived or never will
 LOOK_SECONDS = 1.0  # between looks for new lines, and at a job that is to end
 
 
@@ -27,35 +25,31 @@ class ClusterLauncher(Slurm):
 
     grace: float = CANCEL_SECONDS
 
-    def run(self, job: Job, on_line: Callable[[str], None], deadline: float | None = None) -> None:
+    def run(self, job: Job, on_line: Callable[[str], None]) -> None:
         """Run a job to its end, or wait for the one that an earlier process has submitted and that still runs.
 
-        `deadline` is in seconds of the job's running, from its last start. Whatever ends this call, the job is over
-        then: on an exception of any kind its processes get TERM and, after the grace period, the job is removed.
+        Whatever ends this call, the job is over then: on an exception of any kind its processes get TERM and, after
+        the grace period, the job is removed.
 
-        Raises UserError with the stage's message or where another job is in the way, DeadlineExceeded, JobCancelled,
-        JobFailed for any other end, or Failed where Slurm does not answer at first.
+        Raises UserError with the stage's message or where another job is in the way, JobCancelled, JobFailed for any
+        other end, or Failed where Slurm does not answer at first.
         """
-        found = find(self.stage, self.root, self.name)
         following = _Following(self, on_line)
+        found = following.found()
         try:
-            if found is None:
+            if not found:
                 following.submit(job)
-            else:
-                following.found()
-                write_line(f"{self.stage}: job {found} runs it already; waiting for that one; its log: {self.log}")
-            state = following.to_the_end(deadline)
+            state = following.to_the_end()
+        except UserError:  # Slurm has refused it
+            raise
         except BaseException:
-            if following.there:
-                following.stop(self.grace)
+            following.stop(self.grace)
             raise
         finally:
             following.output.close()
-        if state == UNKNOWN and self.finished():
-            return
         if state.name == "CANCELLED":
             raise JobCancelled(f"{following.job} was cancelled ({state})")
-        if state.name != "COMPLETED":
+        if state.name != "COMPLETED" and not self.finished():
             raise_failure(Path(f"{self.files}.ended"), f"{following.job} ended: {state}")
 
 
@@ -64,65 +58,60 @@ class _Following:
 
     def __init__(self, slurm: Slurm, on_line: Callable[[str], None]) -> None:
         self.slurm, self.on_line = slurm, on_line
-        self.output = Output(on_line)
-        self.read_to = slurm.log.stat().st_size if slurm.log.is_file() else 0  # bytes of the log
+        self.output = Output(slurm.log, on_line)
         self.job = f"job {slurm.name}"
         self.said = ""
-        self.running_since: float | None = None
-        self.there = False  # perhaps: nothing was submitted, or Slurm has refused it
+        self.runs = False
         self.before: frozenset[str] = frozenset()  # the ids of earlier jobs of the name
         self.lost_until = 0.0  # until when a submission without an answer may still arrive
 
-    def found(self) -> None:
-        """The job is there already: show the last lines of what it has said meanwhile."""
-        self.there = True
-        file = Path(f"{self.slurm.files}.begin")
-        begin = int(file.read_text()) if file.is_file() else 0
-        if self.read_to - begin > TAIL_BYTES:
-            with self.slurm.log.open("rb") as log:
-                log.seek(self.read_to - TAIL_BYTES)
-                log.readline()  # the rest of one
-                begin = log.tell()
-        self.read_to = begin
+    def found(self) -> bool:
+        """Whether the job is there already.
+
+        Raises UserError where the stage has another one, which would write to the same folder; Failed where Slurm does
+        not answer.
+        """
+        name, stage = self.slurm.name, self.slurm.stage
+        try:
+            jobs = self.slurm.states()
+        except OSError as error:
+            raise Failed(f"{stage}: Slurm does not answer whether a job runs it: {error}") from error
+        living = {one.job: one.id for one in jobs if not one.over}
+        for other in living.keys() - {name}:
+            raise UserError(
+                f"{stage}: job {living[other]} still runs it with other parameters, code or inputs: wait for it, or "
+                f"`scancel {living[other]}`"
+            )
+        if name in living:
+            write_line(f"{stage}: job {living[name]} runs it already; waiting for that one; its log: {self.slurm.log}")
+        else:
+            self.before = frozenset(one.id for one in jobs)
+        return name in living
 
     def submit(self, job: Job) -> None:
         """Hand the job over, perhaps: where there is no answer, the next questions tell.
 
-        Raises UserError where Slurm refuses it, Failed where it does not answer before.
+        Raises UserError where Slurm refuses it.
         """
+        self.lost_until = time.monotonic() + LOST_SECONDS
         try:
-            self.before = frozenset(one.id for one in self.slurm.states() if one.over)
+            self.job, self.lost_until = f"job {self.slurm.submit(job)}", 0.0
         except OSError as error:
-            raise Failed(f"{self.slurm.stage}: Slurm does not answer which jobs there were: {error}") from error
-        self.there, self.lost_until = True, math.inf
-        try:
-            answer = self.slurm.submit(job)
-            if isinstance(answer, OSError):
-                self.say(f"no answer to the submission: {answer}")
-            else:
-                self.job, self.lost_until = f"job {answer}", 0.0
-        except UserError:
-            self.there = False
-            raise
-        finally:
-            self.lost_until = min(self.lost_until, time.monotonic() + LOST_SECONDS)
+            self.say(f"no answer to the submission: {error}")
 
-    def to_the_end(self, deadline: float | None) -> State:
-        """The job's last state. Raises DeadlineExceeded."""
-        while True:
-            if (state := self._look()) is not None and self._ends(state):
-                return state
+    def to_the_end(self) -> State:
+        """The job's last state."""
+        while (state := self._look()) is None or not self._ends(state):
             until = time.monotonic() + self.slurm.cluster.poll
             while time.monotonic() < until:
-                if deadline and self.running_since and time.monotonic() > self.running_since + deadline:
-                    raise DeadlineExceeded(f"not ready after {deadline / 60:g} minutes, the deadline; stopped")
                 time.sleep(min(LOOK_SECONDS, self.slurm.cluster.poll))
-                self._read()
+                self._show()
+        return state
 
     @undisturbed()
     def stop(self, grace: float) -> None:
         """TERM to a job that runs, then removal, told again until it is over. A second Ctrl-C removes it at once."""
-        asked = [] if self.running_since is None else [(False, grace)]
+        asked = [(False, grace)] if self.runs else []
         for now, seconds in [*asked, (True, REMOVAL_SECONDS)]:
             end, told = time.monotonic() + seconds, False
             with contextlib.suppress(KeyboardInterrupt):
@@ -148,28 +137,19 @@ class _Following:
         except (OSError, UserError) as error:  # a command that was there may be away for a while
             self.say(f"no answer about {self.job}: {error}")
             return None
-        self._read()  # after the question: of a job that is over it is everything
-        if state.id:
+        self._show()  # after the question: of a job that is over it is everything
+        if state != UNKNOWN:
             self.job = f"job {state.id}"
+        self.runs = state.runs
         if not state.over:
             self.say(f"{self.job}: {state}")
-        if not state.runs:
-            self.running_since = None
-        elif self.running_since is None:
-            self.running_since = time.monotonic()
         return state
 
-    def _read(self) -> None:
-        """Show what the job has printed since."""
+    def _show(self) -> None:
         try:
-            with self.slurm.log.open("rb") as log:  # anew each time: so NFS shows what other machines have written
-                log.seek(self.read_to)
-                data = log.read()
+            self.output.show()
         except OSError as error:
             self.say(f"no log of {self.job} for now: {error}")
-            return
-        self.read_to += len(data)
-        self.output.feed(data)
 
     def say(self, text: str) -> None:
         if text != self.said:

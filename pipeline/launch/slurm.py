@@ -12,14 +12,13 @@ import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
-from glob import escape
 from pathlib import Path
 
-from pipeline.errors import Failed, UserError
+from pipeline.errors import UserError
 from pipeline.launch.clusters import SlurmCluster
 from pipeline.launch.job import ENDED, Job
 from pipeline.params import fingerprint
-from pipeline.paths import Paths, origin
+from pipeline.paths import Paths
 from pipeline.system.stage import JOB
 
 WARNING_SECONDS = 120  # before the time limit: TERM takes a stage 20, and Slurm looks at the clock twice a minute
@@ -36,6 +35,7 @@ class State:
     """A job as Slurm sees it: `str` shows it to a person."""
 
     id: str
+    job: str  # its name
     name: str  # RUNNING
     detail: str = ""  # its nodes, or in brackets why it waits or has failed
 
@@ -51,7 +51,7 @@ class State:
         return not self.runs and self.name not in _WAITING
 
 
-UNKNOWN = State("", "UNKNOWN", "to Slurm")  # never taken, or minutes after its end, of which `finished` tells
+UNKNOWN = State("", "", "UNKNOWN", "to Slurm")  # never taken, or minutes after its end, of which `finished` tells
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +69,12 @@ class Slurm:
 
     @property
     def name(self) -> str:
-        return f"{_prefix(self.stage, self.root)}{self.inputs[:12]}"
+        return f"{self._prefix}{self.inputs[:12]}"
+
+    @property
+    def _prefix(self) -> str:
+        """How the names of the stage's jobs begin, whatever its inputs."""
+        return f"hvg-{self.stage}-{fingerprint(str(self.root))[:8]}-"
 
     @property
     def files(self) -> Path:
@@ -97,12 +102,6 @@ class Slurm:
         c = self.cluster
         given = {"partition": c.partition, "account": c.account, "time": c.time}
         given |= {"cpus-per-task": c.cpus_per_task, "gpus-per-node": c.gpus_per_node}
-        srun = [] if c.cpus_per_task is None else [f"--cpus-per-task={c.cpus_per_task}"]  # not taken over from sbatch
-        if c.container is not None:
-            whole = origin(self.root)  # of an experiment's copy, too: what outlives the copy lies beside it
-            mounts = ",".join([f"{whole}:{whole}", *c.mounts])
-            srun += [f"--container-image={c.container}", f"--container-mounts={mounts}"]
-            srun.append(f"--container-workdir={self.root}")
         return [
             "sbatch",
             *c.sbatch,
@@ -119,16 +118,15 @@ class Slurm:
             f"--chdir={self.root}",
             f"--output={str(self.log).replace('%', '%%')}",  # Slurm replaces what follows one
             str(SCRIPT),
-            *srun,
-            "--",
-            c.python or ("python" if c.container else sys.executable),
+            sys.executable,
             *job.program(),
         ]
 
-    def submit(self, job: Job) -> str | OSError:
-        """Hand the job over. Returns its id, or an error where Slurm may have taken it or not.
+    def submit(self, job: Job) -> str:
+        """Hand the job over. Returns its id.
 
-        Raises UserError with Slurm's words where it refuses, or where it could not write the log.
+        Raises UserError with Slurm's words where it refuses, or where it could not write the log; OSError where Slurm
+        may have taken it or not.
         """
         if "\\" in str(self.root):
             raise UserError(f"{self.root}: Slurm opens no log in a folder with a backslash; rename it")
@@ -139,23 +137,21 @@ class Slurm:
                 old.unlink()
         Path(f"{self.files}.setup").write_text("\n".join([*self.cluster.setup, ""]))
         self.log.touch()  # NFS remembers for a while that a file was not there
-        Path(f"{self.files}.begin").write_text(str(self.log.stat().st_size))  # earlier jobs have printed so much
         try:
             return _ask(self.command(job), self.environment(job)).strip().partition(";")[0]  # then a cluster's name
         except OSError as error:
             if isinstance(error, TimeoutError) or _PASSING.search(str(error)):
-                return error
+                raise
             raise UserError(f"Slurm refuses the job: {error}") from error
 
     def states(self) -> list[State]:
-        """The jobs of this name, also those that have ended minutes ago."""
-        asked = ["--me", "--all", f"--name={self.name}", "--states=all", "--noheader", "--format=%A %T %R"]
-        told = _ask(["squeue", *asked])
-        return [State(*line.split(maxsplit=2)) for line in told.splitlines()]
+        """The stage's jobs in this checkout, whatever its inputs, also those that have ended minutes ago."""
+        told = _ask(["squeue", "--me", "--all", "--states=all", "--noheader", "--format=%A %j %T %R"])
+        return [State(*line.split(maxsplit=3)) for line in told.splitlines() if f" {self._prefix}" in line]
 
     def state(self, before: frozenset[str] = frozenset()) -> State:
         """How the job is doing; of several of its name, without those `before`, the one not over, or the last."""
-        states = [one for one in self.states() if one.id not in before]
+        states = [one for one in self.states() if one.job == self.name and one.id not in before]
         return max(states, key=lambda one: (not one.over, int(one.id)), default=UNKNOWN)
 
     def finished(self) -> bool:
@@ -167,32 +163,6 @@ class Slurm:
     def cancel(self, *, now: bool) -> None:
         """TERM to the job's steps, for which its script waits, or, with `now`, remove the job."""
         _ask(["scancel", *([] if now else ["--signal=TERM"]), f"--name={self.name}"])
-
-
-def submitted(stage: str, root: Path) -> bool:
-    """Whether a job of a stage was ever submitted from a checkout, by the files that lie there since."""
-    return any((Paths(root).state / "jobs").glob(f"{escape(_prefix(stage, root))}*"))
-
-
-def find(stage: str, root: Path, name: str | None = None) -> str | None:
-    """The id of a stage's job of this name, if it waits or runs.
-
-    Raises UserError where the stage has another one: both would write to one folder; Failed without an answer.
-    """
-    try:
-        told = _ask(["squeue", "--me", "--all", "--noheader", "--format=%j %A"])
-    except OSError as error:
-        raise Failed(f"{stage}: Slurm does not answer whether a job runs it: {error}") from error
-    jobs = dict(line.split() for line in told.splitlines() if line.startswith(_prefix(stage, root)))
-    mine = jobs.pop(name or "", None)
-    for other in jobs.values():
-        how = "with other parameters, code or inputs: wait for it" if name else "on a cluster: wait for it by --cluster"
-        raise UserError(f"{stage}: job {other} still runs it {how}, or `scancel {other}`")
-    return mine
-
-
-def _prefix(stage: str, root: Path) -> str:
-    return f"hvg-{stage}-{fingerprint(str(root))[:8]}-"
 
 
 def _ask(command: list[str], env: dict[str, str] | None = None) -> str:

@@ -1,8 +1,9 @@
 """Recipes: whole parameter files, one of which becomes the active params.yaml."""
 
-import hashlib
+import functools
 import io
 import itertools
+import operator
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,7 @@ def apply_recipe(paths: Paths, name: str | None, settings: Sequence[str] = (), *
     known = name is not None or not edited(paths)  # a change by hand stays one, whatever is set on top of it
     write_atomic(paths.params, content)
     if known:
-        write_atomic(_written(paths), hashlib.sha256(content.encode()).hexdigest())
+        write_atomic(_written(paths), content)
     return params
 
 
@@ -65,13 +66,9 @@ def set_aside(paths: Paths, params: Params) -> list[tuple[Path, Path]]:
 
 def edited(paths: Paths) -> bool:
     """Whether params.yaml holds someone's own changes: it is no recipe and not what `apply_recipe` wrote last."""
-    if not paths.params.is_file():
-        return False
-    content = paths.params.read_bytes()
-    if any(content == (paths.root / "recipes" / f"{name}.yaml").read_bytes() for name in recipe_names(paths)):
-        return False
-    written = _written(paths)
-    return not written.is_file() or written.read_text() != hashlib.sha256(content).hexdigest()
+    ours = [*(paths.root / "recipes").glob("*.yaml"), _written(paths)]
+    there = paths.params.is_file()
+    return there and not any(file.is_file() and file.read_bytes() == paths.params.read_bytes() for file in ours)
 
 
 def with_settings(text: str, settings: Sequence[str], source: Path) -> str:
@@ -96,18 +93,16 @@ def _set(tree: Any, setting: str, source: Path) -> None:
     if not equals or not key:
         raise UserError(f"--set {setting}: expected KEY=VALUE, such as data.root=/videos")
     *above, last = key.split(".")
-    node = tree
-    for part in above:
-        if not isinstance(node, dict) or part not in node:
-            raise UserError(f"--set {key}: no such parameter in {source}")
-        node = node[part]
-    if not isinstance(node, dict):
-        raise UserError(f"--set {key}: no such parameter in {source}")
+    try:
+        node = functools.reduce(operator.getitem, above, tree)
+        before = node.get(last)
+    except (KeyError, TypeError, AttributeError):
+        raise UserError(f"--set {key}: no such parameter in {source}") from None
     value = parse_yaml(text, f"--set {key}")
     # A parameter that is text stays text: `last=2` means "2".
-    node[last] = text if isinstance(node.get(last), str) and isinstance(value, int | float) else value
+    node[last] = text if isinstance(before, str) and isinstance(value, int | float) else value
 
 
 def _written(paths: Paths) -> Path:
-    """A file with the hash of what was last written as params.yaml."""
-    return paths.state / "recipe.sha256"
+    """What was last written as params.yaml."""
+    return paths.state / "params.yaml"

@@ -130,7 +130,7 @@ class Store:
     def run_of(self, start: int, name: str, tags: Mapping[str, str], params: Mapping[str, str]) -> Any:
         """The run that has the same key, or a new one that began at `start`, in ms."""
         with FileLock(self.state / "tracking.lock"):  # the first two stages must not make two parents
-            run = next(self.search({KEY: tags[KEY]}), None)
+            run = next(iter(self.search({KEY: tags[KEY]})), None)
             if run is None:
                 run = self.ask("create_run", self.experiment, start_time=start, tags=tags, run_name=name)
             elif PARENT in tags:
@@ -152,7 +152,7 @@ class Store:
             self.tell(*(("update_run", one, status) if status == "RUNNING" else ("set_terminated", one, status, time)))
 
         tell(run, status)
-        newest = {one.data.tags.get("hvg.name"): one.info.status for one in [*self.search({PARENT: parent})][::-1]}
+        newest = {one.data.tags.get("hvg.name"): one.info.status for one in self.search({PARENT: parent})[::-1]}
         tell(parent, next((one for one in ("RUNNING", "FAILED", "KILLED") if one in newest.values()), "FINISHED"))
 
     def keep(self, run: str, file: Path, folder: str = "") -> None:
@@ -185,15 +185,14 @@ class Store:
         into.mkdir(parents=True, exist_ok=True)
         return Path(self.ask("download_artifacts", run, file, str(into)))
 
-    def search(self, tags: Mapping[str, str], *, deleted: bool = False) -> Iterator[Any]:
+    def search(self, tags: Mapping[str, str], *, deleted: bool = False) -> list[Any]:
         """Runs that have all of these tags, newest first; `deleted`: also those that somebody has deleted."""
         from mlflow.entities import ViewType
+        from mlflow.store.tracking import SEARCH_MAX_RESULTS_THRESHOLD as MOST  # 50,000
 
         where = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
-        view, page = ViewType.ALL if deleted else ViewType.ACTIVE_ONLY, None
-        while page is None or page.token:
-            page = self.ask("search_runs", [self.experiment], where, view, page_token=page and page.token)
-            yield from page
+        view = ViewType.ALL if deleted else ViewType.ACTIVE_ONLY
+        return self.ask("search_runs", [self.experiment], where, view, MOST)
 
 
 def machine_numbers() -> Callable[[], dict[str, float]]:

@@ -159,7 +159,7 @@ def run(
 def send_waiting(store: Store) -> None:
     """Send what a store lacks of its checkout's runs; one that cannot be sent keeps no other back. May raise Away."""
     files = sorted(store.state.glob(f"work/*/run-{fingerprint(store.shown)[:8]}-*.jsonl"))
-    runs = list(store.search({"hvg.root": name_of(store.root)}, deleted=True)) if files else []
+    runs = store.search({"hvg.root": name_of(store.root)}, deleted=True) if files else []
     sent = {(run.data.tags.get(KEY), run.data.tags.get(_SENT)) for run in runs}
     deleted = {run.data.tags.get(KEY) for run in runs if run.info.lifecycle_stage == "deleted"}
     for file in files:

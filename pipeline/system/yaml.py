@@ -25,7 +25,8 @@ def validated(kind: Any, values: Any, source: str) -> Any:
         return TypeAdapter(kind).validate_json(json.dumps(values))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        raise UserError(f"{source}: {'.'.join(map(str, first['loc']))}: {explain(first)}") from error
+        key = ".".join(map(str, first["loc"]))
+        raise UserError(": ".join(part for part in (source, key, explain(first)) if part)) from error
     except (TypeError, ValueError) as error:  # of json: a date, an alias within itself
         raise UserError(f"{source}: holds a value that is no number, text, list or mapping: {error}") from error
 

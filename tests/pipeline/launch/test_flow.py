@@ -15,14 +15,14 @@ PROGRAM = """if True:
     import asyncio, json, sys
     from pipeline.errors import UserError
     from pipeline.launch import flow
-    from pipeline.launch.job import DeadlineExceeded, Job, JobCancelled, JobFailed
+    from pipeline.launch.job import Job, JobCancelled, JobFailed
 
     flow.RETRY_DELAY = 0.1
 
     class Played:
         def __init__(self, *ends):
             self.ends, self.calls = list(ends), 0
-        def run(self, job, on_line, deadline=None):
+        def run(self, job, on_line):
             self.calls += 1
             on_line(f"a line of try {self.calls}")
             end = self.ends.pop(0)
@@ -44,7 +44,6 @@ PROGRAM = """if True:
         "crashes": play("toy crashes", JobFailed("oom"), JobFailed("oom again")),
         "mistake": play("toy mistake", UserError("a.b: no"), None),
         "cancelled": play("toy cancelled", JobCancelled("by scancel"), None),
-        "late": play("toy late", DeadlineExceeded("late"), None),
     }
 
     flow._leave_soon = lambda _: None  # this process goes on
@@ -102,7 +101,6 @@ def test_only_crashes_are_tried_again(played):
         "crashes": [2, "JobFailed: oom again"],
         "mistake": [1, "UserError: a.b: no"],
         "cancelled": [1, "JobCancelled: by scancel"],
-        "late": [1, "DeadlineExceeded: late"],
         "stopped": "by Ctrl-C",
     }
 

@@ -18,12 +18,13 @@ class Gone:
         raise BrokenPipeError
 
 
-def test_a_closed_terminal_costs_the_log_no_line(tmp_path, monkeypatch):
+def test_a_closed_terminal_costs_no_line(tmp_path, monkeypatch):
     lines: list[str] = []
     monkeypatch.setattr(sys, "stdout", Gone())
-    output = Output(lines.append, tmp_path / "log")
-    output.feed(b"saving\nsav")
-    output.feed(b"ed\n")
+    output = Output(tmp_path / "log", lines.append)
+    with (tmp_path / "log").open("ab", buffering=0) as log:
+        for data in (b"saving\nsav", b"ed\nthe ", b"rest"):
+            log.write(data)
+            output.show()
     output.close()
-    assert lines == ["saving", "saved"]
-    assert (tmp_path / "log").read_bytes() == b"saving\nsaved\n"
+    assert lines == ["saving", "saved", "the rest"]

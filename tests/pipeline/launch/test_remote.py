@@ -12,7 +12,7 @@ import pytest
 from pipeline.errors import Failed, UserError
 from pipeline.launch import remote, slurm
 from pipeline.launch.clusters import SlurmCluster
-from pipeline.launch.job import DeadlineExceeded, Job, JobCancelled, JobFailed
+from pipeline.launch.job import Job, JobCancelled, JobFailed
 from pipeline.launch.remote import ClusterLauncher
 from pipeline.launch.slurm import Slurm
 
@@ -28,8 +28,8 @@ class Played:
     lines: list[bytes] = field(default_factory=list)  # printed before each question
     ends_on: tuple[bool, ...] = (False, True)  # TERM, removal: which cancellations end the job
     refusal: BaseException | None = None  # of what is submitted
-    living: str = ""  # what squeue lists at first
-    earlier: str = ""  # jobs of the name that are over and not yet forgotten
+    living: bool = False  # an earlier process has submitted it
+    earlier: str = ""  # what squeue lists of other jobs
     at_start: Callable[[Slurm], object] = lambda _: None
     submitted: int = 0
     cancelled: list[bool] = field(default_factory=list)
@@ -54,11 +54,10 @@ class Played:
                 if self.cancelled[-1] in self.ends_on and self.answers[0] != FORGOTTEN:
                     self.answers = ["CANCELLED"]
                 return ""
-        if "--states=all" not in command:
+        assert "--states=all" in command
+        if not self.submitted and not self.living:
             if isinstance(self.answers[0], OSError):
                 raise self.answers[0]
-            return self.living
-        if not self.submitted and not self.living:
             return self.earlier
         if self.lines:
             with self.job.log.open("ab") as log:
@@ -66,7 +65,7 @@ class Played:
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         if isinstance(answer, Exception):
             raise answer
-        return self.earlier + (f"7 {answer}\n" if answer else "")
+        return self.earlier + (f"7 {self.job.name} {answer}\n" if answer else "")
 
 
 @pytest.fixture
@@ -75,10 +74,16 @@ def play(monkeypatch, tmp_path):
     monkeypatch.setattr(remote, "LOOK_SECONDS", 0.005)
     monkeypatch.setattr(remote, "LOST_SECONDS", 0.5)
 
-    def run(played: Played, *, inputs: str = "a" * 64, grace: float = 0.05, deadline: float | None = None) -> list[str]:
+    def run(played: Played, *, inputs: str = "a" * 64, grace: float = 0.05, stop_at: str | None = None) -> list[str]:
         monkeypatch.setattr(slurm, "_ask", played)
         lines: list[str] = []
-        played.launcher(tmp_path, inputs, grace).run(JOB, lines.append, deadline)
+
+        def told(line: str) -> None:
+            lines.append(line)
+            if stop_at and stop_at in line and len([one for one in lines if stop_at in one]) == 1:
+                raise KeyboardInterrupt
+
+        played.launcher(tmp_path, inputs, grace).run(JOB, told)
         return lines
 
     return run
@@ -153,11 +158,16 @@ def test_how_an_earlier_job_of_the_name_ended_says_nothing_of_this_one(play):
         play(Played(["NODE_FAIL"]))
 
 
-def test_a_job_whose_submission_got_no_answer_is_followed_where_it_is_there(play):
+def named(root: Path, inputs: str = "a" * 64) -> str:
+    return Played([]).launcher(root, inputs).name
+
+
+def test_a_job_whose_submission_got_no_answer_is_followed_where_it_is_there(play, tmp_path):
     lost = OSError("sbatch: error: Socket timed out on send/recv")
     with pytest.raises(JobFailed, match=r"ended: UNKNOWN to Slurm"):
         play(Played([FORGOTTEN], refusal=lost))
-    played = Played([FORGOTTEN, FORGOTTEN, RUNNING, DONE], refusal=lost, earlier="6 FAILED (NonZeroExitCode)\n")
+    played = Played([FORGOTTEN, FORGOTTEN, RUNNING, DONE], refusal=lost)
+    played.earlier = f"6 {named(tmp_path)} FAILED (NonZeroExitCode)\n"
     assert "no answer to the submission: sbatch: error: Socket timed out on send/recv" in play(played)
     assert (played.submitted, played.cancelled) == (1, [])
 
@@ -176,14 +186,15 @@ def test_ctrl_c_while_it_is_submitted_removes_it(play):
     assert played.cancelled == [True]
 
 
-def test_how_an_earlier_job_of_the_name_ended_is_not_how_a_lost_one_does(play):
+def test_how_an_earlier_job_of_the_name_ended_is_not_how_a_lost_one_does(play, tmp_path):
     lost = OSError("sbatch: error: Socket timed out on send/recv")
     with pytest.raises(JobFailed, match=r"ended: UNKNOWN to Slurm"):
-        play(Played([FORGOTTEN], refusal=lost, earlier="6 COMPLETED node1\n"))
+        play(Played([FORGOTTEN], refusal=lost, earlier=f"6 {named(tmp_path)} COMPLETED node1\n"))
 
 
-def test_ctrl_c_while_it_is_submitted_removes_it_also_where_it_arrives_late(play):
-    played = Played([*[FORGOTTEN] * 3, WAITING], refusal=KeyboardInterrupt(), earlier="6 CANCELLED node1\n")
+def test_ctrl_c_while_it_is_submitted_removes_it_also_where_it_arrives_late(play, tmp_path):
+    earlier = f"6 {named(tmp_path)} CANCELLED node1\n"
+    played = Played([*[FORGOTTEN] * 3, WAITING], refusal=KeyboardInterrupt(), earlier=earlier)
     with pytest.raises(KeyboardInterrupt):
         play(played)
     assert played.answers == ["CANCELLED"] and played.cancelled == [True] * 4
@@ -192,17 +203,17 @@ def test_ctrl_c_while_it_is_submitted_removes_it_also_where_it_arrives_late(play
 def test_a_cluster_is_told_to_remove_a_job_again_and_again(play, monkeypatch, capfd):
     monkeypatch.setattr(remote, "REMOVAL_SECONDS", 0.5)
     played = Played([RUNNING], ends_on=())
-    with pytest.raises(DeadlineExceeded):
-        play(played, deadline=0.01)
+    with pytest.raises(KeyboardInterrupt):
+        play(played, stop_at="RUNNING")
     assert played.cancelled[:3] == [False, True, True]
     assert f"toy: job 7 may still run: `scancel --name={played.job.name}`" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(("ends_on", "told"), [((False, True), [False]), ((True,), [False, True])])
-def test_a_deadline_counts_what_runs(play, ends_on, told):
-    played = Played([*[WAITING] * 30, RUNNING], ends_on=ends_on)
-    with pytest.raises(DeadlineExceeded, match="deadline"):
-        play(played, deadline=0.1, grace=10 if False in ends_on else 0.05)
+def test_a_job_that_runs_has_time_to_save(play, ends_on, told):
+    played = Played([WAITING, RUNNING], ends_on=ends_on)
+    with pytest.raises(KeyboardInterrupt):
+        play(played, stop_at="RUNNING", grace=10 if False in ends_on else 0.05)
     assert played.answers == ["CANCELLED"] and played.cancelled == told
 
 
@@ -235,54 +246,23 @@ def test_a_second_signal_leaves_no_job(play, number):
     before = signal.signal(number, heard)
     try:
         played = Impatient([RUNNING], ends_on=(True,))
-        with pytest.raises(DeadlineExceeded):
-            play(played, deadline=0.01)
+        with pytest.raises(KeyboardInterrupt):
+            play(played, stop_at="RUNNING")
     finally:
         signal.signal(number, before)
     assert played.cancelled == [False, True] and played.answers == ["CANCELLED"]
 
 
-def named(root: Path, inputs: str) -> str:
-    return Played([]).launcher(root, inputs).name
-
-
-def test_the_job_that_still_runs_is_found(play, tmp_path, capfd):
-    played = Played([RUNNING, DONE], living=f"another 6\n{named(tmp_path, 'a' * 64)} 7\n")
+def test_the_job_that_still_runs_is_found(play, capfd):
+    played = Played([RUNNING, DONE], living=True, earlier="6 another RUNNING node1\n")
     play(played)
     assert played.submitted == 0
     assert "toy: job 7 runs it already; waiting for that one" in capfd.readouterr().err
 
 
-@pytest.mark.parametrize(
-    ("before", "shown"),
-    [
-        ([b"one\n", b"two\n"], [b"one\n", b"two\n"]),
-        ([b"long ago\n", b"x" * 9_999 + b"\n", b"y" * 9_999 + b"\n"], [b"y" * 9_999 + b"\n"]),  # whole lines of 16 KB
-    ],
-)
-def test_what_a_found_job_has_said_last_is_said_again(play, tmp_path, capfdbinary, before, shown):
-    played = Played([RUNNING, DONE], [b"now\n"], living=f"{named(tmp_path, 'a' * 64)} 7\n")
-    log = played.launcher(tmp_path).log
-    log.parent.mkdir(parents=True)
-    log.write_bytes(b"".join(before))
-    assert "now" in play(played)
-    assert capfdbinary.readouterr().out == b"".join([*shown, b"now\n"])
-
-
-def test_what_earlier_jobs_have_said_is_not_said_for_a_found_one(play, tmp_path, capfd):
-    log = Played([]).launcher(tmp_path).log
-    log.parent.mkdir(parents=True)
-    log.write_bytes(b"Traceback of an earlier one\n")
-    play(Played([DONE]))  # which is submitted
-    with log.open("ab") as more:
-        more.write(b"while away\n")
-    capfd.readouterr()
-    play(Played([RUNNING, DONE], living=f"{named(tmp_path, 'a' * 64)} 7\n"))
-    assert capfd.readouterr().out == "while away\n"
-
-
-def test_a_new_job_begins_after_what_earlier_ones_have_said(play, tmp_path, capfd):
-    played = Played([RUNNING, DONE], [b"now\n"])
+@pytest.mark.parametrize("living", [False, True])
+def test_what_was_said_before_is_not_said_again(play, tmp_path, capfd, living):
+    played = Played([RUNNING, DONE], [b"now\n"], living=living)
     log = played.launcher(tmp_path).log
     log.parent.mkdir(parents=True)
     log.write_bytes(b"before\n")
@@ -291,18 +271,16 @@ def test_a_new_job_begins_after_what_earlier_ones_have_said(play, tmp_path, capf
 
 
 def test_a_job_of_something_else_is_in_the_way(play, tmp_path):
-    played = Played([RUNNING], living=f"{named(tmp_path, 'b' * 64)} 6\n")
+    played = Played([RUNNING], earlier=f"6 {named(tmp_path, 'b' * 64)} RUNNING node1\n")
     with pytest.raises(UserError, match=r"job 6 still runs it with other parameters, code or inputs: .*`scancel 6`"):
         play(played)
     assert (played.submitted, played.cancelled) == (0, [])
 
 
-def test_a_job_is_in_the_way_on_this_machine_but_not_in_another_checkout(tmp_path, monkeypatch):
-    monkeypatch.setattr(slurm, "_ask", lambda _: f"{named(tmp_path / 'one', 'a' * 64)} 6\n")
-    with pytest.raises(UserError, match=r"toy: job 6 still runs it on a cluster.*`scancel 6`"):
-        slurm.find("toy", tmp_path / "one")
-    assert slurm.find("toy", tmp_path / "two") is None
-    assert slurm.find("to", tmp_path / "one") is None
+def test_a_job_of_another_checkout_is_not(play, tmp_path):
+    played = Played([RUNNING, DONE], earlier=f"6 {named(tmp_path / 'other', 'b' * 64)} RUNNING node1\n")
+    play(played)
+    assert (played.submitted, played.cancelled) == (1, [])
 
 
 def test_a_silent_cluster_is_not_given_a_second_job(play):

@@ -58,7 +58,7 @@ def test_reproductions_are_shown_unless_something_within_is_asked_for():
 def test_sorting_knows_what_was_measured_within():
     assert ids(choose(FOUND, sort="fvd")) == ["bb1", "aa1", "cc1"]  # 200, 300, none
     assert ids(choose(FOUND, name="train", sort="loss")) == ["bb2", "aa2", "aa3"]
-    with pytest.raises(UserError, match="--sort fdv: none of these runs measured it; they have fvd"):
+    with pytest.raises(UserError, match="--sort fdv: none of these runs measured it; they have fvd, loss"):
         choose(FOUND, sort="fdv")
 
 
@@ -77,9 +77,8 @@ def test_the_table_fits_a_terminal():
     many = [run(f"{i:08}", day=i, params={"lists": str([i] * 50)}) for i in range(20)]
     table = side_by_side(many, many, 80)
     assert max(map(len, table.splitlines())) <= 80
-    assert "00000019" in table and "00000000" not in table
-    assert "18 more do not fit" in table
-    assert "more do not fit" not in side_by_side(many[:2], many, 80)
+    assert all(one.id in table for one in many)
+    assert len(side_by_side(many, many).splitlines()) == 4
 
 
 def test_a_run_is_found_by_the_beginning_of_its_id():
@@ -96,19 +95,13 @@ def test_a_run_is_found_by_the_beginning_of_its_id():
 def test_one_is_shown_in_full():
     text = in_full([(FOUND[0], ["grid.mp4"]), (FOUND[2], [])])
     assert [line.split() for line in text.splitlines() if "20" not in line] == [
-        ["reproduction"],
-        ["run", "aa1"],
+        ["reproduction", "aa1"],
         ["status", "finished"],
-        ["parameters"],
         ["seed", "0"],
         ["batch", "8"],
-        ["files"],
-        ["grid.mp4"],
-        [],
-        ["train", "level", "2"],
-        ["run", "aa3"],
+        ["grid.mp4", "file"],
+        ["train", "level", "2", "aa3"],
         ["status", "failed"],
-        ["metrics"],
         ["loss", "2.5"],
     ]
 
