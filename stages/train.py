@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     level = parser.parse_args(argv).level
     params, paths = load_params(), Paths()
     training = params.of_level(level).training
-    with termination(), join_workers() as workers:
+    with termination() as stop, join_workers() as workers:
         real = ViewReader(paths.pyramid, level, "train")
         source = source_of(params, paths, level, real)
         config = params.level(level, len(real.classes))
@@ -59,8 +59,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         with alone(work, workers.rank), tracked or contextlib.nullcontext() as run:
             if workers.rank == 0:
                 record(work, made_from)
-            shown = (run.log, functools.partial(run.keep, folder="pictures")) if run else (None, None)
-            trained = Training(networks, batches, training, workers, work, *shown, distance).run()
+            shown = {"on_log": run.log, "on_picture": functools.partial(run.keep, folder="pictures")} if run else {}
+            trained = Training(networks, batches, training, workers, work, stop, measure=distance, **shown).run()
             statistics = calibrate(trained.generator, source, training.batch, workers)
             if workers.rank == 0:
                 about = {"classes": list(real.classes), "iterations": trained.iteration, "inputs": inputs}

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from models.generator import Generator
 from pipeline.params import TrainingParams
@@ -13,10 +13,10 @@ from pipeline.progress import progress
 from pipeline.training import checkpoint
 from pipeline.training.average import Average
 from pipeline.training.batches import Batches, Iteration
-from pipeline.training.early_stopping import EarlyStopper, WindowDistance
+from pipeline.training.early_stopping import Best, WindowDistance
 from pipeline.training.pictures import Pictures
 from pipeline.training.step import Networks
-from pipeline.training.termination import EXIT, held
+from pipeline.training.termination import EXIT, Termination
 from pipeline.training.watch import History, Means, check, memory_gib, sigmas
 from pipeline.workers import Workers
 
@@ -43,8 +43,8 @@ class Training:
     measure: the metric of `params.early_stopping`.
 
     On a CPU the same bytes come out whether or not it was interrupted, and whether or not pictures are made or a metric
-    is measured. On SIGTERM or SIGINT it writes a checkpoint after the iteration at hand and exits with 143. Raises
-    UserError when training has diverged.
+    is measured. A signal lets it write a checkpoint after the iteration at hand. Raises UserError when training has
+    diverged.
     """
 
     def __init__(
@@ -54,23 +54,22 @@ class Training:
         params: TrainingParams,
         workers: Workers,
         folder: Path,
-        on_log: OnLog | None = None,
-        on_picture: OnPicture | None = None,
+        termination: Termination,
+        on_log: OnLog = lambda *_: None,
+        on_picture: OnPicture = lambda _: None,
         measure: WindowDistance | None = None,
     ) -> None:
         assert (measure is None) == (params.early_stopping is None)
         self.networks, self.batches, self.params, self.workers, self.folder = networks, batches, params, workers, folder
-        self.on_log, self.on_picture, self.measure = on_log, on_picture, measure
+        self.termination, self.on_log, self.on_picture, self.measure = termination, on_log, on_picture, measure
         self.level = batches.config.level
+        names = ("generator", "discriminators", "optimizer_g", "optimizer_d")
+        self.best = Best()
+        self.parts = {**{name: getattr(networks, name) for name in names}, "best": self.best}
         self.average = Average(networks.generator, params.average) if params.average is not None else None
         self.shown = networks.generator if self.average is None else self.average.generator
-        names = ("generator", "discriminators", "optimizer_g", "optimizer_d")
-        self.parts = {name: getattr(networks, name) for name in names}
         if self.average is not None:
             self.parts["average"] = self.average.generator
-        self.stopper = EarlyStopper(params.early_stopping) if params.early_stopping else None
-        if self.stopper is not None:
-            self.parts["early_stopping"] = self.stopper
         restored = checkpoint.load(folder, self.parts, workers)
         self.step, extra = restored if restored else (0, {"history": [], "sums": {}})
         self.begun = self.saved = self.step  # iterations; between two of them `begun` is `step`
@@ -84,13 +83,31 @@ class Training:
         """All iterations that are left, or as many as early stopping allows."""
         going_on = f"going on from iteration {self.step}" if self.step else "training from the start"
         log.info("level %d: %s", self.level, going_on)
-        with held(self.kept) as terminated:
-            self._run(terminated)
+        self.termination.kept = self.kept
+        bar = progress(total=self.params.iterations, desc=f"train level {self.level}", unit="it")
+        bar.update(self.step)
+        with self.termination.held():
+            self._look()  # at an iteration that was saved, and interrupted before it was looked at
+            for it in self.batches.iterations(self.step, self.params, self.workers):
+                if self.params.early_stopping and self.best.worse >= self.params.early_stopping.patience:
+                    break
+                self._iterate(it)
+                bar.update(1)
+                if self._due(self.params.log_every):
+                    bar.set_postfix(self._row())
+                stopped = self.workers.any(self.termination.came)
+                late = self.workers.any(time.monotonic() > self.saved_at + SAVE_SECONDS)
+                if stopped or late or self._looks() or self._due(self.params.checkpoint_every):
+                    self._save()
+                if stopped:
+                    raise SystemExit(EXIT)
+                self._look()
+        bar.close()
         iteration = self.step
-        if self.stopper is not None:
-            iteration, best = self.stopper.iteration, self.stopper.best
-            self.stopper.restore(self.shown)
-            log.info("level %d: the generator of iteration %d is the best, at %s", self.level, iteration, best)
+        if self.measure is not None:
+            iteration = self.best.iteration
+            self.shown.load_state_dict(self.best.weights)
+            log.info("level %d: the generator of iteration %d is the best, at %s", self.level, iteration, self.best.value)
         return Trained(generator=self.shown, iteration=iteration, history=self.history)
 
     def kept(self) -> str:
@@ -105,26 +122,6 @@ class Training:
             return f"level {self.level}: {saved}"
         which = f"iterations {lost[0]} to {lost[-1]} are" if len(lost) > 1 else f"iteration {lost[0]} is"
         return f"level {self.level}: {saved}; {which} lost"
-
-    def _run(self, terminated: Callable[[], bool]) -> None:
-        bar = progress(total=self.params.iterations, desc=f"train level {self.level}", unit="it")
-        bar.update(self.step)
-        self._look(terminated)  # of an iteration that was saved, and interrupted before it was looked at
-        for it in self.batches.iterations(self.step, self.params, self.workers):
-            if self.stopper is not None and self.stopper.over:
-                break
-            self._iterate(it)
-            bar.update(1)
-            if self._due(self.params.log_every):
-                bar.set_postfix(self._row())
-            if self.workers.any(terminated()):
-                self._stop()
-            measured = self.stopper is not None and self._due(self.stopper.every)  # which takes long, and may end it
-            late = self.workers.any(time.monotonic() > self.saved_at + SAVE_SECONDS)
-            if self._due(self.params.checkpoint_every) or measured or late:
-                self._save()
-            self._look(terminated)  # at G alone, after the checkpoint: interrupted, it is done again
-        bar.close()
 
     def _iterate(self, it: Iteration) -> None:
         self.begun = self.step + 1
@@ -143,52 +140,37 @@ class Training:
         step, ended = self.timed
         self.timed = self.step, time.monotonic()
         speed = (self.step - step) * self.params.batch * self.batches.length / (self.timed[1] - ended)
-        self._log({**row, "frames_per_second": speed, "memory_gib": memory_gib(self.workers.device)})
+        self.on_log({**row, "frames_per_second": speed, "memory_gib": memory_gib(self.workers.device)}, self.step)
         losses = {"D": row["loss_discriminator"], "G": row["loss_generator"]}
         return {**{name: f"{loss:.2f}" for name, loss in losses.items()}, "frames/s": f"{speed:.3g}"}
 
-    def _look(self, terminated: Callable[[], bool]) -> None:
-        """Make pictures and measure where it is time to."""
-        if self.pictures is not None and self._due(self.params.samples_every):
-            self._show(self.pictures, terminated)
-            self.timed = self.step, time.monotonic()
-        if self.stopper is not None and self.measure is not None and self._due(self.stopper.every):
-            value = self.measure(self.shown, lambda: self.workers.any(terminated()))
-            if value is None:
-                self._stop()
-            self.stopper.note(value, self.step, self.shown)
-            if not self.history or self.history[-1]["step"] != self.step:
-                self.history.append({"step": self.step})
-            self.history[-1][self.measure.name] = value
-            self._log({self.measure.name: value})
-            self.timed = self.step, time.monotonic()
+    def _looks(self) -> bool:
+        """Whether pictures are due or a measurement, after a checkpoint: interrupted, they are made again."""
+        stopping = self.params.early_stopping
+        return self._due(self.params.samples_every) or self._due(stopping.every if stopping else None)
 
-    def _show(self, pictures: Pictures, terminated: Callable[[], bool]) -> None:
-        try:
-            files = pictures.make(self.shown, self.step)
-        except RuntimeError as error:
-            time.sleep(1)  # a cluster's TERM goes to every process of a job, and may have reached ffmpeg first
-            if not terminated():
-                raise
-            log.warning("no pictures of iteration %d: %s", self.step, error)
+    def _look(self) -> None:
+        """Make pictures and measure where it is time to; a signal ends it at once."""
+        if not self._looks():
             return
-        for file in files:
-            if self.on_picture is not None:
-                self.on_picture(file)
+        with self.termination.held(False):
+            if self.pictures is not None and self._due(self.params.samples_every):
+                for file in self.pictures.make(self.shown, self.step):
+                    self.on_picture(file)
+            if self.params.early_stopping and self.measure and self._due(self.params.early_stopping.every):
+                value = self.measure(self.shown)
+                self.best.note(value, self.step, self.shown)
+                if not self.history or self.history[-1]["step"] != self.step:
+                    self.history.append({"step": self.step})
+                self.history[-1][self.measure.name] = value
+                self.on_log({self.measure.name: value}, self.step)
+        self.timed = self.step, time.monotonic()
 
     def _due(self, every: int | None) -> bool:
         return every is not None and self.step > 0 and (self.step % every == 0 or self.step == self.params.iterations)
-
-    def _log(self, numbers: dict[str, float]) -> None:
-        if self.on_log is not None:
-            self.on_log(numbers, self.step)
 
     def _save(self) -> None:
         extra = {"history": self.history, "sums": self.means.shared(self.workers)}
         if self.workers.rank == 0:
             checkpoint.save(self.folder, self.step, self.parts, extra)
         self.saved, self.saved_at = self.step, time.monotonic()
-
-    def _stop(self) -> NoReturn:
-        self._save()
-        raise SystemExit(EXIT)

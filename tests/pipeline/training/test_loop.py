@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from pipeline.errors import UserError
-from pipeline.training import checkpoint, loop, termination
-from tests.pipeline.training.tiny import ALONE, TRAINING, batches, networks, same, train
+from pipeline.training import checkpoint, loop
+from pipeline.training.loop import Training
+from tests.pipeline.training.tiny import ALONE, TRAINING, batches, networks, same, stoppable, train
 
 
 @pytest.mark.parametrize("level", [1, 2])
@@ -61,8 +62,13 @@ def test_term_writes_a_checkpoint_and_exits(tmp_path):
 def test_what_is_saved_and_what_is_not_is_known_at_any_time(tmp_path):
     said = []
     params = replace(TRAINING, iterations=6, log_every=1, checkpoint_every=4)
-    train(networks(1), batches(1), params, ALONE, tmp_path, lambda *_: said.append(termination._kept()))
-    said.append(termination._kept())
+    with stoppable() as stop:
+
+        def listen(*_):
+            said.append(stop.kept())
+
+        Training(networks(1), batches(1), params, ALONE, tmp_path, stop, listen).run()
+        listen()
     lost = ["iteration 1 is", "iterations 1 to 2 are", "iterations 1 to 3 are", "iterations 1 to 4 are"]
     assert said[:4] == [f"level 1: nothing is saved; {which} lost" for which in lost]
     goes_on = "is saved, the same command goes on from it"
@@ -95,7 +101,7 @@ def test_term_that_ends_ffmpeg_as_well_costs_a_picture_and_no_checkpoint(tmp_pat
     with pytest.raises(SystemExit) as ended:
         train(networks(1), batches(1), params, ALONE, tmp_path)
     assert ended.value.code == 143
-    assert [file.name for file in checkpoint.files(tmp_path)] == ["checkpoint-00000003.pt"]
+    assert [file.name for file in checkpoint.files(tmp_path)] == ["checkpoint-00000002.pt"]  # from before the picture
 
 
 def test_a_picture_that_cannot_be_written_is_no_secret(tmp_path, monkeypatch):

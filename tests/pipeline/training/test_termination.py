@@ -6,11 +6,12 @@ import sys
 
 import pytest
 
-from pipeline.training.termination import held
+from pipeline.training.termination import termination
+from tests.pipeline.training.tiny import stoppable
 
 HEAD = """
 import sys, time
-from pipeline.training.termination import held, termination
+from pipeline.training.termination import termination
 def ready():
     print("ready", flush=True)
 """
@@ -68,8 +69,9 @@ with termination(limit=0.5):
 
 def test_what_an_iteration_that_takes_too_long_costs_is_said():
     code, _, err = ended("""
-with termination(limit=0.5):
-    with held(lambda: "iteration 50 is saved; iterations 51 to 57 are lost"):
+with termination(limit=0.5) as stop:
+    stop.kept = lambda: "iteration 50 is saved; iterations 51 to 57 are lost"
+    with stop.held():
         ready()
         while True:  # a signal that is noted wakes no one
             time.sleep(50)
@@ -81,10 +83,10 @@ with termination(limit=0.5):
 def test_a_signal_waits_for_the_end_of_a_held_block_and_is_not_lost(number):
     code, out, _ = ended(
         """
-with termination():
-    with held() as terminated:
+with termination() as stop:
+    with stop.held():
         ready()
-        while not terminated():
+        while not stop.came:
             time.sleep(0.01)
         print("finished")
     print("not here")
@@ -94,10 +96,28 @@ with termination():
     assert (code, out) == (143, "finished\n")
 
 
-def test_a_held_block_without_term_leaves_nothing_behind():
-    with held() as terminated:
-        assert not terminated()
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-    with pytest.raises(SystemExit), held():
+def test_within_a_held_block_another_may_end_at_once():
+    reached = []
+    with pytest.raises(SystemExit), stoppable() as stop, stop.held():
+        with stop.held(False):
+            reached.append("a signal may end this")
+        reached.append("it is held again")
         signal.raise_signal(signal.SIGTERM)
+        reached.append("the signal waits")
+        with stop.held(False):
+            reached.append("not here")
+    assert reached == ["a signal may end this", "it is held again", "the signal waits"]
+
+
+def test_a_signal_within_a_held_block_follows_it():
+    with stoppable() as stop, stop.held():
+        assert not stop.came
+    with pytest.raises(SystemExit), stoppable() as stop, stop.held():
+        signal.raise_signal(signal.SIGTERM)
+        assert stop.came
+
+
+def test_a_block_without_a_signal_leaves_nothing_behind():
+    with termination():
+        assert signal.getsignal(signal.SIGTERM) != signal.SIG_DFL
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL

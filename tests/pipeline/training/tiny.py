@@ -1,7 +1,9 @@
 """A tiny hierarchy in memory: views of random videos behind the reader's interface, and batches on them."""
 
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ from pipeline.params import TrainingParams
 from pipeline.training.batches import Batches, Clips
 from pipeline.training.loop import Trained, Training
 from pipeline.training.step import Networks
+from pipeline.training.termination import Termination
 from pipeline.workers import Workers
 from tests.models.level_configs import FIRST, SECOND
 
@@ -111,8 +114,28 @@ def networks(level: int, workers: Workers = ALONE) -> Networks:
     return Networks(config, TRAINING, seed=0, workers=workers)
 
 
-def train(*given: Any, **named: Any) -> Trained:
-    return Training(*given, **named).run()
+@contextmanager
+def stoppable() -> Iterator[Termination]:
+    """As `termination` on TERM, without the thread that would end the tests' process."""
+    stop = Termination()
+    before = signal.signal(signal.SIGTERM, stop.hear)
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def train(
+    trained: Networks,
+    source: Batches,
+    params: TrainingParams,
+    workers: Workers,
+    folder: Path,
+    on_log: Any = lambda *_: None,
+    **named: Any,
+) -> Trained:
+    with stoppable() as stop:
+        return Training(trained, source, params, workers, folder, stop, on_log, **named).run()
 
 
 def weights(trained: Networks) -> dict[str, torch.Tensor]:
