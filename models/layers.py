@@ -132,13 +132,10 @@ class ConditionalBatchNorm(nn.Module):
         self.gain = Linear(condition, channels, bias=False)
         self.bias = Linear(condition, channels, bias=False)
         self.stored: tuple[Tensor, Tensor] | None = None  # mean and variance, each [T, C]
-        self.collected: TimestepMoments | None = None  # takes every batch's statistics while not None
 
     def forward(self, x: Float[Tensor, "B T C H W"], condition: Float[Tensor, "B d"]) -> Float[Tensor, "B T C H W"]:
         steps = x.flatten(1, 2)  # B (T C) H W: to a plain batch norm, every (timestep, channel) is a channel
         if self.training:
-            if self.collected is not None:
-                self.collected.add(steps.detach().unflatten(1, x.shape[1:3]))
             steps = _normalize(steps, self.eps)
         else:
             mean, variance = (s.to(x).flatten() for s in self.statistics(x.shape[1]))
@@ -161,17 +158,21 @@ class TimestepMoments:
         self.batches = 0
         self.sums: Tensor | None = None  # of the mean, and of the mean square: [2, T, C]
 
+    def of_inputs(self, _: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        """Before a batch norm's forward pass, as its hook."""
+        self.add(inputs[0])
+
     def add(self, x: Float[Tensor, "B T C H W"]) -> None:
         variance, mean = torch.var_mean(widened(x), dim=(0, 3, 4), correction=0)
         moments = _global_moments(mean, variance)
         self.sums = moments if self.sums is None else self.sums + moments
         self.batches += 1
 
-    def result(self) -> tuple[Float[Tensor, "T C"], Float[Tensor, "T C"]]:
+    def result(self) -> dict[str, Float[Tensor, "T C"]]:
         """Mean and (biased) variance over everything added."""
         assert self.sums is not None
         mean, square = self.sums / self.batches
-        return mean.float(), (square - mean**2).float()
+        return {"mean": mean.float(), "variance": (square - mean**2).float()}
 
 
 def _workers() -> int:

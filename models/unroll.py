@@ -27,24 +27,18 @@ def recalibrate(generator: Generator, batches: Iterable[Inputs]) -> Statistics:
     Every pass normalises with its own (global) batch's statistics, as in training; batches are equally large. The
     generator's weights, singular vectors and mode are as before afterwards.
     """
-    training = generator.training
-    norms = _norms(generator)
+    training, norms = generator.training, _norms(generator)
+    moments = {name: TimestepMoments() for name in norms}
+    hooks = [norm.register_forward_pre_hook(moments[name].of_inputs) for name, norm in norms.items()]
     generator.train()
-    for norm in norms.values():
-        norm.collected = TimestepMoments()
     try:
         for noise, labels, condition in batches:
             generator(noise, labels, condition)
-        results = {name: norm.collected.result() for name, norm in norms.items() if norm.collected is not None}
     finally:
-        for norm in norms.values():
-            norm.collected = None
+        for hook in hooks:
+            hook.remove()
         generator.train(training)
-    return {
-        f"{name}.{part}": value
-        for name, pair in results.items()
-        for part, value in zip(("mean", "variance"), pair, strict=True)
-    }
+    return {f"{name}.{part}": value for name, of in moments.items() for part, value in of.result().items()}
 
 
 def use_statistics(generator: Generator, statistics: Statistics) -> None:

@@ -80,7 +80,7 @@ def test_moments_are_those_of_everything_at_once():
     moments = TimestepMoments()
     for batch in batches:
         moments.add(batch)
-    mean, variance = moments.result()
+    mean, variance = moments.result().values()
     together = batches.flatten(0, 1).double().numpy()
     assert np.allclose(mean, together.mean((0, 3, 4)), rtol=1e-6)
     assert np.allclose(variance, together.var((0, 3, 4)), rtol=1e-4)
