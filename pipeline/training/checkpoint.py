@@ -43,7 +43,7 @@ def load(folder: Path, parts: Mapping[str, Any], workers: Workers) -> tuple[int,
     All workers go on from the same one. Raises UserError on a worker that cannot read it.
     """
     state = _newest(folder) if workers.rank == 0 else None
-    step = int(workers.of_first(float(-1 if state is None else state["step"])))
+    step = int(workers.of_first(torch.tensor(-1 if state is None else state["step"])))
     if step < 0:
         return None
     if state is None:

@@ -95,7 +95,8 @@ class WindowDistance:
     def __call__(self, generator: Generator) -> float:
         """The distance, the same on all workers: they stop at the same iteration."""
         self._moments = self._moments or self._measured(self._real_windows())
-        return self._workers.of_first(frechet_distance(self._moments, self._measured(self._generated(generator))))
+        distance = frechet_distance(self._moments, self._measured(self._generated(generator)))
+        return float(self._workers.of_first(torch.tensor(distance, dtype=torch.float64)))
 
     def _measured(self, clips: Iterable[UInt8[np.ndarray, "b T H W 3"]]) -> Moments:
         """The moments of the features of this worker's clips and of all the others'."""
@@ -122,7 +123,6 @@ class WindowDistance:
         positions = self._workers.positions(self._batch)
         for number, first in enumerate(range(positions.start, self._videos + positions.start, self._batch)):
             clips = self._batches.fake_clips(number, positions, "early-stopping").to(self._workers.device)
-            assert clips.noise is not None
             videos = to_bytes(generator(clips.noise, clips.labels, clips.condition))
             if first < self._videos:  # the last batch may have more than it takes
                 yield videos[: self._videos - first]

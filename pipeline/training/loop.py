@@ -1,5 +1,6 @@
 """Training one level: iterations of D and G updates, what is shown and measured between them, checkpoints."""
 
+import copy
 import logging
 import time
 from collections.abc import Callable
@@ -11,11 +12,10 @@ from models.generator import Generator
 from pipeline.params import TrainingParams
 from pipeline.progress import progress
 from pipeline.training import checkpoint
-from pipeline.training.average import Average
 from pipeline.training.batches import Batches, Iteration
 from pipeline.training.early_stopping import Best, WindowDistance
-from pipeline.training.pictures import Pictures
-from pipeline.training.step import Networks
+from pipeline.training.pictures import make_pictures
+from pipeline.training.step import Networks, follow
 from pipeline.training.termination import EXIT, Termination
 from pipeline.training.watch import History, Means, check, memory_gib, sigmas
 from pipeline.workers import Workers
@@ -66,17 +66,15 @@ class Training:
         names = ("generator", "discriminators", "optimizer_g", "optimizer_d")
         self.best = Best()
         self.parts = {**{name: getattr(networks, name) for name in names}, "best": self.best}
-        self.average = Average(networks.generator, params.average) if params.average is not None else None
-        self.shown = networks.generator if self.average is None else self.average.generator
-        if self.average is not None:
-            self.parts["average"] = self.average.generator
+        self.shown = networks.generator  # or its average: pictures, measurements and the artefact are of it
+        if params.average is not None:
+            self.shown = self.parts["average"] = copy.deepcopy(networks.generator).requires_grad_(False)
         restored = checkpoint.load(folder, self.parts, workers)
         self.step, extra = restored if restored else (0, {"history": [], "sums": {}})
         self.begun = self.saved = self.step  # iterations; between two of them `begun` is `step`
         self.saved_at = time.monotonic()
         self.history: History = extra["history"]
-        self.means = Means(extra["sums"])
-        self.pictures = Pictures(batches, params.batch, workers, folder / "pictures") if params.samples_every else None
+        self.means = Means(workers, extra["sums"])
         self.timed = self.step, time.monotonic()  # the iteration after which the speed is taken, and when that was
 
     def run(self) -> Trained:
@@ -107,7 +105,9 @@ class Training:
         if self.measure is not None:
             iteration = self.best.iteration
             self.shown.load_state_dict(self.best.weights)
-            log.info("level %d: the generator of iteration %d is the best, at %s", self.level, iteration, self.best.value)
+            log.info(
+                "level %d: the generator of iteration %d is the best, at %s", self.level, iteration, self.best.value
+            )
         return Trained(generator=self.shown, iteration=iteration, history=self.history)
 
     def kept(self) -> str:
@@ -129,12 +129,12 @@ class Training:
             self.means.add(self.networks.discriminator_update(real, fake))
         self.means.add(self.networks.generator_update(it.generator))
         self.step += 1
-        if self.average is not None:
-            self.average.update(self.networks.generator, self.step)
+        if self.params.average is not None:
+            follow(self.shown, self.networks.generator, self.params.average, self.step)
 
     def _row(self) -> dict[str, str]:
         """Add a row to the history, log it with speed and memory, and return what of it is worth a look."""
-        row = {**self.means.take(self.workers), **sigmas(self.networks)}
+        row = {**self.means.take(), **sigmas(self.networks)}
         self.history.append({"step": self.step, **row})
         check(self.history, self.level)
         step, ended = self.timed
@@ -154,8 +154,10 @@ class Training:
         if not self._looks():
             return
         with self.termination.held(False):
-            if self.pictures is not None and self._due(self.params.samples_every):
-                for file in self.pictures.make(self.shown, self.step):
+            if self._due(self.params.samples_every):
+                pictures = self.folder / "pictures"
+                files = make_pictures(self.shown, self.batches, self.params.batch, self.workers, pictures, self.step)
+                for file in files:
                     self.on_picture(file)
             if self.params.early_stopping and self.measure and self._due(self.params.early_stopping.every):
                 value = self.measure(self.shown)
@@ -170,7 +172,7 @@ class Training:
         return every is not None and self.step > 0 and (self.step % every == 0 or self.step == self.params.iterations)
 
     def _save(self) -> None:
-        extra = {"history": self.history, "sums": self.means.shared(self.workers)}
         if self.workers.rank == 0:
+            extra = {"history": self.history, "sums": self.means.sums}
             checkpoint.save(self.folder, self.step, self.parts, extra)
         self.saved, self.saved_at = self.step, time.monotonic()
