@@ -24,18 +24,13 @@ _NAMED = 4  # differences from another run that are told
 
 def inputs_of(batches: Batches, params: Params, distance: WindowDistance | None) -> dict[str, Any]:
     """Everything that the bytes of a trained level depend on, as plain values by name."""
-    config, level = batches.config, batches.config.level
+    level = batches.config.level
     # How often a run is saved and shown makes no difference.
-    matters = replace(params.of_level(level).training, checkpoint_every=1, samples_every=None)
+    matters = replace(params.of_level(level).training, checkpoint_every=1, samples_every=None, window=batches.window)
     made_from = {
         "seed": params.seed,
-        "view": asdict(config.view),
-        "condition": asdict(config.condition) if config.condition else None,
-        "classes": config.classes,
-        "factors": list(batches.factors),
-        f"levels.{level}.generator": asdict(config.generator),
-        f"levels.{level}.discriminators": asdict(config.discriminators),
-        f"levels.{level}.training": {**asdict(matters), "window": batches.window},
+        "factors": batches.factors,
+        f"levels.{level}": {**asdict(batches.config), "training": asdict(matters)},
         "data": batches.real.digest,
         "samples of the level below": batches.generated.digest if batches.generated is not None else None,
         "code": code_hash("stages.train", without=() if distance else METRIC),
@@ -51,18 +46,14 @@ def record(folder: Path, inputs: Mapping[str, Any]) -> None:
     differs: so it is seen why a run begins anew.
     """
     if not checkpoint.files(folder):
-        stem = folder.name.rpartition("-")[0]
-        others = [other for other in folder.parent.glob(f"{stem}-*") if other != folder and checkpoint.files(other)]
-        newest = max(others, key=lambda other: checkpoint.files(other)[0].stat().st_mtime, default=None)
-        if newest is not None and (newest / _INPUTS).is_file():
-            before = json.loads((newest / _INPUTS).read_text())
+        level = folder.name.rpartition("-")[0]
+        checkpoints = folder.parent.glob(f"{level}-*/checkpoint-*.pt")
+        newest = max(checkpoints, key=lambda file: file.stat().st_mtime, default=None)
+        if newest is not None and (newest.parent / _INPUTS).is_file():
+            before = json.loads((newest.parent / _INPUTS).read_text())
             differing = "; ".join(_differences(before, inputs)) or "nothing that is kept in its inputs.json"
-            log.info(
-                "%s, trained to iteration %d, is not gone on from: other %s",
-                newest,
-                int(checkpoint.files(newest)[0].stem.rpartition("-")[2]),
-                differing,
-            )
+            iteration = int(newest.stem.rpartition("-")[2])
+            log.info("%s, trained to iteration %d, is not gone on from: other %s", newest.parent, iteration, differing)
     write_atomic(folder / _INPUTS, json.dumps(inputs, indent=1) + "\n")
 
 
@@ -70,7 +61,8 @@ def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[
     old, new = flat(before), flat(now)
     keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]
     for key in keys[:_NAMED]:
-        digests = any(isinstance(values.get(key), str) and len(values[key]) == 64 for values in (old, new))
-        yield key if digests else f"{key} ({json.dumps(old.get(key))}, now {json.dumps(new.get(key))})"
+        values = old.get(key), new.get(key)
+        digests = any(isinstance(value, str) and len(value) == 64 for value in values)
+        yield key if digests else f"{key} ({json.dumps(values[0])}, now {json.dumps(values[1])})"
     if len(keys) > _NAMED:
         yield f"{len(keys) - _NAMED} more"
