@@ -71,8 +71,7 @@ class Training:
             self.shown = self.parts["average"] = copy.deepcopy(networks.generator).requires_grad_(False)
         restored = checkpoint.load(folder, self.parts, workers)
         self.step, extra = restored if restored else (0, {"history": [], "sums": {}})
-        self.begun = self.saved = self.step  # iterations; between two of them `begun` is `step`
-        self.saved_at = time.monotonic()
+        self.saved_at = self._saved()
         self.history: History = extra["history"]
         self.means = Means(workers, extra["sums"])
         self.timed = self.step, time.monotonic()  # the iteration after which the speed is taken, and when that was
@@ -81,7 +80,6 @@ class Training:
         """All iterations that are left, or as many as early stopping allows."""
         going_on = f"going on from iteration {self.step}" if self.step else "training from the start"
         log.info("level %d: %s", self.level, going_on)
-        self.termination.kept = self.kept
         bar = progress(total=self.params.iterations, desc=f"train level {self.level}", unit="it")
         bar.update(self.step)
         with self.termination.held():
@@ -103,28 +101,12 @@ class Training:
         bar.close()
         iteration = self.step
         if self.measure is not None:
-            iteration = self.best.iteration
+            iteration, value = self.best.iteration, self.best.value
             self.shown.load_state_dict(self.best.weights)
-            log.info(
-                "level %d: the generator of iteration %d is the best, at %s", self.level, iteration, self.best.value
-            )
+            log.info("level %d: the generator of iteration %d is the best, at %s", self.level, iteration, value)
         return Trained(generator=self.shown, iteration=iteration, history=self.history)
 
-    def kept(self) -> str:
-        """What is saved and what is not."""
-        if self.workers.rank:
-            return f"level {self.level}: worker 0 says what is saved"
-        saved = (
-            f"iteration {self.saved} is saved, the same command goes on from it" if self.saved else "nothing is saved"
-        )
-        lost = range(self.saved + 1, self.begun + 1)
-        if not lost:
-            return f"level {self.level}: {saved}"
-        which = f"iterations {lost[0]} to {lost[-1]} are" if len(lost) > 1 else f"iteration {lost[0]} is"
-        return f"level {self.level}: {saved}; {which} lost"
-
     def _iterate(self, it: Iteration) -> None:
-        self.begun = self.step + 1
         for real, fake in it.discriminator:
             self.means.add(self.networks.discriminator_update(real, fake))
         self.means.add(self.networks.generator_update(it.generator))
@@ -175,4 +157,10 @@ class Training:
         if self.workers.rank == 0:
             extra = {"history": self.history, "sums": self.means.sums}
             checkpoint.save(self.folder, self.step, self.parts, extra)
-        self.saved, self.saved_at = self.step, time.monotonic()
+        self.saved_at = self._saved()
+
+    def _saved(self) -> float:
+        """When that was, and for the one who ends this process what it is."""
+        saved = f"iteration {self.step} is saved, the same command goes on from it" if self.step else "nothing is saved"
+        self.termination.kept = f"level {self.level}: {'worker 0 says what is saved' if self.workers.rank else saved}"
+        return time.monotonic()

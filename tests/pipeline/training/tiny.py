@@ -1,6 +1,5 @@
 """A tiny hierarchy in memory: views of random videos behind the reader's interface, and batches on them."""
 
-import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +15,7 @@ from pipeline.params import TrainingParams
 from pipeline.training.batches import Batches, Clips
 from pipeline.training.loop import Trained, Training
 from pipeline.training.step import Networks
-from pipeline.training.termination import Termination
+from pipeline.training.termination import termination
 from pipeline.workers import Workers
 from tests.models.level_configs import FIRST, SECOND
 
@@ -114,17 +113,6 @@ def networks(level: int, workers: Workers = ALONE) -> Networks:
     return Networks(config, TRAINING, seed=0, workers=workers)
 
 
-@contextmanager
-def stoppable() -> Iterator[Termination]:
-    """As `termination` on TERM, without the thread that would end the tests' process."""
-    stop = Termination()
-    before = signal.signal(signal.SIGTERM, stop.hear)
-    try:
-        yield stop
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
 def train(
     trained: Networks,
     source: Batches,
@@ -134,7 +122,7 @@ def train(
     on_log: Any = lambda *_: None,
     **named: Any,
 ) -> Trained:
-    with stoppable() as stop:
+    with termination() as stop:
         return Training(trained, source, params, workers, folder, stop, on_log, **named).run()
 
 
