@@ -60,7 +60,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             if workers.rank == 0:
                 record(work, made_from)
             shown = {"on_log": run.log, "on_picture": functools.partial(run.keep, folder="pictures")} if run else {}
-            trained = Training(networks, batches, training, workers, work, stop, measure=distance, **shown).run()
+            trained = Training(networks, batches, training, workers, work, stop, measure=distance, **shown)
+            trained.run()
             statistics = calibrate(trained.generator, source, training.batch, workers)
             if workers.rank == 0:
                 about = {"classes": list(real.classes), "iterations": trained.iteration, "inputs": inputs}

@@ -4,11 +4,9 @@ import copy
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from models.generator import Generator
 from pipeline.params import TrainingParams
 from pipeline.progress import progress
 from pipeline.training import checkpoint
@@ -27,20 +25,15 @@ OnPicture = Callable[[Path], Any]  # a file
 SAVE_SECONDS = 300.0  # of training that a crash, or an iteration too long to wait for, may cost
 
 
-@dataclass(frozen=True, kw_only=True)
-class Trained:
-    """What comes of training a level."""
-
-    generator: Generator  # to publish: the last one, its average, or the best of those measured
-    iteration: int  # whose generator it is
-    history: History  # a row every `log_every` iterations: step, means since the row before, singular values
-
-
 class Training:
     """A level's training, from the newest checkpoint in `folder` where there is one, to `params.iterations`.
 
     on_log, on_picture: for rank 0 to show what comes up; on_log is told speed and memory beside a row.
     measure: the metric of `params.early_stopping`.
+
+    generator: to publish, after `run`: the last one, its average, or the best of those measured.
+    iteration: whose generator it is.
+    history: a row every `log_every` iterations: step, means since the row before, singular values.
 
     On a CPU the same bytes come out whether or not it was interrupted, and whether or not pictures are made or a metric
     is measured. A signal lets it write a checkpoint after the iteration at hand. Raises UserError when training has
@@ -66,9 +59,9 @@ class Training:
         names = ("generator", "discriminators", "optimizer_g", "optimizer_d")
         self.best = Best()
         self.parts = {**{name: getattr(networks, name) for name in names}, "best": self.best}
-        self.shown = networks.generator  # or its average: pictures, measurements and the artefact are of it
+        self.generator = networks.generator  # or its average: pictures and measurements are of it, too
         if params.average is not None:
-            self.shown = self.parts["average"] = copy.deepcopy(networks.generator).requires_grad_(False)
+            self.generator = self.parts["average"] = copy.deepcopy(networks.generator).requires_grad_(False)
         restored = checkpoint.load(folder, self.parts, workers)
         self.step, extra = restored if restored else (0, {"history": [], "sums": {}})
         self.saved_at = self._saved()
@@ -76,7 +69,7 @@ class Training:
         self.means = Means(workers, extra["sums"])
         self.timed = self.step, time.monotonic()  # the iteration after which the speed is taken, and when that was
 
-    def run(self) -> Trained:
+    def run(self) -> None:
         """All iterations that are left, or as many as early stopping allows."""
         going_on = f"going on from iteration {self.step}" if self.step else "training from the start"
         log.info("level %d: %s", self.level, going_on)
@@ -99,12 +92,11 @@ class Training:
                     raise SystemExit(EXIT)
                 self._look()
         bar.close()
-        iteration = self.step
+        self.iteration = self.step
         if self.measure is not None:
-            iteration, value = self.best.iteration, self.best.value
-            self.shown.load_state_dict(self.best.weights)
-            log.info("level %d: the generator of iteration %d is the best, at %s", self.level, iteration, value)
-        return Trained(generator=self.shown, iteration=iteration, history=self.history)
+            self.iteration, value = self.best.iteration, self.best.value
+            self.generator.load_state_dict(self.best.weights)
+            log.info("level %d: the generator of iteration %d is the best, at %s", self.level, self.iteration, value)
 
     def _iterate(self, it: Iteration) -> None:
         for real, fake in it.discriminator:
@@ -112,7 +104,7 @@ class Training:
         self.means.add(self.networks.generator_update(it.generator))
         self.step += 1
         if self.params.average is not None:
-            follow(self.shown, self.networks.generator, self.params.average, self.step)
+            follow(self.generator, self.networks.generator, self.params.average, self.step)
 
     def _row(self) -> dict[str, str]:
         """Add a row to the history, log it with speed and memory, and return what of it is worth a look."""
@@ -138,12 +130,14 @@ class Training:
         with self.termination.held(False):
             if self._due(self.params.samples_every):
                 pictures = self.folder / "pictures"
-                files = make_pictures(self.shown, self.batches, self.params.batch, self.workers, pictures, self.step)
+                files = make_pictures(
+                    self.generator, self.batches, self.params.batch, self.workers, pictures, self.step
+                )
                 for file in files:
                     self.on_picture(file)
             if self.params.early_stopping and self.measure and self._due(self.params.early_stopping.every):
-                value = self.measure(self.shown)
-                self.best.note(value, self.step, self.shown)
+                value = self.measure(self.generator)
+                self.best.note(value, self.step, self.generator)
                 if not self.history or self.history[-1]["step"] != self.step:
                     self.history.append({"step": self.step})
                 self.history[-1][self.measure.name] = value

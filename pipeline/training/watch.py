@@ -11,8 +11,7 @@ from pipeline.errors import UserError
 from pipeline.training.step import Metrics, Networks
 from pipeline.workers import Workers
 
-Row = dict[str, float | int]  # of a history: step, and numbers by name
-History = list[Row]
+History = list[dict[str, float | int]]  # of rows: step, and numbers by name
 ZERO_LOSS = 1e-3  # a loss of D below it leaves G no gradient to learn from
 LONG_ITERATIONS = 500
 

@@ -13,7 +13,7 @@ from models.unroll import Inputs
 from pipeline.data.store.reader import ViewReader
 from pipeline.params import TrainingParams
 from pipeline.training.batches import Batches, Clips
-from pipeline.training.loop import Trained, Training
+from pipeline.training.loop import Training
 from pipeline.training.step import Networks
 from pipeline.training.termination import termination
 from pipeline.workers import Workers
@@ -102,6 +102,12 @@ def precision(dtype: torch.dtype) -> Iterator[None]:
         torch.set_default_dtype(torch.float32)
 
 
+def cast(clips: Clips, dtype: torch.dtype) -> Clips:
+    """What of clips is floating point, of another type."""
+    tensors = {name: tensor for name, tensor in vars(clips).items() if tensor is not None}
+    return Clips(**{name: t.to(dtype) if t.is_floating_point() else t for name, t in tensors.items()})
+
+
 def dummy(clips: Clips, sigma: float = 1.0) -> Inputs:
     """What a generator takes, of fake clips."""
     assert clips.noise is not None
@@ -121,9 +127,11 @@ def train(
     folder: Path,
     on_log: Any = lambda *_: None,
     **named: Any,
-) -> Trained:
+) -> Training:
     with termination() as stop:
-        return Training(trained, source, params, workers, folder, stop, on_log, **named).run()
+        training = Training(trained, source, params, workers, folder, stop, on_log, **named)
+        training.run()
+        return training
 
 
 def weights(trained: Networks) -> dict[str, torch.Tensor]:
