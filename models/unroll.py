@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from models.generator import Generator
-from models.layers import ConditionalBatchNorm, Conv, TimestepMoments
+from models.layers import ConditionalBatchNorm, Conv, global_moments
 
 Inputs = tuple[Tensor, Tensor | None, Tensor | None]  # noise, labels, condition, as the generator takes them
 Statistics = dict[str, Tensor]  # "<module>.mean" and "<module>.variance", each [T, C]
@@ -27,18 +27,29 @@ def recalibrate(generator: Generator, batches: Iterable[Inputs]) -> Statistics:
     Every pass normalises with its own (global) batch's statistics, as in training; batches are equally large. The
     generator's weights, singular vectors and mode are as before afterwards.
     """
-    training, norms = generator.training, _norms(generator)
-    moments = {name: TimestepMoments() for name in norms}
-    hooks = [norm.register_forward_pre_hook(moments[name].of_inputs) for name, norm in norms.items()]
+    sums: dict[str, Tensor] = {}  # by norm, over the passes: of the mean and of the mean square, [2, T, C]
+
+    def collect(name: str, x: Tensor) -> None:
+        sums[name] = sums.get(name, 0) + global_moments(x, (0, 3, 4))
+
+    training, passes = generator.training, 0
+    hooks = [
+        norm.register_forward_pre_hook(lambda _, inputs, name=name: collect(name, inputs[0]))
+        for name, norm in _norms(generator).items()
+    ]
     generator.train()
     try:
-        for noise, labels, condition in batches:
+        for passes, (noise, labels, condition) in enumerate(batches, 1):  # noqa: B007 - their number
             generator(noise, labels, condition)
     finally:
         for hook in hooks:
             hook.remove()
         generator.train(training)
-    return {f"{name}.{part}": value for name, of in moments.items() for part, value in of.result().items()}
+    statistics = {}
+    for name, total in sums.items():
+        mean, square = total / passes
+        statistics |= {f"{name}.mean": mean.float(), f"{name}.variance": (square - mean**2).float()}
+    return statistics
 
 
 def use_statistics(generator: Generator, statistics: Statistics) -> None:

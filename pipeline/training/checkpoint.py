@@ -32,32 +32,28 @@ def save(folder: Path, step: int, parts: Mapping[str, Any], extra: dict[str, Any
     buffer = io.BytesIO()
     state = {name: part.state_dict() for name, part in parts.items()}
     torch.save({"step": step, "extra": extra, **state}, buffer)
-    write_atomic(_file(folder, step), buffer.getbuffer())
+    write_atomic(folder / f"checkpoint-{step:08d}.pt", buffer.getbuffer())
     for old in [*files(folder)[KEPT:], *folder.glob(".checkpoint-*")]:  # the latter: of a write that was killed
         old.unlink()
 
 
 def load(folder: Path, parts: Mapping[str, Any], workers: Workers) -> tuple[int, dict[str, Any]] | None:
-    """Restore the newest checkpoint that rank 0 can read: (its step, its extra), or None where there is none.
+    """Restore the newest checkpoint that can be read: (its step, its extra), or None where there is none.
 
-    All workers go on from the same one. Raises UserError on a worker that cannot read it.
+    Raises UserError on a worker that would go on from another one than rank 0.
     """
-    state = _newest(folder) if workers.rank == 0 else None
-    step = int(workers.of_first(torch.tensor(-1 if state is None else state["step"])))
-    if step < 0:
-        return None
+    state = _newest(folder)
+    own = 0 if state is None else int(state["step"])
+    if own != (first := int(workers.of_first(torch.tensor(own)))):
+        raise UserError(
+            f"{folder}: worker 0 goes on from iteration {first} and worker {workers.rank} from {own}: "
+            f"{folder.parent} must be the same folder for all workers"
+        )
     if state is None:
-        file = _file(folder, step)
-        try:
-            state = torch.load(file, map_location="cpu", weights_only=True)
-        except _UNREADABLE as error:
-            raise UserError(
-                f"{file}: worker 0 goes on from it and worker {workers.rank} cannot read it ({error}): "
-                f"{folder.parent} must be the same folder for all workers"
-            ) from error
+        return None
     for name, part in parts.items():
         part.load_state_dict(state[name])
-    return step, state["extra"]
+    return own, state["extra"]
 
 
 def _newest(folder: Path) -> dict[str, Any] | None:
@@ -68,10 +64,6 @@ def _newest(folder: Path) -> dict[str, Any] | None:
             reason = " ".join(str(error).split())[:200]
             log.warning("%s is damaged, falling back to the one before: %s", file.name, reason)
     return None
-
-
-def _file(folder: Path, step: int) -> Path:
-    return folder / f"checkpoint-{step:08d}.pt"
 
 
 def files(folder: Path) -> list[Path]:

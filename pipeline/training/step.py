@@ -71,20 +71,15 @@ class Networks:
         with torch.no_grad(), self._autocast():
             generated = self._g(fake.noise, fake.labels, fake.condition)
         self.optimizer_d.zero_grad()
-        on_real, on_fake = [], []
+        of_parts: list[Metrics] = []
         for r, f in zip(real.chunk(self._parts), replace(fake, video=generated).chunk(self._parts), strict=True):
             outputs = self._scores(Clips.cat((r, f)))
-            on_real.append({name: scores[: len(r.frames)] for name, scores in outputs.items()})
-            on_fake.append({name: scores[len(r.frames) :] for name, scores in outputs.items()})
-            (discriminator_loss(on_real[-1], on_fake[-1]) / self._parts).backward()  # equal parts of a mean
-        norm = self._step(self.discriminators, self.optimizer_d)
-        real_scores, fake_scores = _together(on_real), _together(on_fake)
-        return {
-            "loss_discriminator": discriminator_loss(real_scores, fake_scores),
-            **_hinges(real_scores, fake_scores),
-            "gradient_norm_discriminator": norm,
-            **_accuracies(real_scores, fake_scores),
-        }
+            on_real = {name: scores[: len(r.frames)] for name, scores in outputs.items()}
+            on_fake = {name: scores[len(r.frames) :] for name, scores in outputs.items()}
+            loss = discriminator_loss(on_real, on_fake)
+            (loss / self._parts).backward()  # equal parts of a mean
+            of_parts.append({"loss_discriminator": loss.detach(), **_by_discriminator(on_real, on_fake)})
+        return {**_mean(of_parts), "gradient_norm_discriminator": self._step(self.discriminators, self.optimizer_d)}
 
     def generator_update(self, fake: Clips) -> Metrics:
         """A step of G against D as it is. G goes through the batch at once: its batch norms need the whole."""
@@ -92,15 +87,15 @@ class Networks:
         with self._autocast():
             generated = self._g(fake.noise, fake.labels, fake.condition)
         seen = generated.detach().requires_grad_()  # where D's gradients gather, part by part
-        outputs = []
+        of_parts: list[Metrics] = []
         with _frozen(self.discriminators):
             for part in replace(fake, video=seen).chunk(self._parts):
-                outputs.append(self._scores(part))
-                (generator_loss(outputs[-1]) / self._parts).backward()
+                loss = generator_loss(self._scores(part))
+                (loss / self._parts).backward()
+                of_parts.append({"loss_generator": loss.detach()})
         self.optimizer_g.zero_grad()
         generated.backward(seen.grad)
-        norm = self._step(self.generator, self.optimizer_g)
-        return {"loss_generator": generator_loss(_together(outputs)), "gradient_norm_generator": norm}
+        return {**_mean(of_parts), "gradient_norm_generator": self._step(self.generator, self.optimizer_g)}
 
     def _scores(self, clips: Clips) -> Outputs:
         with self._autocast():
@@ -157,9 +152,8 @@ def _compiled(network: Any, level: int) -> Any:
     return torch.compile(network, dynamic=False)  # a batch and its parts have few shapes: each gets code of its own
 
 
-def _together(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """The outputs of a batch's parts, detached."""
-    return {name: torch.cat([part[name].detach() for part in parts]) for name in parts[0]}
+def _mean(of_parts: list[Metrics]) -> Metrics:
+    return {name: torch.stack([metrics[name] for metrics in of_parts]).mean(0) for name in of_parts[0]}
 
 
 @contextmanager
@@ -172,13 +166,11 @@ def _frozen(network: nn.Module) -> Iterator[None]:
 
 
 @torch.no_grad()
-def _hinges(real: Outputs, fake: Outputs) -> Metrics:
-    """The loss of each discriminator alone, a mean over its own outputs."""
-    return {f"hinge_{name}": discriminator_loss({name: real[name]}, {name: fake[name]}) for name in real}
-
-
-def _accuracies(real: Outputs, fake: Outputs) -> Metrics:
-    """How often each discriminator is right, on real clips and on fakes."""
-    right = {f"accuracy_real_{name}": scores.detach() > 0 for name, scores in real.items()}
-    right |= {f"accuracy_fake_{name}": scores.detach() < 0 for name, scores in fake.items()}
-    return {name: hits.double().mean() for name, hits in right.items()}
+def _by_discriminator(real: Outputs, fake: Outputs) -> Metrics:
+    """The loss of each discriminator alone, a mean over its own outputs, and how often it is right on either side."""
+    metrics = {}
+    for name in real:
+        metrics[f"hinge_{name}"] = discriminator_loss({name: real[name]}, {name: fake[name]})
+        metrics[f"accuracy_real_{name}"] = (real[name] > 0).double().mean()
+        metrics[f"accuracy_fake_{name}"] = (fake[name] < 0).double().mean()
+    return metrics
