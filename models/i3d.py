@@ -54,9 +54,13 @@ class _Unit3D(nn.Module):
         return x if self.bn is None else F.relu(self.bn(x))
 
 
-class _MaxPool(nn.MaxPool3d):
-    def forward(self, input: Float[Tensor, "B C T H W"]) -> Float[Tensor, "B C t h w"]:
-        return super().forward(_pad_same(input, self.kernel_size, self.stride))
+class _MaxPool(nn.Module):
+    def __init__(self, kernel: tuple[int, int, int], stride: tuple[int, int, int]) -> None:
+        super().__init__()
+        self.kernel, self.stride = kernel, stride
+
+    def forward(self, x: Float[Tensor, "B C T H W"]) -> Float[Tensor, "B C t h w"]:
+        return F.max_pool3d(_pad_same(x, self.kernel, self.stride), self.kernel, self.stride)
 
 
 class _Mixed(nn.Module):

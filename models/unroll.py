@@ -2,10 +2,11 @@
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from models.generator import Generator
 from models.layers import ConditionalBatchNorm, Conv, global_moments
@@ -29,14 +30,11 @@ def recalibrate(generator: Generator, batches: Iterable[Inputs]) -> Statistics:
     """
     sums: dict[str, Tensor] = {}  # by norm, over the passes: of the mean and of the mean square, [2, T, C]
 
-    def collect(name: str, x: Tensor) -> None:
-        sums[name] = sums.get(name, 0) + global_moments(x, (0, 3, 4))
+    def collect(name: str, _: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        sums[name] = sums.get(name, 0) + global_moments(inputs[0], (0, 3, 4))
 
     training, passes = generator.training, 0
-    hooks = [
-        norm.register_forward_pre_hook(lambda _, inputs, name=name: collect(name, inputs[0]))
-        for name, norm in _norms(generator).items()
-    ]
+    hooks = [norm.register_forward_pre_hook(partial(collect, name)) for name, norm in _norms(generator).items()]
     generator.train()
     try:
         for passes, (noise, labels, condition) in enumerate(batches, 1):  # noqa: B007 - their number

@@ -22,7 +22,7 @@ from pipeline.data.windows import choose_start, start_in_view, windows_of_videos
 from pipeline.errors import UserError
 from pipeline.metrics.features import FeatureNetwork, extract, load_i3d, random_i3d
 from pipeline.metrics.frechet import Moments, frechet_distance
-from pipeline.params import Params
+from pipeline.params import EarlyStopping, Params
 from pipeline.paths import Paths, origin
 from pipeline.training.batches import Batches
 from pipeline.workers import Workers
@@ -70,14 +70,13 @@ class WindowDistance:
         batches: Batches,
         real: ViewReader,
         network: FeatureNetwork,
-        *,
-        videos: int,
+        stopping: EarlyStopping,
         batch: int,
         workers: Workers,
     ) -> None:
-        """real: the validation split of the level's view. videos: clips of each side. batch: training's."""
-        self._batches, self._real, self._network = batches, real, network
-        self._videos, self._batch, self._workers = videos, batch, workers
+        """real: the validation split of the level's view. batch: training's."""
+        self._batches, self._real, self._network, self.stopping = batches, real, network, stopping
+        self._batch, self._workers = batch, workers
         self.name = "random_i3d_frechet_windows" if network.random else "frechet_windows"  # in a history
         self._starts = windows_of_videos(real.top_frames, batches.factors, batches.config.level, batches.window)
         if not self._starts.any():
@@ -112,7 +111,7 @@ class WindowDistance:
         seed, level, factors = self._batches.seed, self._batches.config.level, self._batches.factors
         usable = np.flatnonzero(self._starts)
         order = sampling.generator(seed, level, "early-stopping videos", 0, 0).permutation(usable)
-        for i in range(self._workers.rank, self._videos, self._workers.count):
+        for i in range(self._workers.rank, self.stopping.videos, self._workers.count):
             video = order[i % len(order)]
             uniform = sampling.generator(seed, level, "early-stopping starts", 0, i).random()
             start = start_in_view(choose_start(uniform, int(self._starts[video])), factors, level)
@@ -120,12 +119,12 @@ class WindowDistance:
 
     @torch.no_grad()
     def _generated(self, generator: Generator) -> Iterator[UInt8[np.ndarray, "b T H W 3"]]:
-        positions = self._workers.positions(self._batch)
-        for number, first in enumerate(range(positions.start, self._videos + positions.start, self._batch)):
+        positions, videos = self._workers.positions(self._batch), self.stopping.videos
+        for number, first in enumerate(range(positions.start, videos + positions.start, self._batch)):
             clips = self._batches.fake_clips(number, positions, "early-stopping").to(self._workers.device)
-            videos = to_bytes(generator(clips.noise, clips.labels, clips.condition))
-            if first < self._videos:  # the last batch may have more than it takes
-                yield videos[: self._videos - first]
+            generated = to_bytes(generator(clips.noise, clips.labels, clips.condition))
+            if first < videos:  # the last batch may have more than it takes
+                yield generated[: videos - first]
 
 
 def window_distance(batches: Batches, params: Params, paths: Paths, workers: Workers) -> WindowDistance:
@@ -135,16 +134,14 @@ def window_distance(batches: Batches, params: Params, paths: Paths, workers: Wor
     """
     level = batches.config.level
     training = params.of_level(level).training
-    assert training.early_stopping is not None
-    key, file = f"levels.{level}.training.early_stopping", training.early_stopping.i3d
+    stopping, key = training.early_stopping, f"levels.{level}.training.early_stopping"
+    assert stopping is not None
     try:
         real = ViewReader(paths.pyramid, level, SPLIT)
     except UserError as error:
         raise UserError(f"{key}: {error}; give the data a split {SPLIT!r}, or set it to null") from error
-    network = (
-        random_i3d(params.seed, workers.device)
-        if file is None
-        else load_i3d(origin(paths.root) / file, 600, f"{key}.i3d", workers.device)
-    )
-    videos = training.early_stopping.videos
-    return WindowDistance(batches, real, network, videos=videos, batch=training.batch, workers=workers)
+    if stopping.i3d is None:
+        network = random_i3d(params.seed, workers.device)
+    else:
+        network = load_i3d(origin(paths.root) / stopping.i3d, 600, f"{key}.i3d", workers.device)
+    return WindowDistance(batches, real, network, stopping, training.batch, workers)

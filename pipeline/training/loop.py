@@ -29,7 +29,7 @@ class Training:
     """A level's training, from the newest checkpoint in `folder` where there is one, to `params.iterations`.
 
     on_log, on_picture: for rank 0 to show what comes up; on_log is told speed and memory beside a row.
-    measure: the metric of `params.early_stopping`.
+    measure: the metric of `params.early_stopping`, where that is not null.
 
     generator: to publish, after `run`: the last one, its average, or the best of those measured.
     iteration: whose generator it is.
@@ -52,7 +52,6 @@ class Training:
         on_picture: OnPicture = lambda _: None,
         measure: WindowDistance | None = None,
     ) -> None:
-        assert (measure is None) == (params.early_stopping is None)
         self.networks, self.batches, self.params, self.workers, self.folder = networks, batches, params, workers, folder
         self.termination, self.on_log, self.on_picture, self.measure = termination, on_log, on_picture, measure
         self.level = batches.config.level
@@ -78,7 +77,7 @@ class Training:
         with self.termination.held():
             self._look()  # at an iteration that was saved, and interrupted before it was looked at
             for it in self.batches.iterations(self.step, self.params, self.workers):
-                if self.params.early_stopping and self.best.worse >= self.params.early_stopping.patience:
+                if self.measure and self.best.worse >= self.measure.stopping.patience:
                     break
                 self._iterate(it)
                 bar.update(1)
@@ -93,7 +92,7 @@ class Training:
                 self._look()
         bar.close()
         self.iteration = self.step
-        if self.measure is not None:
+        if self.measure:
             self.iteration, value = self.best.iteration, self.best.value
             self.generator.load_state_dict(self.best.weights)
             log.info("level %d: the generator of iteration %d is the best, at %s", self.level, self.iteration, value)
@@ -120,8 +119,7 @@ class Training:
 
     def _looks(self) -> bool:
         """Whether pictures are due or a measurement, after a checkpoint: interrupted, they are made again."""
-        stopping = self.params.early_stopping
-        return self._due(self.params.samples_every) or self._due(stopping.every if stopping else None)
+        return self._due(self.params.samples_every) or self._due(self.measure and self.measure.stopping.every)
 
     def _look(self) -> None:
         """Make pictures and measure where it is time to; a signal ends it at once."""
@@ -129,19 +127,17 @@ class Training:
             return
         with self.termination.held(False):
             if self._due(self.params.samples_every):
-                pictures = self.folder / "pictures"
-                files = make_pictures(
-                    self.generator, self.batches, self.params.batch, self.workers, pictures, self.step
-                )
-                for file in files:
+                name = self.folder / "pictures" / f"iteration-{self.step:08d}"
+                for file in make_pictures(self.generator, self.batches, self.params.batch, self.workers, name):
                     self.on_picture(file)
-            if self.params.early_stopping and self.measure and self._due(self.params.early_stopping.every):
+            if self.measure and self._due(self.measure.stopping.every):
                 value = self.measure(self.generator)
                 self.best.note(value, self.step, self.generator)
                 if not self.history or self.history[-1]["step"] != self.step:
                     self.history.append({"step": self.step})
                 self.history[-1][self.measure.name] = value
                 self.on_log({self.measure.name: value}, self.step)
+            self.workers.wait()  # while rank 0 writes: a signal finds all of them here, or none
         self.timed = self.step, time.monotonic()
 
     def _due(self, every: int | None) -> bool:

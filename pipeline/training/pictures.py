@@ -19,10 +19,8 @@ FPS = 8
 
 
 @torch.no_grad()
-def make_pictures(
-    generator: Generator, batches: Batches, batch: int, workers: Workers, folder: Path, step: int
-) -> list[Path]:
-    """A video of clips side by side, and a PNG with a clip's frames in each row; of `batch` clips, always the same.
+def make_pictures(generator: Generator, batches: Batches, batch: int, workers: Workers, name: Path) -> list[Path]:
+    """name.mp4, clips side by side, and name.png, a clip's frames in each row; of `batch` clips, always the same.
 
     Batch norm takes the statistics of that batch, as in training: stored ones there are only after it. Nothing of the
     training is touched. All workers have to take part, as the statistics are those of the whole batch; rank 0 writes,
@@ -33,7 +31,7 @@ def make_pictures(
     if workers.rank:
         return []
     videos = to_bytes(generated[:CLIPS])
-    files = [folder / f"iteration-{step:08d}.{kind}" for kind in ("mp4", "png")]
+    files = [name.with_suffix(suffix) for suffix in (".mp4", ".png")]
     sheet = tile(videos, columns=round(len(videos) ** 0.5))
     write_mp4(files[0], sheet, FPS, fitting(sheet.shape[2], WIDTH_PIXELS))
     shown = spread(videos.shape[1], COLUMNS)

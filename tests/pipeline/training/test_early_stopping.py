@@ -20,7 +20,7 @@ STOPPING = replace(TRAINING, iterations=12, early_stopping=EarlyStopping(every=2
 class Told(WindowDistance):
     """A metric whose values are told beforehand."""
 
-    name = "told"
+    name, stopping = "told", STOPPING.early_stopping
 
     def __init__(self, *values):
         self.values, self.seen = list(values), []
@@ -112,7 +112,8 @@ def test_the_best_generator_is_the_one_that_the_checkpoint_speaks_of(tmp_path):
 def distance(level, videos=6, batch=4, frames=12):
     low, top, labels = views(frames=frames)
     real = MemoryReader(low, labels, 2) if level == 1 else MemoryReader(top, labels)
-    return WindowDistance(batches(level), real, random_i3d(0), videos=videos, batch=batch, workers=ALONE)
+    stopping = EarlyStopping(every=1, patience=1, videos=videos, i3d=None)
+    return WindowDistance(batches(level), real, random_i3d(0), stopping, batch, ALONE)
 
 
 def test_the_distance_is_of_as_many_windows_as_asked_for(monkeypatch):

@@ -58,7 +58,9 @@ def trained(level: int, workers: Workers, folder: Path, params: TrainingParams) 
     with precision(torch.float64):
         networks, source = Networks(CONFIGS[level], params, seed=0, workers=workers), batches(level)
         clips = source._clips
-        source._clips = lambda *given: cast(clips(*given), torch.float64)
+        source._clips = lambda stream, update, positions, clip: cast(
+            clips(stream, update, positions, clip), torch.float64
+        )
         history = train(networks, source, params, workers, folder).history
         return {**state(networks), "history": history, "statistics": statistics(networks, source, workers)}
 

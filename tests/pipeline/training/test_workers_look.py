@@ -27,7 +27,7 @@ def looked_at(workers: Workers, folder: Path) -> list[float]:
     early_stopping.extract = means
     _, top, labels = views()
     i3d = random_i3d(0)
-    distance = WindowDistance(batches(2), MemoryReader(top, labels), i3d, videos=6, batch=4, workers=workers)
+    distance = WindowDistance(batches(2), MemoryReader(top, labels), i3d, STOPPING, 4, workers)
     history = train(networks(2, workers), batches(2), PARAMS, workers, folder, measure=distance).history
     return [row[distance.name] for row in history]
 
