@@ -37,8 +37,9 @@ def recalibrate(generator: Generator, batches: Iterable[Inputs]) -> Statistics:
     hooks = [norm.register_forward_pre_hook(partial(collect, name)) for name, norm in _norms(generator).items()]
     generator.train()
     try:
-        for passes, (noise, labels, condition) in enumerate(batches, 1):  # noqa: B007 - their number
+        for noise, labels, condition in batches:
             generator(noise, labels, condition)
+            passes += 1
     finally:
         for hook in hooks:
             hook.remove()

@@ -22,8 +22,8 @@ from pipeline.paths import Paths, alone, publish
 from pipeline.runs import tracking
 from pipeline.system.stage import run_stage
 from pipeline.training.batches import Batches
+from pipeline.training.checkpoint import inputs_of, record
 from pipeline.training.early_stopping import window_distance
-from pipeline.training.inputs import inputs_of, record
 from pipeline.training.loop import Training
 from pipeline.training.step import Networks
 from pipeline.training.termination import termination

@@ -3,8 +3,7 @@
 import os
 import shlex
 import shutil
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
 
@@ -88,11 +87,12 @@ class Networks:
             generated = self._g(fake.noise, fake.labels, fake.condition)
         seen = generated.detach().requires_grad_()  # where D's gradients gather, part by part
         of_parts: list[Metrics] = []
-        with _frozen(self.discriminators):
-            for part in replace(fake, video=seen).chunk(self._parts):
-                loss = generator_loss(self._scores(part))
-                (loss / self._parts).backward()
-                of_parts.append({"loss_generator": loss.detach()})
+        self.discriminators.requires_grad_(False)
+        for part in replace(fake, video=seen).chunk(self._parts):
+            loss = generator_loss(self._scores(part))
+            (loss / self._parts).backward()
+            of_parts.append({"loss_generator": loss.detach()})
+        self.discriminators.requires_grad_(True)
         self.optimizer_g.zero_grad()
         generated.backward(seen.grad)
         return {**_mean(of_parts), "gradient_norm_generator": self._step(self.generator, self.optimizer_g)}
@@ -154,15 +154,6 @@ def _compiled(network: Any, level: int) -> Any:
 
 def _mean(of_parts: list[Metrics]) -> Metrics:
     return {name: torch.stack([metrics[name] for metrics in of_parts]).mean(0) for name in of_parts[0]}
-
-
-@contextmanager
-def _frozen(network: nn.Module) -> Iterator[None]:
-    network.requires_grad_(False)
-    try:
-        yield
-    finally:
-        network.requires_grad_(True)
 
 
 @torch.no_grad()
