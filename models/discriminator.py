@@ -1,5 +1,7 @@
 """The discriminators of a level: spatial, temporal and, above level 1, matching (Sec. 3, App. B.1, B.2)."""
 
+from itertools import pairwise
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -26,15 +28,10 @@ class Discriminator(nn.Module):
         super().__init__()
         self.blocks_3d = blocks_3d
         widths = [inputs, *(m * config.channels for m in config.multipliers)]
+        last = len(config.multipliers) - 1
         self.blocks = nn.ModuleList(
-            DiscriminatorBlock(
-                widths[i],
-                widths[i + 1],
-                dims=3 if i < blocks_3d else 2,
-                downsample=i < len(config.multipliers) - 1,
-                first=i == 0,
-            )
-            for i in range(len(config.multipliers))
+            DiscriminatorBlock(below, above, dims=3 if i < blocks_3d else 2, downsample=i < last, first=i == 0)
+            for i, (below, above) in enumerate(pairwise(widths))
         )
         # PAPER: the last layer is not described; as in BigGAN a sum over space and a linear map, here without a bias:
         # No bias: inside the hinge's margin its gradients from real and fake clips cancel; Adam would follow the noise.

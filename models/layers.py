@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float, Float64, Int
 from torch import Tensor, nn
 
 
@@ -132,13 +132,10 @@ class ConditionalBatchNorm(nn.Module):
         self.gain = Linear(condition, channels, bias=False)
         self.bias = Linear(condition, channels, bias=False)
         self.stored: tuple[Tensor, Tensor] | None = None  # mean and variance, each [T, C]
-        self.collected: TimestepMoments | None = None  # takes every batch's statistics while not None
 
     def forward(self, x: Float[Tensor, "B T C H W"], condition: Float[Tensor, "B d"]) -> Float[Tensor, "B T C H W"]:
         steps = x.flatten(1, 2)  # B (T C) H W: to a plain batch norm, every (timestep, channel) is a channel
         if self.training:
-            if self.collected is not None:
-                self.collected.add(steps.detach().unflatten(1, x.shape[1:3]))
             steps = _normalize(steps, self.eps)
         else:
             mean, variance = (s.to(x).flatten() for s in self.statistics(x.shape[1]))
@@ -154,32 +151,16 @@ class ConditionalBatchNorm(nn.Module):
         return self.stored
 
 
-class TimestepMoments:
-    """Exact cumulative mean and variance per (timestep, channel) over batches of equal size, in float64."""
-
-    def __init__(self) -> None:
-        self.batches = 0
-        self.sums: Tensor | None = None  # of the mean, and of the mean square: [2, T, C]
-
-    def add(self, x: Float[Tensor, "B T C H W"]) -> None:
-        variance, mean = torch.var_mean(widened(x), dim=(0, 3, 4), correction=0)
-        moments = _global_moments(mean, variance)
-        self.sums = moments if self.sums is None else self.sums + moments
-        self.batches += 1
-
-    def result(self) -> tuple[Float[Tensor, "T C"], Float[Tensor, "T C"]]:
-        """Mean and (biased) variance over everything added."""
-        assert self.sums is not None
-        mean, square = self.sums / self.batches
-        return mean.float(), (square - mean**2).float()
-
-
 def _workers() -> int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
-def _global_moments(mean: Tensor, variance: Tensor) -> Tensor:
-    """[mean, mean square] over all workers' batches, which are equally large. Float64: the variance is a difference."""
+def global_moments(x: Float[Tensor, "..."], dims: tuple[int, ...]) -> Float64[Tensor, "2 ..."]:
+    """The mean and mean square over `dims` of all workers' batches, which are equally large.
+
+    In float64: the variance is a difference of the two.
+    """
+    variance, mean = torch.var_mean(widened(x), dim=dims, correction=0)
     mean = mean.double()
     moments = torch.stack((mean, variance.double() + mean**2))
     if _workers() > 1:
@@ -202,9 +183,7 @@ class _SyncNormalize(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x: Tensor, eps: float) -> Tensor:
-        wide = widened(x)
-        variance, mean = torch.var_mean(wide, dim=(0, 2, 3), correction=0)
-        moments = _global_moments(mean, variance)
+        wide, moments = widened(x), global_moments(x, (0, 2, 3))
         mean = moments[0].to(wide)
         deviation = (moments[1] - moments[0] ** 2 + eps).sqrt().to(wide)
         normalized = ((wide - mean[:, None, None]) / deviation[:, None, None]).to(x)

@@ -2,13 +2,14 @@
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from models.generator import Generator
-from models.layers import ConditionalBatchNorm, Conv, TimestepMoments
+from models.layers import ConditionalBatchNorm, Conv, global_moments
 
 Inputs = tuple[Tensor, Tensor | None, Tensor | None]  # noise, labels, condition, as the generator takes them
 Statistics = dict[str, Tensor]  # "<module>.mean" and "<module>.variance", each [T, C]
@@ -27,24 +28,27 @@ def recalibrate(generator: Generator, batches: Iterable[Inputs]) -> Statistics:
     Every pass normalises with its own (global) batch's statistics, as in training; batches are equally large. The
     generator's weights, singular vectors and mode are as before afterwards.
     """
-    training = generator.training
-    norms = _norms(generator)
+    sums: dict[str, Tensor] = {}  # by norm, over the passes: of the mean and of the mean square, [2, T, C]
+
+    def collect(name: str, _: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        sums[name] = sums.get(name, 0) + global_moments(inputs[0], (0, 3, 4))
+
+    training, passes = generator.training, 0
+    hooks = [norm.register_forward_pre_hook(partial(collect, name)) for name, norm in _norms(generator).items()]
     generator.train()
-    for norm in norms.values():
-        norm.collected = TimestepMoments()
     try:
         for noise, labels, condition in batches:
             generator(noise, labels, condition)
-        results = {name: norm.collected.result() for name, norm in norms.items() if norm.collected is not None}
+            passes += 1
     finally:
-        for norm in norms.values():
-            norm.collected = None
+        for hook in hooks:
+            hook.remove()
         generator.train(training)
-    return {
-        f"{name}.{part}": value
-        for name, pair in results.items()
-        for part, value in zip(("mean", "variance"), pair, strict=True)
-    }
+    statistics = {}
+    for name, total in sums.items():
+        mean, square = total / passes
+        statistics |= {f"{name}.mean": mean.float(), f"{name}.variance": (square - mean**2).float()}
+    return statistics
 
 
 def use_statistics(generator: Generator, statistics: Statistics) -> None:

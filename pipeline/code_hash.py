@@ -78,10 +78,7 @@ def _names(tree: ast.AST) -> Iterator[str]:
 def _dump(tree: ast.AST) -> str:
     """A syntax tree as text, without docstrings."""
     for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and _described(node):
-            node.body = node.body[1:]
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            described = ast.get_docstring(node, clean=False) is not None
+            node.body = node.body[1:] if described else node.body
     return ast.dump(tree)
-
-
-def _described(node: ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
-    return ast.get_docstring(node, clean=False) is not None

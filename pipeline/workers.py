@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -45,9 +44,9 @@ class Workers:
         dist.all_reduce(total)
         return total.to(values.device)
 
-    def of_first(self, number: float) -> float:
-        """Rank 0's number, on each worker."""
-        return float(self.sum(torch.tensor(number if self.rank == 0 else 0, dtype=torch.float64)))
+    def of_first(self, values: Tensor) -> Tensor:
+        """Rank 0's values, on each worker."""
+        return self.sum(values if self.rank == 0 else torch.zeros_like(values))
 
     def any(self, flag: bool) -> bool:
         """Whether the flag is set on any worker: the same answer on each."""
@@ -68,6 +67,7 @@ def join_workers(*, gpus: bool = True) -> Iterator[Workers]:
 
     gpus: False for a stage that has no use for them. Raises UserError where there are more workers than GPUs.
     """
+    rank = int(os.environ.get("RANK", "0"))
     count = int(os.environ.get("WORLD_SIZE", "1"))
     local = int(os.environ.get("LOCAL_RANK", "0"))
     device = CPU
@@ -77,19 +77,13 @@ def join_workers(*, gpus: bool = True) -> Iterator[Workers]:
         device = torch.device("cuda", local)
         torch.cuda.set_device(device)
     if count > 1:
-        on_gpu = device.type == "cuda"
+        on_gpu, meeting = device.type == "cuda", os.environ.get(MEETING)
+        # In the file that the launcher has given for it; without, as torchrun says in the environment.
+        place = {"init_method": f"file://{meeting}", "rank": rank, "world_size": count} if meeting else {}
         dist.init_process_group(
-            "nccl" if on_gpu else "gloo", device_id=device if on_gpu else None, timeout=LONGEST, **_by_file(count)
+            "nccl" if on_gpu else "gloo", device_id=device if on_gpu else None, timeout=LONGEST, **place
         )
-    yield Workers(rank=int(os.environ.get("RANK", "0")), count=count, device=device)
+    yield Workers(rank=rank, count=count, device=device)
     # Not after an exception: taking the group down would wait for workers that wait for this one.
     if count > 1:
         dist.destroy_process_group()
-
-
-def _by_file(count: int) -> dict[str, Any]:
-    """How workers meet that the launcher has given a file for it; without, as torchrun says in the environment."""
-    if (meeting := os.environ.get(MEETING)) is None:
-        return {}
-    store = dist.FileStore(meeting, count)  # pyright: ignore[reportPrivateImportUsage] - documented
-    return {"store": store, "rank": int(os.environ["RANK"]), "world_size": count}

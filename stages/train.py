@@ -22,8 +22,8 @@ from pipeline.paths import Paths, alone, publish
 from pipeline.runs import tracking
 from pipeline.system.stage import run_stage
 from pipeline.training.batches import Batches
+from pipeline.training.checkpoint import inputs_of, record
 from pipeline.training.early_stopping import window_distance
-from pipeline.training.inputs import inputs_of, record
 from pipeline.training.loop import Training
 from pipeline.training.step import Networks
 from pipeline.training.termination import termination
@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     level = parser.parse_args(argv).level
     params, paths = load_params(), Paths()
     training = params.of_level(level).training
-    with termination(), join_workers() as workers:
+    with termination() as stop, join_workers() as workers:
         real = ViewReader(paths.pyramid, level, "train")
         source = source_of(params, paths, level, real)
         config = params.level(level, len(real.classes))
@@ -59,8 +59,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         with alone(work, workers.rank), tracked or contextlib.nullcontext() as run:
             if workers.rank == 0:
                 record(work, made_from)
-            shown = (run.log, functools.partial(run.keep, folder="pictures")) if run else (None, None)
-            trained = Training(networks, batches, training, workers, work, *shown, distance).run()
+            shown = {"on_log": run.log, "on_picture": functools.partial(run.keep, folder="pictures")} if run else {}
+            trained = Training(networks, batches, training, workers, work, stop, measure=distance, **shown)
+            trained.run()
             statistics = calibrate(trained.generator, source, training.batch, workers)
             if workers.rank == 0:
                 about = {"classes": list(real.classes), "iterations": trained.iteration, "inputs": inputs}

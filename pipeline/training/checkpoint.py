@@ -1,26 +1,36 @@
-"""Checkpoints of a run: everything that going on takes, written whole or not at all.
+"""A run's folder: checkpoints, everything that going on takes, and what it is made from, or why it begins anew.
 
-A checkpoint lies in a folder named by the hash of what the run is made from, so one of other parameters, other data or
-other code is never found. Draws are functions of the step (pipeline.data.sampling): there is no random state to keep.
+The folder is named by the hash of what the run is made from, so a checkpoint of other parameters, other data or other
+code is never found. Draws are functions of the step (pipeline.data.sampling): there is no random state to keep.
 """
 
 import io
+import json
 import logging
 import pickle
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from pipeline.code_hash import code_hash
 from pipeline.errors import UserError
+from pipeline.params import Params
 from pipeline.paths import write_atomic
+from pipeline.system.yaml import flat
+from pipeline.training.batches import Batches
+from pipeline.training.early_stopping import WindowDistance
 from pipeline.workers import Workers
 
 log = logging.getLogger(__name__)
 
 KEPT = 2  # the newest, and one to fall back to
+METRIC = ("models.i3d", "pipeline.metrics")  # decides nothing where early stopping does not measure by it
+_INPUTS = "inputs.json"
+_NAMED = 4  # differences from another run that are told
 _UNREADABLE = (OSError, EOFError, RuntimeError, zipfile.BadZipFile, pickle.UnpicklingError)
 
 
@@ -32,32 +42,28 @@ def save(folder: Path, step: int, parts: Mapping[str, Any], extra: dict[str, Any
     buffer = io.BytesIO()
     state = {name: part.state_dict() for name, part in parts.items()}
     torch.save({"step": step, "extra": extra, **state}, buffer)
-    write_atomic(_file(folder, step), buffer.getbuffer())
+    write_atomic(folder / f"checkpoint-{step:08d}.pt", buffer.getbuffer())
     for old in [*files(folder)[KEPT:], *folder.glob(".checkpoint-*")]:  # the latter: of a write that was killed
         old.unlink()
 
 
 def load(folder: Path, parts: Mapping[str, Any], workers: Workers) -> tuple[int, dict[str, Any]] | None:
-    """Restore the newest checkpoint that rank 0 can read: (its step, its extra), or None where there is none.
+    """Restore the newest checkpoint that can be read: (its step, its extra), or None where there is none.
 
-    All workers go on from the same one. Raises UserError on a worker that cannot read it.
+    Raises UserError on a worker that would go on from another one than rank 0.
     """
-    state = _newest(folder) if workers.rank == 0 else None
-    step = int(workers.of_first(float(-1 if state is None else state["step"])))
-    if step < 0:
-        return None
+    state = _newest(folder)
+    own = 0 if state is None else int(state["step"])
+    if own != (first := int(workers.of_first(torch.tensor(own)))):
+        raise UserError(
+            f"{folder}: worker 0 goes on from iteration {first} and worker {workers.rank} from {own}: "
+            f"{folder.parent} must be the same folder for all workers"
+        )
     if state is None:
-        file = _file(folder, step)
-        try:
-            state = torch.load(file, map_location="cpu", weights_only=True)
-        except _UNREADABLE as error:
-            raise UserError(
-                f"{file}: worker 0 goes on from it and worker {workers.rank} cannot read it ({error}): "
-                f"{folder.parent} must be the same folder for all workers"
-            ) from error
+        return None
     for name, part in parts.items():
         part.load_state_dict(state[name])
-    return step, state["extra"]
+    return own, state["extra"]
 
 
 def _newest(folder: Path) -> dict[str, Any] | None:
@@ -70,10 +76,52 @@ def _newest(folder: Path) -> dict[str, Any] | None:
     return None
 
 
-def _file(folder: Path, step: int) -> Path:
-    return folder / f"checkpoint-{step:08d}.pt"
-
-
 def files(folder: Path) -> list[Path]:
     """A run's checkpoints, the newest first."""
     return sorted(folder.glob("checkpoint-*.pt"), reverse=True)
+
+
+def inputs_of(batches: Batches, params: Params, distance: WindowDistance | None) -> dict[str, Any]:
+    """Everything that the bytes of a trained level depend on, as plain values by name."""
+    level = batches.config.level
+    # How often a run is saved and shown makes no difference.
+    matters = replace(params.of_level(level).training, checkpoint_every=1, samples_every=None, window=batches.window)
+    made_from = {
+        "seed": params.seed,
+        "factors": batches.factors,
+        f"levels.{level}": {**asdict(batches.config), "training": asdict(matters)},
+        "data": batches.real.digest,
+        "samples of the level below": batches.generated.digest if batches.generated is not None else None,
+        "code": code_hash("stages.train", without=() if distance else METRIC),
+        "the measuring I3D": distance.weights if distance is not None else None,
+    }
+    return json.loads(json.dumps(made_from))
+
+
+def record(folder: Path, inputs: Mapping[str, Any]) -> None:
+    """Keep beside a run's checkpoints what it is made from: plain values.
+
+    Where it has no checkpoint yet, and the last run of this level was made from something else, the log says what
+    differs: so it is seen why a run begins anew.
+    """
+    if not files(folder):
+        level = folder.name.rpartition("-")[0]
+        checkpoints = folder.parent.glob(f"{level}-*/checkpoint-*.pt")
+        newest = max(checkpoints, key=lambda file: file.stat().st_mtime, default=None)
+        if newest is not None and (newest.parent / _INPUTS).is_file():
+            before = json.loads((newest.parent / _INPUTS).read_text())
+            differing = "; ".join(_differences(before, inputs)) or "nothing that is kept in its inputs.json"
+            iteration = int(newest.stem.rpartition("-")[2])
+            log.info("%s, trained to iteration %d, is not gone on from: other %s", newest.parent, iteration, differing)
+    write_atomic(folder / _INPUTS, json.dumps(inputs, indent=1) + "\n")
+
+
+def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+    old, new = flat(before), flat(now)
+    keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]
+    for key in keys[:_NAMED]:
+        values = old.get(key), new.get(key)
+        digests = any(isinstance(value, str) and len(value) == 64 for value in values)
+        yield key if digests else f"{key} ({json.dumps(values[0])}, now {json.dumps(values[1])})"
+    if len(keys) > _NAMED:
+        yield f"{len(keys) - _NAMED} more"

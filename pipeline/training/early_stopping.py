@@ -3,7 +3,9 @@
 PAPER: which metric, measured how and how often is not said; here a Frechet distance of training's windows.
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -26,45 +28,33 @@ from pipeline.training.batches import Batches
 from pipeline.workers import Workers
 
 SPLIT = "val"  # its clips measure, so that what was trained on does not
-CHUNK_CLIPS = 4  # clips from one question whether to stop to the next
 
 
-class EarlyStopper:
-    """The best measurement of a run and the generator it was of, and whether there was no better one for too long.
+@dataclass
+class Best:
+    """The best measurement of a run and the generator it was of.
 
-    Both are part of a checkpoint, so that a run that goes on never publishes another generator than it says.
+    All of it is part of a checkpoint, so that a run that goes on never publishes another generator than it says.
     """
 
-    def __init__(self, params: EarlyStopping) -> None:
-        self.every, self._patience = params.every, params.patience
-        self.best: float | None = None
-        self.iteration = 0  # of the best
-        self._worse = 0  # measurements since then
-        self._weights: dict[str, Tensor] = {}  # on the CPU
-
-    @property
-    def over(self) -> bool:
-        return self._worse >= self._patience
+    value: float = math.inf
+    iteration: int = 0
+    worse: int = 0  # measurements since then
+    weights: dict[str, Tensor] = field(default_factory=dict)  # on the CPU
 
     def note(self, value: float, iteration: int, generator: Generator) -> None:
         """Take a measurement; the generator is kept where it is the best. PAPER: equal is not better."""
-        if self.best is not None and value >= self.best:
-            self._worse += 1
+        if value >= self.value:
+            self.worse += 1
             return
-        self.best, self.iteration, self._worse = value, iteration, 0
-        self._weights = {name: tensor.cpu().clone() for name, tensor in generator.state_dict().items()}
-
-    def restore(self, generator: Generator) -> None:
-        """Give a generator the best one's weights."""
-        generator.load_state_dict(self._weights)
+        self.value, self.iteration, self.worse = value, iteration, 0
+        self.weights = {name: tensor.cpu().clone() for name, tensor in generator.state_dict().items()}
 
     def state_dict(self) -> dict[str, Any]:
-        measured = {"best": self.best, "iteration": self.iteration, "worse": self._worse}
-        return {**measured, "weights": self._weights}
+        return vars(self)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.best, self.iteration, self._worse = state["best"], state["iteration"], state["worse"]
-        self._weights = state["weights"]
+        vars(self).update(state)
 
 
 class WindowDistance:
@@ -80,16 +70,20 @@ class WindowDistance:
         batches: Batches,
         real: ViewReader,
         network: FeatureNetwork,
-        *,
-        videos: int,
+        stopping: EarlyStopping,
         batch: int,
         workers: Workers,
     ) -> None:
-        """real: the validation split of the level's view. videos: clips of each side. batch: training's."""
-        self._batches, self._real, self._network = batches, real, network
-        self._videos, self._batch, self._workers = videos, batch, workers
+        """real: the validation split of the level's view. batch: training's."""
+        self._batches, self._real, self._network, self.stopping = batches, real, network, stopping
+        self._batch, self._workers = batch, workers
         self.name = "random_i3d_frechet_windows" if network.random else "frechet_windows"  # in a history
-        self._clips = _windows(batches, real, videos)
+        self._starts = windows_of_videos(real.top_frames, batches.factors, batches.config.level, batches.window)
+        if not self._starts.any():
+            raise UserError(
+                f"levels.{batches.config.level}.training.early_stopping: no video of the split {SPLIT!r} is as long as "
+                "a window of training; give it longer ones, or set it to null"
+            )
         self._of_real: Tensor | None = None  # features of the real windows, which stay the same
 
     @property
@@ -97,47 +91,41 @@ class WindowDistance:
         """Which network measures: the digest of its weights' file, or that they are random ones."""
         return self._network.sha256 or self._network.weights
 
-    def __call__(self, generator: Generator, stop: Callable[[], bool]) -> float | None:
-        """The distance; None where `stop`, which is asked now and then on all workers alike, said to leave off."""
+    def __call__(self, generator: Generator) -> float:
+        """The distance, the same on all workers: they stop at the same iteration."""
         if self._of_real is None:
-            self._of_real = self._features(self._real_windows, stop)
-        generated = self._features(lambda number, positions: self._generated(generator, number, positions), stop)
-        if self._of_real is None or generated is None:
-            return None
-        return self._workers.of_first(frechet_distance(self._of_real, generated))  # all stop at the same iteration
+            self._of_real = self._features(self._real_windows())
+        distance = frechet_distance(self._of_real, self._features(self._generated(generator)))
+        return float(self._workers.of_first(torch.tensor(distance, dtype=torch.float64)))
 
-    def _features(
-        self, clips: Callable[[int, range], UInt8[Tensor, "b T 3 H W"]], stop: Callable[[], bool]
-    ) -> Float[Tensor, "N features"] | None:
-        """All clips' features; `clips` makes this worker's of a batch. None where it was stopped."""
-        features = torch.zeros(self._videos, FEATURES, device=self._workers.device)
-        positions = self._workers.positions(self._batch)
-        for number, first in enumerate(range(0, self._videos, self._batch)):
-            begin = first + positions.start
-            windows = clips(number, positions)[: max(self._videos - begin, 0)]
-            for chunk in range(0, len(positions), CHUNK_CLIPS):  # as many on every worker, which are asked all together
-                if stop():
-                    return None
-                part = windows[chunk : chunk + CHUNK_CLIPS]
-                for batch in extract(self._network, part) if len(part) else ():
-                    features[begin : begin + len(batch.pooled)] = batch.pooled.to(features)
-                    begin += len(batch.pooled)
+    def _features(self, clips: Iterable[tuple[int, UInt8[np.ndarray, "b T H W 3"]]]) -> Float[Tensor, "N features"]:
+        """Of this worker's clips, each part with its place among all, and of all the others'."""
+        features = torch.zeros(self.stopping.videos, FEATURES, device=self._workers.device)
+        for place, videos in clips:
+            for part in extract(self._network, torch.from_numpy(videos).movedim(-1, -3)):
+                features[place : place + len(part.pooled)] = part.pooled.to(features)
+                place += len(part.pooled)
         return self._workers.sum(features).cpu()
 
-    def _real_windows(self, number: int, positions: range) -> UInt8[Tensor, "b T 3 H W"]:
-        chosen = self._clips[number * self._batch :][positions.start : positions.stop]
-        length = self._batches.length
-        size = self._batches.config.view.size
-        frames = [self._real.read(video, start, length) for video, start in chosen]
-        stacked = np.stack(frames) if frames else np.empty((0, length, size, size, 3), np.uint8)
-        return torch.from_numpy(stacked).movedim(-1, -3)
+    def _real_windows(self) -> Iterator[tuple[int, UInt8[np.ndarray, "1 T H W 3"]]]:
+        """Windows of as many videos as there are, in a random order, each as often."""
+        seed, level, factors = self._batches.seed, self._batches.config.level, self._batches.factors
+        usable = np.flatnonzero(self._starts)
+        order = sampling.generator(seed, level, "early-stopping videos", 0, 0).permutation(usable)
+        for i in range(self._workers.rank, self.stopping.videos, self._workers.count):
+            video = order[i % len(order)]
+            uniform = sampling.generator(seed, level, "early-stopping starts", 0, i).random()
+            start = start_in_view(choose_start(uniform, int(self._starts[video])), factors, level)
+            yield i, self._real.read(video, start, self._batches.length)[None]
 
     @torch.no_grad()
-    def _generated(self, generator: Generator, number: int, positions: range) -> UInt8[Tensor, "b T 3 H W"]:
-        clips = self._batches.fake_clips(number, positions, "early-stopping").to(self._workers.device)
-        assert clips.noise is not None
-        videos = to_bytes(generator(clips.noise, clips.labels, clips.condition))
-        return torch.from_numpy(videos).movedim(-1, -3)
+    def _generated(self, generator: Generator) -> Iterator[tuple[int, UInt8[np.ndarray, "b T H W 3"]]]:
+        positions, videos = self._workers.positions(self._batch), self.stopping.videos
+        for number, first in enumerate(range(positions.start, videos + positions.start, self._batch)):
+            clips = self._batches.fake_clips(number, positions, "early-stopping").to(self._workers.device)
+            generated = to_bytes(generator(clips.noise, clips.labels, clips.condition))
+            if first < videos:  # the last batch may have more than it takes
+                yield first, generated[: videos - first]
 
 
 def window_distance(batches: Batches, params: Params, paths: Paths, workers: Workers) -> WindowDistance:
@@ -147,37 +135,14 @@ def window_distance(batches: Batches, params: Params, paths: Paths, workers: Wor
     """
     level = batches.config.level
     training = params.of_level(level).training
-    assert training.early_stopping is not None
-    file = training.early_stopping.i3d
+    stopping, key = training.early_stopping, f"levels.{level}.training.early_stopping"
+    assert stopping is not None
     try:
         real = ViewReader(paths.pyramid, level, SPLIT)
     except UserError as error:
-        raise UserError(
-            f"levels.{level}.training.early_stopping: {error}; give the data a split {SPLIT!r}, or set it to null"
-        ) from error
-    if file is None:
+        raise UserError(f"{key}: {error}; give the data a split {SPLIT!r}, or set it to null") from error
+    if stopping.i3d is None:
         network = random_i3d(params.seed, workers.device)
     else:
-        key = f"levels.{level}.training.early_stopping.i3d"
-        network = load_i3d(origin(paths.root) / file, 600, key, workers.device)
-    videos = training.early_stopping.videos
-    return WindowDistance(batches, real, network, videos=videos, batch=training.batch, workers=workers)
-
-
-def _windows(batches: Batches, real: ViewReader, count: int) -> list[tuple[int, int]]:
-    """(video, first frame) of `count` windows: of as many videos as there are, in a random order, each as often."""
-    level = batches.config.level
-    starts = windows_of_videos(real.top_frames, batches.factors, level, batches.window)
-    usable = np.flatnonzero(starts)
-    if not len(usable):
-        raise UserError(
-            f"levels.{level}.training.early_stopping: no video of the split {SPLIT!r} is as long as a window of "
-            "training; give it longer ones, or set it to null"
-        )
-    order = sampling.generator(batches.seed, level, "early-stopping videos", 0, 0).permutation(usable)
-    chosen = []
-    for i in range(count):
-        video = int(order[i % len(order)])
-        uniform = sampling.generator(batches.seed, level, "early-stopping starts", 0, i).random()
-        chosen.append((video, start_in_view(choose_start(uniform, int(starts[video])), batches.factors, level)))
-    return chosen
+        network = load_i3d(origin(paths.root) / stopping.i3d, 600, f"{key}.i3d", workers.device)
+    return WindowDistance(batches, real, network, stopping, training.batch, workers)

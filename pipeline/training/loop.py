@@ -1,22 +1,20 @@
 """Training one level: iterations of D and G updates, what is shown and measured between them, checkpoints."""
 
+import copy
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from models.generator import Generator
 from pipeline.params import TrainingParams
 from pipeline.progress import progress
 from pipeline.training import checkpoint
-from pipeline.training.average import Average
 from pipeline.training.batches import Batches, Iteration
-from pipeline.training.early_stopping import EarlyStopper, WindowDistance
-from pipeline.training.pictures import Pictures
-from pipeline.training.step import Networks
-from pipeline.training.termination import EXIT, held
+from pipeline.training.early_stopping import Best, WindowDistance
+from pipeline.training.pictures import make_pictures
+from pipeline.training.step import Networks, follow
+from pipeline.training.termination import EXIT, Termination
 from pipeline.training.watch import History, Means, check, memory_gib, sigmas
 from pipeline.workers import Workers
 
@@ -27,24 +25,19 @@ OnPicture = Callable[[Path], Any]  # a file
 SAVE_SECONDS = 300.0  # of training that a crash, or an iteration too long to wait for, may cost
 
 
-@dataclass(frozen=True, kw_only=True)
-class Trained:
-    """What comes of training a level."""
-
-    generator: Generator  # to publish: the last one, its average, or the best of those measured
-    iteration: int  # whose generator it is
-    history: History  # a row every `log_every` iterations: step, means since the row before, singular values
-
-
 class Training:
     """A level's training, from the newest checkpoint in `folder` where there is one, to `params.iterations`.
 
     on_log, on_picture: for rank 0 to show what comes up; on_log is told speed and memory beside a row.
-    measure: the metric of `params.early_stopping`.
+    measure: the metric of `params.early_stopping`, where that is not null.
+
+    generator: to publish, after `run`: the last one, its average, or the best of those measured.
+    iteration: whose generator it is.
+    history: a row every `log_every` iterations: step, means since the row before, singular values.
 
     On a CPU the same bytes come out whether or not it was interrupted, and whether or not pictures are made or a metric
-    is measured. On SIGTERM or SIGINT it writes a checkpoint after the iteration at hand and exits with 143. Raises
-    UserError when training has diverged.
+    is measured. A signal lets it write a checkpoint after the iteration at hand. Raises UserError when training has
+    diverged.
     """
 
     def __init__(
@@ -54,141 +47,110 @@ class Training:
         params: TrainingParams,
         workers: Workers,
         folder: Path,
-        on_log: OnLog | None = None,
-        on_picture: OnPicture | None = None,
+        termination: Termination,
+        on_log: OnLog = lambda *_: None,
+        on_picture: OnPicture = lambda _: None,
         measure: WindowDistance | None = None,
     ) -> None:
-        assert (measure is None) == (params.early_stopping is None)
         self.networks, self.batches, self.params, self.workers, self.folder = networks, batches, params, workers, folder
-        self.on_log, self.on_picture, self.measure = on_log, on_picture, measure
+        self.termination, self.on_log, self.on_picture, self.measure = termination, on_log, on_picture, measure
         self.level = batches.config.level
-        self.average = Average(networks.generator, params.average) if params.average is not None else None
-        self.shown = networks.generator if self.average is None else self.average.generator
         names = ("generator", "discriminators", "optimizer_g", "optimizer_d")
-        self.parts = {name: getattr(networks, name) for name in names}
-        if self.average is not None:
-            self.parts["average"] = self.average.generator
-        self.stopper = EarlyStopper(params.early_stopping) if params.early_stopping else None
-        if self.stopper is not None:
-            self.parts["early_stopping"] = self.stopper
+        self.best = Best()
+        self.parts = {**{name: getattr(networks, name) for name in names}, "best": self.best}
+        self.generator = networks.generator  # or its average: pictures and measurements are of it, too
+        if params.average is not None:
+            self.generator = self.parts["average"] = copy.deepcopy(networks.generator).requires_grad_(False)
         restored = checkpoint.load(folder, self.parts, workers)
         self.step, extra = restored if restored else (0, {"history": [], "sums": {}})
-        self.begun = self.saved = self.step  # iterations; between two of them `begun` is `step`
-        self.saved_at = time.monotonic()
+        self.saved_at = self._saved()
         self.history: History = extra["history"]
-        self.means = Means(extra["sums"])
-        self.pictures = Pictures(batches, params.batch, workers, folder / "pictures") if params.samples_every else None
+        self.means = Means(workers, extra["sums"])
         self.timed = self.step, time.monotonic()  # the iteration after which the speed is taken, and when that was
 
-    def run(self) -> Trained:
+    def run(self) -> None:
         """All iterations that are left, or as many as early stopping allows."""
         going_on = f"going on from iteration {self.step}" if self.step else "training from the start"
         log.info("level %d: %s", self.level, going_on)
-        with held(self.kept) as terminated:
-            self._run(terminated)
-        iteration = self.step
-        if self.stopper is not None:
-            iteration, best = self.stopper.iteration, self.stopper.best
-            self.stopper.restore(self.shown)
-            log.info("level %d: the generator of iteration %d is the best, at %s", self.level, iteration, best)
-        return Trained(generator=self.shown, iteration=iteration, history=self.history)
-
-    def kept(self) -> str:
-        """What is saved and what is not."""
-        if self.workers.rank:
-            return f"level {self.level}: worker 0 says what is saved"
-        saved = (
-            f"iteration {self.saved} is saved, the same command goes on from it" if self.saved else "nothing is saved"
-        )
-        lost = range(self.saved + 1, self.begun + 1)
-        if not lost:
-            return f"level {self.level}: {saved}"
-        which = f"iterations {lost[0]} to {lost[-1]} are" if len(lost) > 1 else f"iteration {lost[0]} is"
-        return f"level {self.level}: {saved}; {which} lost"
-
-    def _run(self, terminated: Callable[[], bool]) -> None:
         bar = progress(total=self.params.iterations, desc=f"train level {self.level}", unit="it")
         bar.update(self.step)
-        self._look(terminated)  # of an iteration that was saved, and interrupted before it was looked at
-        for it in self.batches.iterations(self.step, self.params, self.workers):
-            if self.stopper is not None and self.stopper.over:
-                break
-            self._iterate(it)
-            bar.update(1)
-            if self._due(self.params.log_every):
-                bar.set_postfix(self._row())
-            if self.workers.any(terminated()):
-                self._stop()
-            measured = self.stopper is not None and self._due(self.stopper.every)  # which takes long, and may end it
-            late = self.workers.any(time.monotonic() > self.saved_at + SAVE_SECONDS)
-            if self._due(self.params.checkpoint_every) or measured or late:
-                self._save()
-            self._look(terminated)  # at G alone, after the checkpoint: interrupted, it is done again
+        with self.termination.held():
+            self._look()  # at an iteration that was saved, and interrupted before it was looked at
+            for it in self.batches.iterations(self.step, self.params, self.workers):
+                if self.measure and self.best.worse >= self.measure.stopping.patience:
+                    break
+                self._iterate(it)
+                bar.update(1)
+                if self._due(self.params.log_every):
+                    bar.set_postfix(self._row())
+                stopped = self.workers.any(self.termination.came)
+                late = self.workers.any(time.monotonic() > self.saved_at + SAVE_SECONDS)
+                if stopped or late or self._looks() or self._due(self.params.checkpoint_every):
+                    self._save()
+                if stopped:
+                    raise SystemExit(EXIT)
+                self._look()
         bar.close()
+        self.iteration = self.step
+        if self.measure:
+            self.iteration, value = self.best.iteration, self.best.value
+            self.generator.load_state_dict(self.best.weights)
+            log.info("level %d: the generator of iteration %d is the best, at %s", self.level, self.iteration, value)
 
     def _iterate(self, it: Iteration) -> None:
-        self.begun = self.step + 1
         for real, fake in it.discriminator:
             self.means.add(self.networks.discriminator_update(real, fake))
         self.means.add(self.networks.generator_update(it.generator))
         self.step += 1
-        if self.average is not None:
-            self.average.update(self.networks.generator, self.step)
+        if self.params.average is not None:
+            follow(self.generator, self.networks.generator, self.params.average, self.step)
 
     def _row(self) -> dict[str, str]:
         """Add a row to the history, log it with speed and memory, and return what of it is worth a look."""
-        row = {**self.means.take(self.workers), **sigmas(self.networks)}
+        row = {**self.means.take(), **sigmas(self.networks)}
         self.history.append({"step": self.step, **row})
         check(self.history, self.level)
         step, ended = self.timed
         self.timed = self.step, time.monotonic()
         speed = (self.step - step) * self.params.batch * self.batches.length / (self.timed[1] - ended)
-        self._log({**row, "frames_per_second": speed, "memory_gib": memory_gib(self.workers.device)})
+        self.on_log({**row, "frames_per_second": speed, "memory_gib": memory_gib(self.workers.device)}, self.step)
         losses = {"D": row["loss_discriminator"], "G": row["loss_generator"]}
         return {**{name: f"{loss:.2f}" for name, loss in losses.items()}, "frames/s": f"{speed:.3g}"}
 
-    def _look(self, terminated: Callable[[], bool]) -> None:
-        """Make pictures and measure where it is time to."""
-        if self.pictures is not None and self._due(self.params.samples_every):
-            self._show(self.pictures, terminated)
-            self.timed = self.step, time.monotonic()
-        if self.stopper is not None and self.measure is not None and self._due(self.stopper.every):
-            value = self.measure(self.shown, lambda: self.workers.any(terminated()))
-            if value is None:
-                self._stop()
-            self.stopper.note(value, self.step, self.shown)
-            if not self.history or self.history[-1]["step"] != self.step:
-                self.history.append({"step": self.step})
-            self.history[-1][self.measure.name] = value
-            self._log({self.measure.name: value})
-            self.timed = self.step, time.monotonic()
+    def _looks(self) -> bool:
+        """Whether pictures are due or a measurement, after a checkpoint: interrupted, they are made again."""
+        return self._due(self.params.samples_every) or self._due(self.measure and self.measure.stopping.every)
 
-    def _show(self, pictures: Pictures, terminated: Callable[[], bool]) -> None:
-        try:
-            files = pictures.make(self.shown, self.step)
-        except RuntimeError as error:
-            time.sleep(1)  # a cluster's TERM goes to every process of a job, and may have reached ffmpeg first
-            if not terminated():
-                raise
-            log.warning("no pictures of iteration %d: %s", self.step, error)
+    def _look(self) -> None:
+        """Make pictures and measure where it is time to; a signal ends it at once."""
+        if not self._looks():
             return
-        for file in files:
-            if self.on_picture is not None:
-                self.on_picture(file)
+        with self.termination.held(False):
+            if self._due(self.params.samples_every):
+                name = self.folder / "pictures" / f"iteration-{self.step:08d}"
+                for file in make_pictures(self.generator, self.batches, self.params.batch, self.workers, name):
+                    self.on_picture(file)
+            if self.measure and self._due(self.measure.stopping.every):
+                value = self.measure(self.generator)
+                self.best.note(value, self.step, self.generator)
+                if not self.history or self.history[-1]["step"] != self.step:
+                    self.history.append({"step": self.step})
+                self.history[-1][self.measure.name] = value
+                self.on_log({self.measure.name: value}, self.step)
+            self.workers.wait()  # while rank 0 writes: a signal finds all of them here, or none
+        self.timed = self.step, time.monotonic()
 
     def _due(self, every: int | None) -> bool:
         return every is not None and self.step > 0 and (self.step % every == 0 or self.step == self.params.iterations)
 
-    def _log(self, numbers: dict[str, float]) -> None:
-        if self.on_log is not None:
-            self.on_log(numbers, self.step)
-
     def _save(self) -> None:
-        extra = {"history": self.history, "sums": self.means.shared(self.workers)}
         if self.workers.rank == 0:
+            extra = {"history": self.history, "sums": self.means.sums}
             checkpoint.save(self.folder, self.step, self.parts, extra)
-        self.saved, self.saved_at = self.step, time.monotonic()
+        self.saved_at = self._saved()
 
-    def _stop(self) -> NoReturn:
-        self._save()
-        raise SystemExit(EXIT)
+    def _saved(self) -> float:
+        """When that was, and for the one who ends this process what it is."""
+        saved = f"iteration {self.step} is saved, the same command goes on from it" if self.step else "nothing is saved"
+        self.termination.kept = f"level {self.level}: {'worker 0 says what is saved' if self.workers.rank else saved}"
+        return time.monotonic()

@@ -18,31 +18,24 @@ WIDTH_PIXELS = 1024  # that small clips are enlarged to
 FPS = 8
 
 
-class Pictures:
-    """Makes pictures of one batch of clips whose draws have a stream of their own.
+@torch.no_grad()
+def make_pictures(generator: Generator, batches: Batches, batch: int, workers: Workers, name: Path) -> list[Path]:
+    """name.mp4, clips side by side, and name.png, a clip's frames in each row; of `batch` clips, always the same.
 
     Batch norm takes the statistics of that batch, as in training: stored ones there are only after it. Nothing of the
-    training is touched. All workers have to take part, as the statistics are those of the whole batch; rank 0 writes.
+    training is touched. All workers have to take part, as the statistics are those of the whole batch; rank 0 writes,
+    the others return nothing.
     """
-
-    def __init__(self, batches: Batches, batch: int, workers: Workers, folder: Path) -> None:
-        self._clips = batches.fake_clips(0, workers.positions(batch), "pictures")
-        self._workers, self._folder = workers, folder
-
-    @torch.no_grad()
-    def make(self, generator: Generator, step: int) -> list[Path]:
-        """A video of clips side by side, and a PNG with a clip's frames in each row. Empty on other ranks than 0."""
-        assert self._clips.noise is not None
-        clips = self._clips.to(self._workers.device)
-        generated = generator(clips.noise, clips.labels, clips.condition)
-        if self._workers.rank:
-            return []
-        videos = to_bytes(generated[:CLIPS])
-        name = f"iteration-{step:08d}"
-        sheet = tile(videos, columns=round(len(videos) ** 0.5))
-        write_mp4(self._folder / f"{name}.mp4", sheet, FPS, fitting(sheet.shape[2], WIDTH_PIXELS))
-        shown = spread(videos.shape[1], COLUMNS)
-        frames = np.concatenate([video[shown, None] for video in videos[:ROWS]])
-        still = tile(frames, columns=len(shown))[0]
-        write_png(self._folder / f"{name}.png", still, fitting(still.shape[1], WIDTH_PIXELS))
-        return [self._folder / f"{name}.mp4", self._folder / f"{name}.png"]
+    clips = batches.fake_clips(0, workers.positions(batch), "pictures").to(workers.device)
+    generated = generator(clips.noise, clips.labels, clips.condition)
+    if workers.rank:
+        return []
+    videos = to_bytes(generated[:CLIPS])
+    files = [name.with_suffix(suffix) for suffix in (".mp4", ".png")]
+    sheet = tile(videos, columns=round(len(videos) ** 0.5))
+    write_mp4(files[0], sheet, FPS, fitting(sheet.shape[2], WIDTH_PIXELS))
+    shown = spread(videos.shape[1], COLUMNS)
+    frames = np.concatenate([video[shown, None] for video in videos[:ROWS]])
+    still = tile(frames, columns=len(shown))[0]
+    write_png(files[1], still, fitting(still.shape[1], WIDTH_PIXELS))
+    return files

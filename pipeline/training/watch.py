@@ -4,42 +4,34 @@ import math
 
 import psutil
 import torch
+from torch import Tensor
 
 from models.layers import SpectralNorm
 from pipeline.errors import UserError
 from pipeline.training.step import Metrics, Networks
 from pipeline.workers import Workers
 
-Row = dict[str, float | int]  # of a history: step, and numbers by name
-History = list[Row]
+History = list[dict[str, float | int]]  # of rows: step, and numbers by name
 ZERO_LOSS = 1e-3  # a loss of D below it leaves G no gradient to learn from
 LONG_ITERATIONS = 500
 
 
 class Means:
-    """Means of metrics since the last row, over all workers. Their sums are plain numbers in a checkpoint."""
+    """Means of metrics since the last row, over all workers: the same on each."""
 
-    def __init__(self, sums: dict[str, list[float]]) -> None:
-        self._sums = {name: (torch.tensor(total, dtype=torch.float64), count) for name, (total, count) in sums.items()}
+    def __init__(self, workers: Workers, sums: dict[str, tuple[Tensor, int]]) -> None:
+        self._workers = workers
+        self.sums = sums  # by name, each with how many it is of
 
     def add(self, metrics: Metrics) -> None:
-        for name, value in metrics.items():
-            total, count = self._sums.get(name, (0.0, 0))
-            self._sums[name] = (total + value.double(), count + 1)  # on its device: no waiting for a GPU
+        values = self._workers.mean(torch.stack([value.double() for value in metrics.values()]))
+        for name, value in zip(metrics, values, strict=True):  # on their device: no waiting for a GPU
+            total, count = self.sums.get(name, (torch.zeros_like(value), 0))
+            self.sums[name] = (total + value, count + 1)
 
-    def shared(self, workers: Workers) -> dict[str, list[float]]:
-        """The sums as their means over all workers, and from here on the same on each."""
-        if not self._sums:
-            return {}
-        totals = workers.mean(torch.stack([total.to(workers.device) for total, _ in self._sums.values()]))
-        counts = [count for _, count in self._sums.values()]
-        self._sums = dict(zip(self._sums, zip(totals, counts, strict=True), strict=True))
-        return {name: [float(total), float(count)] for name, (total, count) in self._sums.items()}
-
-    def take(self, workers: Workers) -> dict[str, float]:
-        # Ten digits: a save in the middle of a row shares its sums earlier, and rounds the last digits otherwise.
-        row = {name: float(f"{total / count:.10g}") for name, (total, count) in self.shared(workers).items()}
-        self._sums.clear()
+    def take(self) -> dict[str, float]:
+        row = {name: float(total / count) for name, (total, count) in self.sums.items()}
+        self.sums.clear()
         return row
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from pipeline import code_hash as module
 from pipeline.code_hash import ROOT, code_hash, imported
-from pipeline.training.inputs import METRIC
+from pipeline.training.checkpoint import METRIC
 
 
 @pytest.fixture

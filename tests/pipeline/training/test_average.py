@@ -1,9 +1,10 @@
+import copy
 from dataclasses import replace
 
 import torch
 
 from models.layers import SpectralNorm, power_iteration
-from pipeline.training.average import Average
+from pipeline.training.step import follow
 from tests.pipeline.training.tiny import ALONE, TRAINING, batches, networks, same, train
 
 AVERAGED = replace(TRAINING, average=0.75)
@@ -11,13 +12,13 @@ AVERAGED = replace(TRAINING, average=0.75)
 
 def test_the_average_is_the_weighted_sum_of_what_it_followed():
     generator = networks(1).generator
-    average = Average(generator, 0.75)
-    weight, mine = generator.last_conv.weight, average.generator.last_conv.weight
+    average = copy.deepcopy(generator)
+    weight, mine = generator.last_conv.weight, average.last_conv.weight
     expected = weight.detach().clone()
     for step, decay in ((1, 1 / 10), (2, 2 / 11), (300, 0.75), (301, 0.75)):
         with torch.no_grad():
             weight.add_(torch.randn_like(weight))
-        average.update(generator, step)
+        follow(average, generator, 0.75, step)
         expected = decay * expected + (1 - decay) * weight.detach()
         assert torch.allclose(mine, expected, atol=1e-6)
 
@@ -30,16 +31,16 @@ def test_the_averages_singular_vectors_are_its_own():
     """With the last G's vectors the average's sigma would be too small."""
     torch.manual_seed(0)
     generator = networks(1).generator
-    average = Average(generator, 0.99)
+    average = copy.deepcopy(generator)
     start = [p.detach().clone() for p in generator.parameters()]
     for step in range(300, 400):
         with torch.no_grad():
             for parameter, begin in zip(generator.parameters(), start, strict=True):
                 parameter.copy_(begin + 0.3 * torch.randn_like(begin))
         power_iteration(generator)
-        average.update(generator, step)
+        follow(average, generator, 0.99, step)
     own, copied = [], []
-    for mine, theirs in zip(layers(average.generator), layers(generator), strict=True):
+    for mine, theirs in zip(layers(average), layers(generator), strict=True):
         matrix = mine.weight.flatten(1)
         true = torch.linalg.matrix_norm(matrix, 2)
         own.append(1 - torch.dot(mine.u, matrix @ mine.v) / true)

@@ -115,5 +115,3 @@ def test_clips_are_cut_and_put_together_again():
     both = tensors(Clips.cat((real, fake)))
     assert both.keys() == tensors(real).keys() & tensors(fake).keys()  # neither video nor noise
     assert torch.equal(both["labels"], torch.cat((tensors(real)["labels"], tensors(fake)["labels"])))
-    wide = tensors(real.to(torch.float64))
-    assert wide["video"].dtype == torch.float64 and wide["labels"].dtype == torch.int64

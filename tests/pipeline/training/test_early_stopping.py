@@ -20,14 +20,14 @@ STOPPING = replace(TRAINING, iterations=12, early_stopping=EarlyStopping(every=2
 class Told(WindowDistance):
     """A metric whose values are told beforehand."""
 
-    name = "told"
+    name, stopping = "told", STOPPING.early_stopping
 
     def __init__(self, *values):
         self.values, self.seen = list(values), []
 
-    def __call__(self, generator, stop):
+    def __call__(self, generator):
         self.seen.append({name: value.clone() for name, value in generator.state_dict().items()})
-        return None if stop() else self.values.pop(0)
+        return self.values.pop(0)
 
 
 def equal(a, b):
@@ -39,7 +39,7 @@ def test_it_stops_after_its_patience_and_the_best_is_published(average, tmp_path
     params, told = replace(STOPPING, average=average), Told(3.0, 2.0, 2.0, 2.5, 0.0)
     numbers = {}
     trained = train(
-        networks(1), batches(1), params, ALONE, tmp_path, lambda row, step: numbers.update({step: row}), None, told
+        networks(1), batches(1), params, ALONE, tmp_path, lambda row, step: numbers.update({step: row}), measure=told
     )
     assert told.values == [0.0]  # equal is not better: two measurements after the best one it is over
     assert trained.iteration == 4
@@ -71,7 +71,7 @@ def test_an_interrupted_run_stops_at_the_same_iteration_with_the_same_generator(
             raise Killed
 
     with pytest.raises(Killed):  # the checkpoint of iteration 6 is from before its measurement
-        train(networks(1), batches(1), STOPPING, ALONE, tmp_path / "cut", kill_at_6, None, Told(*values))
+        train(networks(1), batches(1), STOPPING, ALONE, tmp_path / "cut", kill_at_6, measure=Told(*values))
     resumed = train(networks(1), batches(1), STOPPING, ALONE, tmp_path / "cut", measure=Told(*values[2:]))
     assert resumed.iteration == whole.iteration == 4
     assert equal(whole.generator.state_dict(), resumed.generator.state_dict())
@@ -80,9 +80,9 @@ def test_an_interrupted_run_stops_at_the_same_iteration_with_the_same_generator(
 
 def test_term_while_it_measures_saves_the_iteration_and_the_measurement_is_made_again(tmp_path):
     class Terminated(Told):
-        def __call__(self, generator, stop):
+        def __call__(self, generator):
             signal.raise_signal(signal.SIGTERM)
-            return super().__call__(generator, stop)
+            raise AssertionError("it goes on measuring")
 
     params = replace(STOPPING, checkpoint_every=100)
     with pytest.raises(SystemExit) as ended:
@@ -102,7 +102,7 @@ def test_the_best_generator_is_the_one_that_the_checkpoint_speaks_of(tmp_path):
             raise InterruptedError
 
     with pytest.raises(InterruptedError):  # after iteration 4 was found to be better
-        train(networks(1), batches(1), STOPPING, ALONE, tmp_path, kill_at_4, None, told)
+        train(networks(1), batches(1), STOPPING, ALONE, tmp_path, kill_at_4, measure=told)
     other = Told(4.0, 4.0)  # as on a GPU, where the same iteration is never quite the same again
     resumed = train(networks(1), batches(1), STOPPING, ALONE, tmp_path, measure=other)
     assert resumed.iteration == 2
@@ -112,7 +112,8 @@ def test_the_best_generator_is_the_one_that_the_checkpoint_speaks_of(tmp_path):
 def distance(level, videos=6, batch=4, frames=12):
     low, top, labels = views(frames=frames)
     real = MemoryReader(low, labels, 2) if level == 1 else MemoryReader(top, labels)
-    return WindowDistance(batches(level), real, random_i3d(0), videos=videos, batch=batch, workers=ALONE)
+    stopping = EarlyStopping(every=1, patience=1, videos=videos, i3d=None)
+    return WindowDistance(batches(level), real, random_i3d(0), stopping, batch, ALONE)
 
 
 def test_the_distance_is_of_as_many_windows_as_asked_for(monkeypatch):
@@ -125,22 +126,22 @@ def test_the_distance_is_of_as_many_windows_as_asked_for(monkeypatch):
 
     monkeypatch.setattr("pipeline.training.early_stopping.extract", extract)
     generator = networks(2).generator
-    value = distance(2)(generator, lambda: False)
-    assert [len(clips) for clips in seen] == [4, 2, 4, 2]  # real ones, then generated ones
+    value = distance(2)(generator)
+    assert [len(clips) for clips in seen] == [1] * 6 + [4, 2]  # real ones, then generated ones
     assert all(clips.shape[1:] == (4, 3, 16, 16) and clips.dtype == torch.uint8 for clips in seen)
-    real, fake = (torch.cat(seen[i : i + 2]).double().mean((1, 2, 3, 4)) for i in (0, 2))
+    windows, generated = torch.cat(seen[:6]), torch.cat(seen[6:])
+    real, fake = (clips.double().mean((1, 2, 3, 4)) for clips in (windows, generated))
     expected = (real.mean() - fake.mean()) ** 2 + (real.std() - fake.std()) ** 2  # of 1024 equal normal variables
     assert value == pytest.approx(1024 * expected.item(), rel=1e-4)
     top = views()[1]
-    for clip in torch.cat(seen[:2]).movedim(2, -1).numpy():  # every real window is one of the data's
+    for clip in windows.movedim(2, -1).numpy():  # every real window is one of the data's
         assert any(np.array_equal(clip, video[start : start + 4]) for video in top for start in range(0, 9, 2))
-    assert len({clip.tobytes() for clip in torch.cat(seen[:2]).numpy()}) == 6
+    assert len({clip.tobytes() for clip in windows.numpy()}) == 6
 
 
-def test_no_window_and_a_stop_are_noticed():
+def test_a_split_without_a_window_is_refused():
     with pytest.raises(UserError, match=r"levels\.1\.training\.early_stopping: no video of the split 'val'"):
         distance(1, frames=6)
-    assert distance(1)(networks(1).generator, lambda: True) is None
 
 
 def test_data_without_a_validation_split_is_refused_by_key(tmp_path):

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.params import load_params
-from pipeline.training.inputs import inputs_of, record
+from pipeline.training.checkpoint import inputs_of, record
 from tests.pipeline.training.tiny import batches
 
 PARAMS = load_params(Path(__file__).parents[3] / "recipes" / "shapes.yaml")

@@ -5,7 +5,9 @@ import pytest
 import torch
 
 from pipeline.errors import UserError
-from pipeline.training import checkpoint, loop, termination
+from pipeline.training import checkpoint, loop
+from pipeline.training.loop import Training
+from pipeline.training.termination import termination
 from tests.pipeline.training.tiny import ALONE, TRAINING, batches, networks, same, train
 
 
@@ -58,16 +60,20 @@ def test_term_writes_a_checkpoint_and_exits(tmp_path):
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
-def test_what_is_saved_and_what_is_not_is_known_at_any_time(tmp_path):
-    said = []
+def test_what_is_saved_is_known_at_any_time(tmp_path):
+    kept = []
     params = replace(TRAINING, iterations=6, log_every=1, checkpoint_every=4)
-    train(networks(1), batches(1), params, ALONE, tmp_path, lambda *_: said.append(termination._kept()))
-    said.append(termination._kept())
-    lost = ["iteration 1 is", "iterations 1 to 2 are", "iterations 1 to 3 are", "iterations 1 to 4 are"]
-    assert said[:4] == [f"level 1: nothing is saved; {which} lost" for which in lost]
+    with termination() as stop:
+
+        def listen(*_):
+            kept.append(stop.kept)
+
+        Training(networks(1), batches(1), params, ALONE, tmp_path, stop, listen).run()
+        listen()
     goes_on = "is saved, the same command goes on from it"
-    assert said[4] == f"level 1: iteration 4 {goes_on}; iteration 5 is lost"
-    assert said[6] == f"level 1: iteration 6 {goes_on}"
+    assert kept[:4] == ["level 1: nothing is saved"] * 4  # each row is from before its iteration's checkpoint
+    assert kept[4:6] == [f"level 1: iteration 4 {goes_on}"] * 2
+    assert kept[6] == f"level 1: iteration 6 {goes_on}"
 
 
 def test_no_more_than_minutes_of_training_are_unsaved(tmp_path, monkeypatch):
@@ -95,7 +101,7 @@ def test_term_that_ends_ffmpeg_as_well_costs_a_picture_and_no_checkpoint(tmp_pat
     with pytest.raises(SystemExit) as ended:
         train(networks(1), batches(1), params, ALONE, tmp_path)
     assert ended.value.code == 143
-    assert [file.name for file in checkpoint.files(tmp_path)] == ["checkpoint-00000003.pt"]
+    assert [file.name for file in checkpoint.files(tmp_path)] == ["checkpoint-00000002.pt"]  # from before the picture
 
 
 def test_a_picture_that_cannot_be_written_is_no_secret(tmp_path, monkeypatch):

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from pipeline.media.grid import fitting
-from pipeline.training.pictures import WIDTH_PIXELS, Pictures
+from pipeline.training.pictures import WIDTH_PIXELS, make_pictures
 from tests.pipeline.training.tiny import ALONE, TRAINING, batches, networks, same, train
 
 
@@ -24,10 +24,10 @@ def test_a_run_with_pictures_ends_with_the_same_bytes(level, tmp_path):
 
 
 def test_pictures_are_of_the_same_clips_each_time(tmp_path):
-    generator = networks(2).generator
-    made = [Pictures(batches(2), 4, ALONE, tmp_path / name).make(generator, 1)[1].read_bytes() for name in ("a", "b")]
+    generator, names = networks(2).generator, (tmp_path / "a", tmp_path / "b")
+    made = [make_pictures(generator, batches(2), 4, ALONE, name)[1].read_bytes() for name in names]
     assert made[0] == made[1]
-    picture = np.asarray(Image.open(tmp_path / "a" / "iteration-00000001.png"))
+    picture = np.asarray(Image.open(tmp_path / "a.png"))
     sheet = np.array([4 * 17 - 1, 4 * 17 - 1])  # 4 clips by 4 frames of 16 pixels, with gaps
     assert picture.shape[:2] == tuple(sheet * fitting(int(sheet[0]), WIDTH_PIXELS))
     assert picture.std() > 0

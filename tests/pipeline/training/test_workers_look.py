@@ -27,7 +27,7 @@ def looked_at(workers: Workers, folder: Path) -> list[float]:
     early_stopping.extract = means
     _, top, labels = views()
     i3d = random_i3d(0)
-    distance = WindowDistance(batches(2), MemoryReader(top, labels), i3d, videos=6, batch=4, workers=workers)
+    distance = WindowDistance(batches(2), MemoryReader(top, labels), i3d, STOPPING, 4, workers)
     history = train(networks(2, workers), batches(2), PARAMS, workers, folder, measure=distance).history
     return [row[distance.name] for row in history]
 
@@ -44,7 +44,7 @@ def looked_at_and_restored(workers: Workers, folder: Path) -> list[float]:
     if workers.rank == 0:
         checkpoint.load(folder, {}, workers)
     else:
-        with pytest.raises(UserError, match="worker 0 goes on from it and worker 1 cannot read it"):
+        with pytest.raises(UserError, match="worker 0 goes on from iteration 4 and worker 1 from 0"):
             checkpoint.load(folder / "elsewhere", {}, workers)
     return values
 

@@ -33,6 +33,6 @@ def whole_and_resumed(workers: Workers, folder: Path) -> list[dict[str, torch.Te
 
 @pytest.mark.timeout(280)
 def test_three_workers_resume_to_the_same_bytes(tmp_path):
-    """The order of a sum over three matters, unlike that over two; DDP may not change it after the first iteration."""
+    """The order of a sum over three matters, unlike that over two; it is the same in every iteration."""
     whole, resumed = results({"three": Job(3, whole_and_resumed)}, tmp_path)["three"]
     assert all(torch.equal(value, resumed[name]) for name, value in whole.items())

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,9 @@ from models.unroll import Inputs
 from pipeline.data.store.reader import ViewReader
 from pipeline.params import TrainingParams
 from pipeline.training.batches import Batches, Clips
-from pipeline.training.loop import Trained, Training
+from pipeline.training.loop import Training
 from pipeline.training.step import Networks
+from pipeline.training.termination import termination
 from pipeline.workers import Workers
 from tests.models.level_configs import FIRST, SECOND
 
@@ -100,6 +102,12 @@ def precision(dtype: torch.dtype) -> Iterator[None]:
         torch.set_default_dtype(torch.float32)
 
 
+def cast(clips: Clips, dtype: torch.dtype) -> Clips:
+    """What of clips is floating point, of another type."""
+    tensors = {name: tensor for name, tensor in vars(clips).items() if tensor is not None}
+    return Clips(**{name: t.to(dtype) if t.is_floating_point() else t for name, t in tensors.items()})
+
+
 def dummy(clips: Clips, sigma: float = 1.0) -> Inputs:
     """What a generator takes, of fake clips."""
     assert clips.noise is not None
@@ -111,8 +119,19 @@ def networks(level: int, workers: Workers = ALONE) -> Networks:
     return Networks(config, TRAINING, seed=0, workers=workers)
 
 
-def train(*given: Any, **named: Any) -> Trained:
-    return Training(*given, **named).run()
+def train(
+    trained: Networks,
+    source: Batches,
+    params: TrainingParams,
+    workers: Workers,
+    folder: Path,
+    on_log: Any = lambda *_: None,
+    **named: Any,
+) -> Training:
+    with termination() as stop:
+        training = Training(trained, source, params, workers, folder, stop, on_log, **named)
+        training.run()
+        return training
 
 
 def weights(trained: Networks) -> dict[str, torch.Tensor]:
