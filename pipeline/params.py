@@ -51,6 +51,7 @@ class DecodeParams:
 
     frame_step: Positive  # native frames from one frame of the top view to the next
     crop: Literal["center", "none"]  # to a square, after scaling the short side; none squeezes
+    hdr: Literal["tone-map", "leave-out"]  # videos of high dynamic range (PQ, HLG)
     max_frames: Positive | None  # of the top view a video; null: whole videos
     min_frames: Positive  # of the top view; shorter videos are left out and listed
     max_failed: Share  # the share of undecodable videos above which the stage fails

@@ -159,7 +159,7 @@ def _pyramid(bench: Bench) -> None:
 def _pyav(file: Path) -> int:
     """Decode every frame, by one thread. Returns their number."""
     with open_file(file, time.monotonic() + FOREVER_SECONDS) as container:
-        return sum(1 for _ in container.decode(video_stream(container)))
+        return sum(1 for _ in container.decode(video_stream(container, container.streams.video[0].index)))
 
 
 def _ffmpeg(file: Path) -> None:

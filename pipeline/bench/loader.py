@@ -199,7 +199,7 @@ def read_source(
     images: list[np.ndarray] = []
     try:
         with open_file(path, time.monotonic() + SOURCE_SECONDS) as container:
-            stream = video_stream(container)
+            stream = video_stream(container, container.streams.video[0].index)
             rate, base = stream.average_rate or stream.guessed_rate or 30, stream.time_base
             assert base is not None
             length = stream.duration * base if stream.duration is not None else (container.duration or 0) / av.time_base

@@ -119,8 +119,8 @@ class FolderSet(ClipSet):
     def _decode(self, file: Path, frames: int, size: int, *, keep: bool) -> "_Decoded":
         assert self.frame_step is not None
         sink = _Decoded(keep=keep)
-        decode_video(file, sink, frame_step=self.frame_step, size=size, crop="center", max_frames=frames,
-                     engine="pyav", timeout=TIMEOUT_SECONDS)  # fmt: skip
+        decode_video(file, sink, frame_step=self.frame_step, size=size, crop="center", hdr="tone-map",
+                     max_frames=frames, engine="pyav", timeout=TIMEOUT_SECONDS)  # fmt: skip
         return sink
 
 
