@@ -95,6 +95,8 @@ def explain(error: Any) -> str:
             return "no such parameter"
         case "missing" | "missing_argument" | "missing_keyword_only_argument":
             return "missing"
+        case "json_invalid":
+            return error["msg"]
         case _:
             return f"{error['msg']}, not {shortened(json.dumps(error['input']))}"
 
