@@ -54,10 +54,13 @@ def recalibrate(generator: Generator, batches: Iterable[Inputs]) -> Statistics:
 def use_statistics(generator: Generator, statistics: Statistics) -> None:
     """Give every batch norm its stored statistics: evaluation mode works at exactly their length.
 
-    Raises KeyError where they are another network's.
+    Raises KeyError or ValueError where they are another network's.
     """
     for name, norm in _norms(generator).items():
-        norm.stored = (statistics[f"{name}.mean"], statistics[f"{name}.variance"])
+        mean, variance = statistics[f"{name}.mean"], statistics[f"{name}.variance"]
+        if mean.shape != variance.shape or mean.shape[1:] != norm.gain.weight.shape[:1]:
+            raise ValueError(f"statistics of {name} have the shape {list(mean.shape)}")
+        norm.stored = (mean, variance)
 
 
 def reach(generator: Generator) -> int:

@@ -9,18 +9,36 @@ from itertools import chain, pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field
+import fsspec
+from pydantic import AfterValidator, ConfigDict, Field
 
 from models.config import DiscriminatorConfig, GeneratorConfig, LevelConfig, View
 from pipeline.errors import UserError
-from pipeline.system.yaml import parse_yaml, validated
+from pipeline.system.yaml import read_yaml, validated
 
-Positive = Annotated[int, Field(gt=0)]
+MOST = 10**9  # of anything that is counted
+WIDEST = 2**16  # of a network's numbers
+LARGEST_VIEW = {"frames": 2**20, "size": 2**13}
+
+
+def _place(path: str) -> str:
+    """A path that a file system can hold."""
+    try:
+        name = max(Path(path).expanduser().parts, key=len, default="")
+    except RuntimeError as error:  # ~user, whom nobody knows
+        raise ValueError(f"no home is known for {path.partition('/')[0]}") from error
+    if len(name.encode()) > 255:
+        raise ValueError("has a part of more than 255 bytes")
+    return path
+
+
+Positive = Annotated[int, Field(gt=0, le=MOST)]
 Natural = Annotated[int, Field(ge=0, lt=2**48)]
 Share = Annotated[float, Field(ge=0, le=1)]
-Rate = Annotated[float, Field(gt=0)]
+Rate = Annotated[float, Field(gt=0, le=10)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
-Several = Annotated[int, Field(ge=2)]  # videos: one has no covariance
+Several = Annotated[int, Field(ge=2, le=MOST)]  # videos: one has no covariance
+Place = Annotated[str, Field(min_length=1), AfterValidator(_place)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,9 +47,9 @@ class ShapesParams:
 
     train: Positive  # videos of the train split
     val: Positive
-    size: Annotated[int, Field(gt=0, multiple_of=2)]  # pixels, square; even, for H.264's 4:2:0
+    size: Annotated[int, Field(gt=0, le=4096, multiple_of=2)]  # pixels, square; even, for H.264's 4:2:0
     frames: Positive
-    fps: Positive
+    fps: Annotated[int, Field(gt=0, le=1000)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,9 +57,11 @@ class DataParams:
     """Which videos there are."""
 
     layout: Literal["kinetics", "bdd100k", "folder", "table"]
-    root: str  # the folder of the videos, absolute or from the project's root; no stage depends on it
-    listing: str  # the table of its files (path, size, mtime), which decode depends on
-    classes: Natural | None  # how many classes the networks know; 0: labels are ignored; null: as many as found
+    root: Place  # the folder of the videos, absolute or from the project's root; no stage depends on it
+    listing: Place  # the table of its files (path, size, mtime), which decode depends on
+    classes: (
+        Annotated[int, Field(ge=0, le=10**5)] | None
+    )  # how many classes the networks know; 0: labels are ignored; null: as many as found
     attribute: Literal["weather", "scene", "timeofday"] | None  # of BDD100K's label JSON, as classes; null: none
 
 
@@ -51,6 +71,7 @@ class DecodeParams:
 
     frame_step: Positive  # native frames from one frame of the top view to the next
     crop: Literal["center", "none"]  # to a square, after scaling the short side; none squeezes
+    hdr: Literal["tone-map", "leave-out"]  # videos of high dynamic range (PQ, HLG)
     max_frames: Positive | None  # of the top view a video; null: whole videos
     min_frames: Positive  # of the top view; shorter videos are left out and listed
     max_failed: Share  # the share of undecodable videos above which the stage fails
@@ -69,7 +90,7 @@ class EarlyStopping:
     every: Positive  # iterations between measurements
     patience: Positive  # measurements without a better one after which it stops
     videos: Several  # real and generated each, of the validation split and of the level
-    i3d: str | None  # weights of an I3D trained on Kinetics-600 that measures; null: a random one
+    i3d: Place | None  # weights of an I3D trained on Kinetics-600 that measures; null: a random one
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,9 +152,9 @@ class EvaluationParams:
     """What is measured, on what."""
 
     videos: Several  # real and generated each
-    split: str  # the split that the real ones come from
-    i3d_k400: str | None  # weights of an I3D trained on Kinetics-400, for IS and FVD; null: random_i3d_* instead
-    i3d_k600: str | None  # … on Kinetics-600, for FID
+    split: Annotated[str, Field(min_length=1)]  # the split that the real ones come from
+    i3d_k400: Place | None  # weights of an I3D trained on Kinetics-400, for IS and FVD; null: random_i3d_* instead
+    i3d_k600: Place | None  # … on Kinetics-600, for FID
     splits: Positive  # of the generated set, for the inception score's deviation
     psd_frames: tuple[Positive, ...]  # which frames of the top view, from 1
     psd_sets: Positive  # over which the spectrum's deviation is taken
@@ -210,7 +231,7 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
     """A parameter file, checked. Raises UserError where there is none, with a key's path where a value cannot be."""
     if not path.is_file():
         raise UserError(f"{path}: no such parameter file; `hvg recipe shapes` makes one")
-    return parse_params(parse_yaml(path.read_text(), str(path)), path)
+    return parse_params(read_yaml(path), path)
 
 
 def parse_params(raw: Any, path: Path = Path("params.yaml")) -> Params:
@@ -218,7 +239,8 @@ def parse_params(raw: Any, path: Path = Path("params.yaml")) -> Params:
     if not isinstance(raw, dict):
         raise UserError(f"{path}: expected a mapping of parameters")
     for section in ("levels", "views"):
-        if unquoted := [key for key in raw.get(section) or {} if not isinstance(key, str)]:
+        keys = raw[section] if isinstance(raw.get(section), dict) else ()
+        if unquoted := [key for key in keys if not isinstance(key, str)]:
             raise UserError(f'{path}: {section}: keys must be quoted, "{unquoted[0]}": DVC drops numbers silently')
     params: Params = validated(Params, raw, str(path))
     for key, problem in _impossible(params):
@@ -239,8 +261,12 @@ def _impossible(params: Params) -> Iterator[tuple[str, str]]:
     for section, values in sections.items():
         for name, value in asdict(values).items():
             given = value if isinstance(value, tuple) else (value,)
-            if not given or any(type(number) is int and number < 1 for number in given):
+            most = LARGEST_VIEW[name] if section.startswith("views") else WIDEST
+            numbers_given = [number for number in given if type(number) is int]
+            if not given or any(number < 1 for number in numbers_given):
                 yield f"{section}.{name}", f"must be positive, not {json.dumps(value)}"
+            if any(number > most for number in numbers_given):
+                yield f"{section}.{name}", f"must be at most {most}, not {json.dumps(value)}"
     for low, high in pairwise(numbers):
         below, above = params.views[low], params.views[high]
         if above.size % below.size or above.frames % below.frames:
@@ -251,7 +277,7 @@ def _impossible(params: Params) -> Iterator[tuple[str, str]]:
                 yield f"levels.{high}.generation.{name}", f"each needs a sample of level {low}, which makes {most}"
     last, data, decode, evaluation = numbers[-1], params.data, params.decode, params.evaluation
     samples, frames = params.levels[last].generation.videos, params.views[last].frames
-    kept, store, listing = decode.max_frames or decode.min_frames, decode.store or "none://", Path(data.listing)
+    kept, store = decode.max_frames or decode.min_frames, decode.store or "file:///"
     odd = ", ".join(repr(k) for k in params.shapes if not re.fullmatch("(?!(pyramid|samples)$)[a-z0-9][a-z0-9-]*", k))
     for key, wrong, why in (
         *chain.from_iterable(_of_level(params, int(number)) for number in numbers),
@@ -259,9 +285,13 @@ def _impossible(params: Params) -> Iterator[tuple[str, str]]:
         ("last", params.last != last, f"must be the last level, {last!r}"),
         ("data.attribute", data.attribute and data.layout != "bdd100k",
          f"must be null: only the layout bdd100k has label JSON, not {data.layout}"),
-        ("data.listing", listing.is_absolute() or ".." in listing.parts, "must lie in the project"),
+        ("data.listing", not re.fullmatch(r"data/(?!(pyramid|samples)/)(?!.*\.\.(/|$)).*[^/]\.csv", data.listing),
+         "must be a .csv below data/, and outside data/pyramid and data/samples"),
+        ("decode.max_frames", decode.max_frames and decode.max_frames < frames,
+         f"fewer than the {frames} of the top view: no video would be whole"),
         ("decode.min_frames", kept < decode.min_frames, f"more than decode.max_frames, {kept}: no video would be left"),
         ("decode.store", "://" not in store, f"must be a URL such as s3://bucket/folder, or null, not {store!r}"),
+        ("decode.store", store.partition("://")[0] not in fsspec.available_protocols(), f"fsspec knows no scheme {store.partition(':')[0]}://"),
         ("decode.store", store.startswith("memory:"), "must outlive the processes that write it: no memory"),
         ("decode.store", re.match(r"(file|local)://(?!/)", store),
          f"must be an absolute path, file:///…, not {store!r}"),

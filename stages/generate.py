@@ -33,7 +33,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         data = ViewReader(paths.pyramid, 1, "train", in_memory=0)
         source = source_of(params, paths, level, data)
         folder = paths.artifact(level)
-        generators = {s: artifact.read(folder, s, sigma_of(s, params.sigma)).to(workers.device) for s in SPLITS}
+        made_as = params.level(level, classes=0)
+        generators = {
+            s: artifact.read(folder, s, sigma_of(s, params.sigma), made_as).to(workers.device) for s in SPLITS
+        }
         below = source.conditions["samples"].digest if source.conditions else None
         digests = [data.digest, below, artifact.digest(folder)]
         inputs = fingerprint(source.params, params.sigma, params.seed, digests, code_hash("stages.generate"))

@@ -124,7 +124,7 @@ def _decoders(size: int, step: int) -> dict[str, Callable[[Path], Any]]:
 def _pyav(file: Path) -> int:
     """Decode every frame, by one thread. Returns their number."""
     with open_file(file, time.monotonic() + FOREVER_SECONDS) as container:
-        return sum(1 for _ in container.decode(video_stream(container)))
+        return sum(1 for _ in container.decode(video_stream(container, container.streams.video[0].index)))
 
 
 def _ffmpeg(file: Path) -> None:

@@ -152,7 +152,7 @@ def read_source(
     scaler = VideoReformatter()
     try:
         with open_file(path, time.monotonic() + SOURCE_SECONDS) as container:
-            stream = video_stream(container)
+            stream = video_stream(container, container.streams.video[0].index)
             span = frames * frame_step / (stream.average_rate or stream.guessed_rate or 30)
             free = max(0, (container.duration or 0) / av.time_base - float(span))
             begin = (container.start_time or 0) / av.time_base + moment * free

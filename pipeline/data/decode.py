@@ -27,7 +27,7 @@ from pipeline.workers import ALONE, Workers
 
 log = logging.getLogger(__name__)
 
-TABLE = ["row", "path", "split", "label", "class", "n_frames", "fps", "width", "height", "seconds", "codec"]
+TABLE = ["row", "path", "split", "label", "class", "n_frames", "fps", "width", "height", "seconds", "codec", "notes"]
 
 
 def decode(params: Params, paths: Paths, processes: int, nodes: Workers = ALONE) -> None:

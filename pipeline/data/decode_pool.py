@@ -220,6 +220,7 @@ def decode_one(job: Job, path: str, shard: ShardWriter, row: int, given_up: str 
                 frame_step=chosen.frame_step,
                 size=params.view(params.n_levels).size,
                 crop=chosen.crop,
+                hdr=chosen.hdr,
                 max_frames=chosen.max_frames,
                 engine=chosen.engine,
                 timeout=chosen.timeout,

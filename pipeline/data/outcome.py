@@ -51,13 +51,15 @@ class Windows:
 class Outcome:
     """The tables of decode.
 
-    kept: path, split, class, n_frames, fps, width, height, seconds, codec, row and label.
+    kept: path, split, class, n_frames, fps, width, height, seconds, codec, notes, row and label.
+    noted: path and reason of the kept ones that are not plain, such as what was cut out of one.
     left_out: path and reason, by the keys of LEFT_OUT.
     splits: by name, how many videos were kept, are too short, failed and are missing.
     classes: names of all classes found, sorted, of videos without a file included.
     """
 
     kept: pd.DataFrame
+    noted: pd.DataFrame
     left_out: dict[str, pd.DataFrame]
     splits: dict[str, list[int]]
     classes: list[str]
@@ -81,6 +83,7 @@ def read_outcome(pyramid: Path) -> Outcome:
     without_file = pd.DataFrame({"path": missing["name"], "reason": "in " + missing["split"]})
     return Outcome(
         kept=kept,
+        noted=kept.loc[kept["notes"] != "", ["path", "notes"]].rename(columns={"notes": "reason"}),
         left_out={**tables, "missing": without_file},
         splits={name: [count[name] for count in counts] for name in names},
         classes=sorted({name for table in known for name in table["class"]} - {""}),
@@ -98,9 +101,9 @@ def log_lines(pyramid: Path, params: Params) -> list[str]:
     first = max(map(len, outcome.splits))
     lines = [" " * first + "".join(f"{name:>12}" for name in ("kept", "too short", "failed", "missing"))]
     lines += [f"{name:{first}}" + "".join(f"{n:12,}" for n in counts) for name, counts in outcome.splits.items()]
-    for name, table in outcome.left_out.items():
-        found = kinds(table)[:LOGGED]
-        lines += [f"{kind.count:,} {LEFT_OUT[name]}: {kind.reason}; {kind.examples[0]}" for kind in found]
+    for name, table in {**outcome.left_out, "noted": outcome.noted}.items():
+        what = LEFT_OUT.get(name, "kept, but not plain")
+        lines += [f"{kind.count:,} {what}: {kind.reason}; {kind.examples[0]}" for kind in kinds(table)[:LOGGED]]
     files, stored = sum(size.files.values()), do_filesizeformat(sum(size.bytes.values()))
     lines.append(f"{outcome.kept['n_frames'].sum():,} frames of the top view, {stored} in {files:,} shard files")
     levels = [training_windows(params, level, outcome.trained) for level in range(1, params.n_levels + 1)]

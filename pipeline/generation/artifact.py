@@ -2,12 +2,13 @@
 
 import hashlib
 import json
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from pydantic import TypeAdapter
+import torch
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
@@ -16,6 +17,27 @@ from models.generator import Generator
 from models.unroll import Statistics, use_statistics
 from pipeline.errors import UserError
 from pipeline.paths import write_atomic
+from pipeline.system.yaml import explain, shortened
+
+CONFIG_BYTES = 2**20  # of a config.json at most
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Calibrated:
+    """For how many frames statistics are, and for which sigma, by split."""
+
+    frames: int
+    sigma: dict[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Config:
+    """What a config.json must say; more may stand in it."""
+
+    __pydantic_config__ = ConfigDict(strict=True)
+
+    config: LevelConfig
+    statistics: _Calibrated
 
 
 def write(
@@ -43,26 +65,45 @@ def write(
     write_atomic(folder / "history.csv", pd.DataFrame(history).to_csv(index=False))
 
 
-def read(folder: Path, split: str, sigma: float) -> Generator:
+def read(folder: Path, split: str, sigma: float, made: LevelConfig) -> Generator:
     """A level's generator, ready to generate a split of its samples with noise of deviation `sigma`.
 
-    Raises UserError where the level is not trained, where its files do not belong together, or where its statistics
-    are for another sigma.
+    made: the level as params.yaml has it, whose place and views must be the file's; its networks need not.
+
+    Raises UserError where the level is not trained, where its files do not belong together, where it is another level,
+    and where its statistics are for another sigma.
     """
     try:
-        config = json.loads((folder / "config.json").read_text())
+        size = (folder / "config.json").stat().st_size
+        text = (folder / "config.json").read_bytes() if size <= CONFIG_BYTES else b""
         tensors = load_file(folder / "generator.safetensors")
-    except (FileNotFoundError, json.JSONDecodeError, SafetensorError) as error:
+    except (OSError, SafetensorError) as error:
         raise UserError(f"{folder}: no trained level here ({error}); train it first, by `dvc repro`") from error
-    calibrated = config["statistics"]["sigma"].get(split)
+    try:
+        told = TypeAdapter(_Config).validate_json(text)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        key = ".".join(map(str, first["loc"]))
+        where = ": ".join(part for part in (f"{folder}/config.json", key) if part)
+        raise UserError(f"{where}: {explain(first)}; train the level again") from error
+    calibrated, config = told.statistics.sigma.get(split), told.config
     if calibrated != sigma:
         raise UserError(f"{folder}: recalibrated for sigma {calibrated}, not {sigma}: train the level again")
-    generator = Generator(TypeAdapter(LevelConfig).validate_python(config["config"]))
+    if (config.level, config.view, config.condition) != (made.level, made.view, made.condition):
+        raise UserError(f"{folder}/config.json: is of another level, or of other views than params.yaml's")
+    weights = _under("generator.", tensors)
     try:
-        generator.load_state_dict(_under("generator.", tensors))
+        if config.first_size < 1 or min(config.generator.multipliers) < 1:
+            raise ValueError("its units do not make its view")
+        with torch.device("meta"):  # no memory before it is known that the file holds as much
+            shapes = {name: t.shape for name, t in Generator(config).state_dict().items()}
+        if shapes != {name: t.shape for name, t in weights.items()}:
+            raise ValueError("its networks are others")
+        generator = Generator(config)
+        generator.load_state_dict(weights)
         use_statistics(generator, _under(f"statistics.{split}.", tensors))
-    except (RuntimeError, KeyError) as error:
-        raise UserError(f"{folder}: generator.safetensors does not fit config.json: {error}") from error
+    except (RuntimeError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{folder}: generator.safetensors does not fit config.json: {shortened(str(error))}") from error
     return generator.eval()
 
 

@@ -51,7 +51,10 @@ def sample(
     data = ViewReader(paths.pyramid, 1, "train", in_memory=0)
     levels = range(1, params.n_levels + 1)
     sigma = sigma_of(split, params.sigma)
-    generators = [artifact.read(paths.artifact(level), split, sigma).to(workers.device) for level in levels]
+    generators = [
+        artifact.read(paths.artifact(level), split, sigma, params.level(level, classes=0)).to(workers.device)
+        for level in levels
+    ]
     if classes and not generators[0].config.classes:
         raise UserError("--class: these levels were trained without classes (data.classes)")
     labels = _labels(classes, data) if classes else labels_of_data(params, data)

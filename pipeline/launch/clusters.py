@@ -9,7 +9,7 @@ from pydantic import AfterValidator, ConfigDict, Field
 
 from pipeline.errors import UserError
 from pipeline.paths import origin
-from pipeline.system.yaml import parse_yaml, validated
+from pipeline.system.yaml import read_yaml, validated
 
 FILE = "clusters.yaml"
 LOCAL = "local"  # this machine, which stands in no file
@@ -65,4 +65,4 @@ def load_cluster(name: str, root: Path = Path()) -> SlurmCluster | None:
 
 def read_clusters(path: Path) -> dict[str, SlurmCluster]:
     """All clusters of a file, checked."""
-    return validated(dict[str, SlurmCluster], parse_yaml(path.read_text(), str(path)) or {}, str(path))
+    return validated(dict[str, SlurmCluster], read_yaml(path) or {}, str(path))

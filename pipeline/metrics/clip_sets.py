@@ -100,8 +100,8 @@ class FolderSet(_ClipSet):
 
     def _decode(self, file: Path, frames: int, size: int) -> "_Frames":
         decoded = _Frames()
-        decode_video(file, decoded, frame_step=self.frame_step, size=size, crop="center", max_frames=frames,
-                     engine="pyav", timeout=TIMEOUT_SECONDS)  # fmt: skip
+        decode_video(file, decoded, frame_step=self.frame_step, size=size, crop="center", hdr="tone-map",
+                     max_frames=frames, engine="pyav", timeout=TIMEOUT_SECONDS)  # fmt: skip
         return decoded
 
 

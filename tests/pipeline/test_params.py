@@ -46,6 +46,20 @@ def test_geometry(raw):
     assert (level.factor, level.first_size, level.classes) == (2, 4, 8)
 
 
+NO_LISTINGS = (
+    *(
+        "../listing.csv",
+        "/data/listing.csv",
+        "dvc.yaml",
+        ".git/config",
+        "params.yaml",
+        "data/x/../../a.csv",
+        "data/.csv",
+    ),
+    *("data/pyramid/videos.csv", "data/samples/level-1/a.csv", "data/listing", "listing.csv"),
+)
+
+
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
@@ -74,7 +88,10 @@ def test_geometry(raw):
         ("views", {1: {}, 2: {}}, 'views: keys must be quoted, "1": DVC drops numbers silently'),
         ("seed", 2**70, "seed: "),
         ("evaluation.videos", 1, "evaluation.videos: Input should be greater than or equal to 2, not 1"),
-        ("data.listing", "../listing.csv", "data.listing: must lie in the project"),
+        *(("data.listing", name, "data.listing: must be a .csv below data/") for name in NO_LISTINGS),
+        ("decode.max_frames", 15, "decode.max_frames: fewer than the 16 of the top view"),
+        ("decode.store", "nosuch://a", "decode.store: fsspec knows no scheme nosuch://"),
+        ("views.2.frames", 2**21, "views.2.frames: must be at most 1048576, not 2097152"),
         ("shapes", {"a; touch x": SHAPES}, "shapes: 'a; touch x' names a folder of data/"),
         ("shapes", {"pyramid": SHAPES}, "shapes: 'pyramid' names a folder of data/"),
         ("last", "1", "last: must be the last level, '2'"),

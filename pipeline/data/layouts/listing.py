@@ -10,6 +10,7 @@ from pipeline.data.layouts.walk import list_files, listing_bytes
 from pipeline.errors import UserError
 from pipeline.params import Params
 from pipeline.paths import Paths, write_atomic
+from pipeline.system.yaml import shortened
 
 
 def data_root(params: Params, paths: Paths) -> Path:
@@ -41,6 +42,8 @@ def prepare_listing(params: Params, paths: Paths) -> bool:
     if params.rendered:
         return False
     out = paths.root / params.data.listing
+    if out.exists():
+        read_listing(out)  # what is no listing is not ours to replace
     content = listing_bytes(list_root(params, paths))
     if out.is_file() and out.read_bytes() == content:
         return False
@@ -50,10 +53,11 @@ def prepare_listing(params: Params, paths: Paths) -> bool:
 
 def read_listing(path: Path) -> pd.DataFrame:
     """The table that `prepare_listing` wrote. Raises UserError where there is none, or another text."""
-    if not path.is_file():
+    if not path.exists():
         raise UserError(f"data.listing: {path} does not exist; `hvg index` writes it")
     types: Any = {"path": str, "size": "int64", "mtime": "int64"}
     try:
         return pd.read_csv(path, dtype=types, usecols=list(types), keep_default_na=False)
-    except ValueError as error:  # pandas' own errors are ValueErrors
-        raise UserError(f"data.listing: {path} is no listing ({error}); `hvg index` writes it anew") from error
+    except (OSError, ValueError) as error:  # pandas' own errors are ValueErrors
+        way_out = "move it away, and `hvg index` writes one"
+        raise UserError(f"data.listing: {path} is no listing ({shortened(str(error))}): {way_out}") from error

@@ -41,10 +41,15 @@ def frames_at_ticks(
         format_whitelist=FORMATS,
         max_pixels=MAX_PIXELS,
         threads=1,
+        reinit_filter=0,  # which would begin anew where a frame says something else of itself than the one before
         loglevel="error",
     )[str(source.stream)]
+    late = [0, *(units for _, units in source.pauses)]
+    pauses = (f"-gte(PTS,{stamp})*{b - a}" for (stamp, b), a in zip(source.pauses, late, strict=False))
+    if source.odd_matrix:
+        stream = stream.filter("setparams", colorspace="unknown")
     chosen = (
-        stream.filter("setpts", "PTS-STARTPTS")
+        stream.filter("setpts", f"PTS-STARTPTS{''.join(pauses)}")
         .filter("fps", f"{source.rate.numerator}/{source.rate.denominator}", round="near")
         # Not the output's frames:v: ffmpeg first fills all memory with copies of a frame that is shown for years.
         .filter("trim", end_frame=(frames - 1) * frame_step + 1)
@@ -59,7 +64,8 @@ def frames_at_ticks(
         square = chosen.filter(
             "scale", f"if({portrait},{size},{wide})", f"if({portrait},{high},{size})", flags=flags
         ).filter("crop", size, size, f"floor((iw-{size})/2)", f"floor((ih-{size})/2)", exact=1)
-    output = square.output("pipe:", format="rawvideo", pix_fmt="gbrp", fps_mode="passthrough")
+    # With times as they are in the file: ffmpeg would mend jumps in its own way.
+    output = square.output("pipe:", format="rawvideo", pix_fmt="gbrp", fps_mode="passthrough", copyts=None)
     command = output.compile(cmd=imageio_ffmpeg.get_ffmpeg_exe())
     expired = threading.Event()
     with (

@@ -15,10 +15,12 @@ from av.error import ExitError, FFmpegError
 from jaxtyping import UInt8
 
 from pipeline.data.video import ffmpeg, pyav
+from pipeline.data.video.hdr import tone_mapped
 from pipeline.data.video.source import Source, TooLate, Unreachable, VideoError, VideoFacts, examine
 
 Engine = Literal["pyav", "ffmpeg"]
 Crop = Literal["center", "none"]
+Hdr = Literal["tone-map", "leave-out"]
 
 MAX_FRAMES = 2**20  # of a video's top view: nine hours at 30 a second
 STILL = 1000  # ticks for which a video may stand still beyond what its packets account for
@@ -42,16 +44,19 @@ def decode_video(
     frame_step: int,
     size: int,
     crop: Crop,
+    hdr: Hdr,
     max_frames: int | None,
     engine: Engine,
     timeout: float,
 ) -> VideoFacts:
     """Decode a video's top view: uint8 RGB frames [size, size, 3], at least one, one after another into `sink`.
 
-    A source is first brought to its own average constant rate: at tick k, k / rate seconds after its first frame, it
-    shows the last of its frames whose time rounds to k or less. Ticks 0, frame_step, 2 frame_step, … are kept, at
-    most max_frames of them. The short side is scaled to `size` (swscale's bilinear, whose filter widens when it
-    shrinks) and the square in the middle is cut out; crop "none" squeezes the whole frame instead.
+    A source is first brought to its own constant rate, on average or, where it is uneven, of its motion, and pauses are
+    cut out: at tick k, k / rate seconds after its first frame, it shows the last of its frames whose time rounds to k
+    or less. Ticks 0, frame_step, 2 frame_step, … are kept, at most max_frames of them. The short side is scaled to
+    `size` (swscale's bilinear, whose filter widens when it shrinks) and the square in the middle is cut out; crop
+    "none" squeezes the whole frame instead. A high dynamic range is brought to that of other videos, or the video is
+    left out, as `hdr` says.
 
     timeout: seconds.
 
@@ -68,17 +73,19 @@ def decode_video(
     deadline = time.monotonic() + timeout
     try:
         source = _examine(path, head, deadline)
+        if source.transfer and hdr == "leave-out":
+            raise VideoError(f"high dynamic range ({source.transfer}); decode.hdr: tone-map keeps it")
         most = min(MAX_FRAMES, -(-(2 * source.packets + STILL) // frame_step))  # what goes on longer has broken times
         frames = most + 1 if max_frames is None else min(max_frames, most + 1)
         wanted = {"frame_step": frame_step, "size": size, "crop": crop, "frames": frames, "deadline": deadline}
         if engine == "ffmpeg":
-            count = _pour(ffmpeg.frames_at_ticks(source, **wanted), sink)
+            count = _pour(ffmpeg.frames_at_ticks(source, **wanted), sink, source)
         else:
             try:
-                count = _pour(pyav.frames_at_ticks(source, **wanted, skip=True), sink)
+                count = _pour(pyav.frames_at_ticks(source, **wanted, skip=True), sink, source)
             except pyav.NotAsSaid:
                 sink.clear()
-                count = _pour(pyav.frames_at_ticks(source, **wanted, skip=False), sink)
+                count = _pour(pyav.frames_at_ticks(source, **wanted, skip=False), sink, source)
     except ExitError as error:  # PyAV's word for a file system that does not answer
         raise TooLate from error
     except FFmpegError as error:
@@ -119,9 +126,9 @@ def _kind(head: bytes) -> str:
     return "of no known format, or damaged at its beginning"
 
 
-def _pour(frames: Iterator[np.ndarray], sink: Sink) -> int:
+def _pour(frames: Iterator[np.ndarray], sink: Sink, source: Source) -> int:
     count = 0
     for frame in frames:
-        sink.put(frame)
+        sink.put(tone_mapped(frame, source.transfer) if source.transfer else frame)
         count += 1
     return count

@@ -23,6 +23,9 @@ SCALER = "bilinear+accurate_rnd+full_chroma_int"
 SKIPPING = frozenset({"h264", "hevc", "mpeg1video", "mpeg2video"})
 
 
+UNSPECIFIED = 2  # matrix of colours (H.273)
+
+
 class NotAsSaid(Exception):
     """The frames are not those that the packets announced: what was yielded may differ from a whole decoding's."""
 
@@ -39,8 +42,8 @@ def frames_at_ticks(
     """
     keep = _wanted_times(source, frame_step, frames) if skip and source.facts.codec in SKIPPING else None
     with open_file(source.path, deadline) as container:
-        stream = video_stream(container)
-        decoded = _decoded(packets(container, stream, deadline), stream, keep)
+        stream = video_stream(container, source.stream)
+        decoded = _decoded(packets(container, [stream], deadline), stream, keep)
         if keep is not None:
             decoded = _checked(decoded, source, keep)
         image = _Image(source, size, crop)
@@ -65,6 +68,7 @@ def _shown(
         if stamp is None:
             moment, length = tick + (shown is not None), 0
         else:
+            stamp = source.without_pauses(stamp)
             if shown is None:
                 first = stamp
             # To the nearest, halves up: timestamps in whole milliseconds lie on both sides of their tick.
@@ -90,7 +94,7 @@ def _wanted_times(source: Source, frame_step: int, frames: int) -> frozenset[int
     per_unit = source.base * source.rate
     numerator, denominator, half = 2 * per_unit.numerator, 2 * per_unit.denominator, per_unit.denominator
     first, last = source.times[0], source.times[-1]
-    ticks = [((moment - first) * numerator + half) // denominator for moment in source.times]
+    ticks = [((source.without_pauses(time) - first) * numerator + half) // denominator for time in source.times]
     wanted = range(0, ticks[-1] + 1, frame_step)[:frames]
     # The last says how long it is shown, and one behind the last wanted tick that this is over.
     times = {first, last, *(source.times[bisect_right(ticks, tick) - 1] for tick in wanted)}
@@ -172,16 +176,22 @@ def scaled_size(width: int, height: int, aspect: Fraction, size: int, crop: str)
 
 
 class _Image:
-    """From decoded frames to upright squares."""
+    """From decoded frames to squares, upright as the first frame says: later ones need not repeat it."""
 
     def __init__(self, source: Source, size: int, crop: str):
         self._source, self._size, self._crop = source, size, crop
         self._scaler = _Scaler()
+        self._matrix: bytes | None = None
         self._image = np.empty((size, size, 3), np.uint8)
 
     def of(self, frame: VideoFrame) -> np.ndarray:
         """The frame as uint8 RGB, in an array that the next one takes over."""
         size = self._size
+        if self._matrix is None:
+            side = frame.side_data.get("DISPLAYMATRIX")
+            self._matrix = b"" if side is None else bytes(side)
+        if self._source.odd_matrix:
+            frame.colorspace = UNSPECIFIED
         width, height = scaled_size(frame.width, frame.height, self._source.aspect, size, self._crop)
         if max(width * height, frame.width * frame.height) > MAX_PIXELS:
             raise VideoError(
@@ -189,7 +199,7 @@ class _Image:
             )
         for channel, plane in zip((1, 2, 0), self._scaler.scale(frame, width, height).planes, strict=True):
             image = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)[:height, :width]
-            image = _upright(image, frame)
+            image = _upright(image, self._matrix)
             top, left = (image.shape[0] - size) // 2, (image.shape[1] - size) // 2
             self._image[..., channel] = image[top : top + size, left : left + size]
         return self._image
@@ -229,12 +239,11 @@ class _Scaler:
         return self._graph.vpull()
 
 
-def _upright(plane: np.ndarray, frame: VideoFrame) -> np.ndarray:
-    """Turned and mirrored as the display matrix says: what is at (x, y) is shown at (a x + c y, b x + d y)."""
-    side = frame.side_data.get("DISPLAYMATRIX")
-    if side is None:
+def _upright(plane: np.ndarray, matrix: bytes) -> np.ndarray:
+    """Turned and mirrored as a display matrix says: what is at (x, y) is shown at (a x + c y, b x + d y)."""
+    if not matrix:
         return plane
-    a, b, _, c, d = np.frombuffer(bytes(side), np.int32)[:5].tolist()
+    a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5].tolist()
     if 100 * max(abs(b), abs(c)) < min(abs(a), abs(d)):
         right, down = a, d
     elif 100 * max(abs(a), abs(d)) < min(abs(b), abs(c)):

@@ -3,11 +3,16 @@
 Files are untrusted: no protocol but local files, no playlists, limits on pixels, rate and time.
 """
 
+import math
+import statistics
 import time
-from collections.abc import Iterator
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
+from typing import Literal
 
 import av
 from av.container import InputContainer
@@ -21,6 +26,15 @@ from av.video.stream import VideoStream
 FORMATS = "mov,mp4,m4v,matroska,webm,avi,mpeg,mpegts,mpegvideo,flv,ogg,asf,h264,hevc,ivf,mxf,dv"
 MAX_PIXELS = 2**26  # of a frame, decoded or scaled: 8K twice
 MIN_RATE, MAX_RATE = Fraction(1, 60), 1000  # frames a second; what claims less or more has broken times
+PAUSE_SECONDS = 2  # between two frames, and PAUSE times as long as is usual in the file: no part of the motion
+PAUSE = 10
+MAX_PAUSES = 100
+UNEVEN = 1.5  # times more frames a second than on average are the motion's rate, if most follow each other so
+BACK_SECONDS = 1  # by which times may go back: what goes back further is two recordings in one file
+# Matrices of colours that swscale does not know: YCgCo, BT.2020 with constant luminance and rarer ones.
+UNKNOWN_MATRICES = frozenset({8, 10, 11, 12, 13, 14, 15, 16, 17})
+Transfer = Literal["PQ", "HLG"]
+TRANSFERS: dict[int, Transfer] = {16: "PQ", 18: "HLG"}  # H.273's numbers
 
 
 class VideoError(Exception):
@@ -40,13 +54,15 @@ class TooLate(VideoError):
 
 @dataclass(frozen=True, kw_only=True)
 class VideoFacts:
-    """What a source says it is: frames a second on average, coded pixels, seconds (None: not said), codec."""
+    """What a source is: frames a second that it is brought to, coded pixels, seconds (None: not said), codec; and what
+    was done with one that is not plain, in words."""
 
     fps: float
     width: int
     height: int
     seconds: float | None
     codec: str
+    notes: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,11 +70,14 @@ class Source:
     """A file's video stream.
 
     stream: its index in the file.
-    rate: frames a second on average; ticks are counted in it.
+    rate: frames a second; ticks are counted in it.
     base: seconds of a timestamp's unit.
-    packets: those that are shown, a frame each; of two frames, or of fields, exist.
+    packets: those that are shown, a frame each, and those that would be where it stands still; of two frames exist.
     times: the timestamps of its frames in order, where every packet says one of its own; else ().
+    pauses: in order, the first timestamp behind each, and by how many units it comes too late for all of them.
     aspect: of a pixel, width by height.
+    transfer: of a high dynamic range; else None.
+    odd_matrix: whether swscale knows no matrix of its colours' name, so that they are taken as unnamed ones.
     """
 
     path: Path
@@ -67,8 +86,16 @@ class Source:
     base: Fraction
     packets: int
     times: tuple[int, ...]
+    pauses: tuple[tuple[int, int], ...]
     aspect: Fraction
+    transfer: Transfer | None
+    odd_matrix: bool
     facts: VideoFacts
+
+    def without_pauses(self, stamp: int) -> int:
+        """A timestamp as if there had been no pauses before it."""
+        before = bisect_right(self.pauses, (stamp, math.inf))
+        return stamp - self.pauses[before - 1][1] if before else stamp
 
 
 def examine(path: Path, deadline: float) -> Source:
@@ -79,23 +106,43 @@ def examine(path: Path, deadline: float) -> Source:
     Raises VideoError, or FFmpegError where the file is no readable video.
     """
     with open_file(path, deadline) as container:
-        stream = video_stream(container)
-        rate, shown, times = _times(container, stream, deadline)
-        context = stream.codec_context
+        streams = _moving(container)
+        coded = {stream.index: _Packets() for stream in streams}
+        for packet in packets(container, streams, deadline):
+            coded[packet.stream.index].add(packet)
+        chosen = max(streams, key=lambda stream: _order(stream, coded[stream.index]))
+        stream, told = video_stream(container, chosen.index), coded[chosen.index]
+        if told.encrypted:
+            raise VideoError("encrypted, and there is no key")
+        rate, pauses, uneven = _rate(stream, told)
+        context, base, moments = stream.codec_context, Fraction(stream.time_base or 0), told.moments or [0]
+        length = moments[-1] - moments[0] - (pauses[-1][1] if pauses else 0)
+        transfer, odd_matrix = TRANSFERS.get(context.color_trc), context.colorspace in UNKNOWN_MATRICES
+        notes = (
+            (len(streams) > 1, f"video stream {streams.index(chosen) + 1} of {len(streams)}"),
+            (pauses, f"pauses cut out: {len(pauses)}, {float(pauses[-1][1] * base) if pauses else 0:.1f} s"),
+            (uneven, f"uneven, brought to {float(rate):.3g} frames a second"),
+            (transfer, f"{transfer} brought to standard dynamic range"),
+            (odd_matrix, f"colour matrix {context.colorspace} taken as an unnamed one"),
+        )
         return Source(
             path=path,
             stream=stream.index,
             rate=rate,
-            base=Fraction(stream.time_base or 0),
-            packets=shown,
-            times=times,
+            base=base,
+            packets=max(len(told), math.ceil(length * base * rate)),
+            times=tuple(moments) if told.complete and stream.time_base is not None else (),
+            pauses=pauses,
             aspect=stream.sample_aspect_ratio or context.sample_aspect_ratio or Fraction(1),
+            transfer=transfer,
+            odd_matrix=odd_matrix,
             facts=VideoFacts(
                 fps=float(rate),
                 width=context.width,
                 height=context.height,
                 seconds=_seconds(container, stream),
                 codec=context.codec.canonical_name,
+                notes="; ".join(note for holds, note in notes if holds),
             ),
         )
 
@@ -110,13 +157,17 @@ def open_file(path: Path, deadline: float) -> InputContainer:
     return container
 
 
-def video_stream(container: InputContainer) -> VideoStream:
-    """The first stream of moving pictures, to be decoded by one thread: the pool has as many workers as cores."""
+def _moving(container: InputContainer) -> list[VideoStream]:
     moving = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
     if not moving:
         sound = "sound alone" if container.streams.audio else "nothing that is seen"
         raise VideoError(f"no video stream: the file holds {sound}")
-    stream = moving[0]
+    return moving
+
+
+def video_stream(container: InputContainer, index: int) -> VideoStream:
+    """A stream of moving pictures, to be decoded by one thread: the pool has as many workers as cores."""
+    stream = next(s for s in container.streams.video if s.index == index)
     if stream.codec_context is None:
         raise VideoError("no decoder knows its codec")
     if stream.width * stream.height > MAX_PIXELS:
@@ -127,12 +178,12 @@ def video_stream(container: InputContainer) -> VideoStream:
     return stream
 
 
-def packets(container: InputContainer, stream: VideoStream, deadline: float) -> Iterator[Packet]:
-    """Of a stream, up to the file's end, or to where it is cut off; an empty one is the last.
+def packets(container: InputContainer, streams: Sequence[VideoStream], deadline: float) -> Iterator[Packet]:
+    """Of some streams, up to the file's end, or to where it is cut off; an empty one is the last of each.
 
     Raises TooLate once `deadline`, in time.monotonic()'s seconds, is past.
     """
-    coming = container.demux(stream)
+    coming = container.demux(*streams)
     while True:
         if time.monotonic() > deadline:
             raise TooLate
@@ -145,32 +196,76 @@ def packets(container: InputContainer, stream: VideoStream, deadline: float) -> 
         yield packet
 
 
-def _times(container: InputContainer, stream: VideoStream, deadline: float) -> tuple[Fraction, int, tuple[int, ...]]:
-    """Frames a second, `Source.packets` and `Source.times`.
+class _Packets:
+    """What the packets of a stream say of themselves."""
+
+    def __init__(self) -> None:
+        self.encrypted = False
+        self.back = 0  # units by which the times of decoding went back, at most
+        self._stamps: list[int | None] = []
+        self._pts = True  # whether each has one
+        self._dts: int | None = None
+
+    def add(self, packet: Packet) -> None:
+        if packet.has_sidedata("encryption_info"):
+            self.encrypted = True
+        if packet.is_discard or not packet.size:  # behind an edit list's end; the stream's
+            return
+        if packet.dts is not None:
+            self.back = max(self.back, 0 if self._dts is None else self._dts - packet.dts)
+            self._dts = packet.dts
+        self._pts = self._pts and packet.pts is not None
+        self._stamps.append(packet.dts if packet.pts is None else packet.pts)
+
+    def __len__(self) -> int:
+        return len(self._stamps)
+
+    @property
+    def moments(self) -> list[int]:
+        return sorted({stamp for stamp in self._stamps if stamp is not None})
+
+    @property
+    def complete(self) -> bool:
+        """Whether every packet says a time of its own."""
+        return self._pts and len(self._stamps) == len(set(self._stamps))
+
+
+def _order(stream: VideoStream, told: _Packets) -> tuple[bool, bool, Fraction, int]:
+    """By which of several streams the film is found: what moves, what players show, the longest, the largest."""
+    moments = told.moments or [0]
+    length = (moments[-1] - moments[0]) * Fraction(stream.time_base or 0)
+    return len(told) > 1, bool(stream.disposition & Disposition.default), length, stream.width * stream.height
+
+
+def _rate(stream: VideoStream, told: _Packets) -> tuple[Fraction, tuple[tuple[int, int], ...], bool]:
+    """Frames a second, `Source.pauses`, and whether frames follow each other unevenly.
 
     The rate is what the header says where that is about right, else what the packets' times say. Headers of
     variable-rate files can be far off. The packets alone are not the better measure: some are never shown, and some
     containers round their times.
     """
-    shown: list[int | None] = []
-    complete = True
-    for packet in packets(container, stream, deadline):
-        if packet.has_sidedata("encryption_info"):
-            raise VideoError("encrypted, and there is no key")
-        if packet.is_discard or not packet.size:  # behind an edit list's end; the stream's
-            continue
-        complete = complete and packet.pts is not None
-        shown.append(packet.dts if packet.pts is None else packet.pts)
     said = [rate for rate in (stream.average_rate, stream.guessed_rate, stream.base_rate) if rate]
-    moments = sorted({moment for moment in shown if moment is not None})
-    if len(moments) > 1 and stream.time_base is not None:
-        measured = (len(moments) - 1) / ((moments[-1] - moments[0]) * stream.time_base)
+    moments, base = told.moments, stream.time_base
+    pauses: list[tuple[int, int]] = []
+    uneven, late = False, 0
+    if len(moments) > 1 and base is not None:
+        if told.back * base > BACK_SECONDS:
+            raise VideoError(f"its times go back by {float(told.back * base):.1f} s: recordings joined into one file")
+        usual = statistics.median_low([later - earlier for earlier, later in pairwise(moments)])
+        for earlier, later in pairwise(moments):
+            if (later - earlier) * base > PAUSE_SECONDS and later - earlier > PAUSE * usual:
+                late += later - earlier - usual
+                pauses.append((later, late))
+        if len(pauses) > MAX_PAUSES:
+            raise VideoError(f"stands still for more than {PAUSE_SECONDS} s more than {MAX_PAUSES} times")
+        measured = (len(moments) - 1) / ((moments[-1] - moments[0] - late) * base)
+        uneven = 1 / (usual * base) > UNEVEN * measured
+        measured = 1 / (usual * base) if uneven else measured
         said = [rate for rate in said if abs(rate / measured - 1) < 0.1] or [measured]
     if not said or not MIN_RATE <= said[0] <= MAX_RATE:
         claimed = f"{float(said[0]):.3g} frames a second" if said else "it says none"
         raise VideoError(f"no believable frame rate: {claimed}")
-    complete = complete and len(shown) == len(moments) and stream.time_base is not None
-    return Fraction(said[0]), len(shown), tuple(moments) if complete else ()
+    return Fraction(said[0]), tuple(pauses), uneven
 
 
 def _seconds(container: InputContainer, stream: VideoStream) -> float | None:

@@ -30,7 +30,13 @@ PROJECT = Path(__file__).parents[3]
 def raw_params(**decode_params: Any) -> dict[str, Any]:
     raw = YAML(typ="safe").load(PROJECT / "recipes" / "shapes.yaml")
     raw["shapes"] = {}
-    raw["data"] = {"layout": "folder", "root": "videos", "listing": "listing.csv", "classes": None, "attribute": None}
+    raw["data"] = {
+        "layout": "folder",
+        "root": "videos",
+        "listing": "data/listing.csv",
+        "classes": None,
+        "attribute": None,
+    }
     raw["decode"] |= {"shard_videos": 2, **decode_params}
     return raw
 

@@ -104,7 +104,7 @@ def test_describe_shows_what_is_there(project):
     assert after["sizes"]["none"]["bytes"] == before["sizes"]["none"]["bytes"]
     assert "8 videos" in description_text({"levels": {}, "classes": 0, "data": after})
     # A pyramid of other parameters, or of another data set, is none of this recipe's.
-    others = [params(frame_step=3), params(codec="blosc"), params(max_frames=5)]
+    others = [params(frame_step=3), params(codec="blosc"), params(max_frames=16)]
     assert [describe_data(other, project)["state"] for other in others] == ["predicted"] * 3
     assert finished_table(chosen, project, 8) is None
     shutil.rmtree(project.root / "videos")

@@ -1,7 +1,10 @@
 import json
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from models.unroll import recalibrate, use_statistics
 from pipeline.errors import UserError
@@ -26,7 +29,7 @@ def published(tmp_path):
 def test_what_is_published_generates_the_same(published):
     folder, generator, statistics, inputs = published
     for split, (sigma, values) in statistics.items():
-        read = artifact.read(folder, split, sigma)
+        read = artifact.read(folder, split, sigma, SECOND)
         assert read.config == SECOND
         assert not read.training
         use_statistics(generator, values)
@@ -43,14 +46,88 @@ def test_the_same_generator_gives_the_same_bytes(published, tmp_path):
 def test_files_that_do_not_belong_together_are_refused(published):
     folder = published[0]
     with pytest.raises(UserError, match=r"recalibrated for sigma 0\.5, not 0\.7"):
-        artifact.read(folder, "figures", 0.7)
+        artifact.read(folder, "figures", 0.7, SECOND)
     config = json.loads((folder / "config.json").read_text())
     config["config"]["generator"]["channels"] = 4
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(UserError, match=r"does not fit config\.json"):
-        artifact.read(folder, "samples", 1.0)
+        artifact.read(folder, "samples", 1.0, SECOND)
     (folder / "generator.safetensors").write_bytes(b"no tensors")
     with pytest.raises(UserError, match="no trained level here"):
-        artifact.read(folder, "samples", 1.0)
+        artifact.read(folder, "samples", 1.0, SECOND)
     with pytest.raises(UserError, match="no trained level here"):
-        artifact.read(folder / "elsewhere", "samples", 1.0)
+        artifact.read(folder / "elsewhere", "samples", 1.0, SECOND)
+
+
+def put(path: str, value: Any) -> Callable[[dict[str, Any]], Any]:
+    def edit(config: dict[str, Any]) -> Any:
+        *above, last = path.split(".")
+        place = config
+        for key in above:
+            place = place[key]
+        place[last] = value
+        return config
+
+    return edit
+
+
+EDITS = {
+    "another level": put("config.level", 1),
+    "no condition": put("config.condition", None),
+    "a size in words": put("config.view.size", "big"),
+    "a size of another view": put("config.view.size", 17),
+    "a size below nothing": put("config.view.size", -16),
+    "no multipliers": put("config.generator.multipliers", []),
+    "multipliers of 0": put("config.generator.multipliers", [0, 0]),
+    "many multipliers": put("config.generator.multipliers", [1] * 40),
+    "a billion classes": put("config.classes", 10**9),
+    "channels above all": put("config.generator.channels", 10**30),
+    "negative channels": put("config.generator.channels", -8),
+    "noise without end": put("config.generator.noise", 2**62),
+    "another layer": put("config.generator.temporal_layer", "lstm"),
+    "true for a number": put("config.classes", True),
+    "no generator": lambda config: {**config, "config": {**config["config"], "generator": None}},
+    "no statistics": lambda config: {"config": config["config"]},
+    "statistics that are none": put("statistics.sigma", [1.0]),
+    "an empty mapping": lambda _: {},
+    "nothing": lambda _: None,
+    "a list": lambda _: [],
+}
+
+
+@pytest.mark.parametrize("name", EDITS)
+def test_an_edited_config_is_one_line(published, name):
+    folder = published[0]
+    before = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(EDITS[name](before)))
+    with pytest.raises(UserError) as caught:
+        artifact.read(folder, "samples", 1.0, SECOND)
+    assert str(caught.value).startswith(str(folder)) and len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"[" * 100_000, b"{" + b" " * 2**21 + b"}", b"{", None])
+def test_a_config_that_is_no_json_is_one_line(published, content):
+    file = published[0] / "config.json"
+    file.unlink()
+    file.write_bytes(content) if content is not None else file.mkdir()
+    with pytest.raises(UserError, match=r"config\.json|no trained level") as caught:
+        artifact.read(published[0], "samples", 1.0, SECOND)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_tensors_of_other_shapes_are_refused(published):
+    folder = published[0]
+    tensors = load_file(folder / "generator.safetensors")
+    for name in ("generator.", "statistics.samples."):
+        which = next(key for key in tensors if key.startswith(name))
+        save_file({**tensors, which: tensors[which][:-1].clone()}, folder / "generator.safetensors")
+        if name == "generator.":
+            with pytest.raises(UserError, match="its networks are others"):
+                artifact.read(folder, "samples", 1.0, SECOND)
+        save_file({key: t for key, t in tensors.items() if key != which}, folder / "generator.safetensors")
+        with pytest.raises(UserError, match=r"does not fit config\.json"):
+            artifact.read(folder, "samples", 1.0, SECOND)
+    (folder / "generator.safetensors").unlink()
+    (folder / "generator.safetensors").mkdir()
+    with pytest.raises(UserError, match="no trained level here"):
+        artifact.read(folder, "samples", 1.0, SECOND)

@@ -105,9 +105,20 @@ def test_what_cannot_be_looked_at_costs_itself_alone(tmp_path, caplog, monkeypat
 )
 def test_a_listing_that_is_none_is_told(tmp_path, text):
     (tmp_path / "listing.csv").write_text(text)
-    with pytest.raises(UserError, match=r"listing\.csv is no listing .*; `hvg index` writes it anew") as error:
+    with pytest.raises(UserError, match=r"listing\.csv is no listing .*: move it away, and `hvg index`") as error:
         read_listing(tmp_path / "listing.csv")
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("what", ["path,label\na.mp4,b\n", None])
+def test_what_is_no_listing_is_not_replaced(tmp_path, what):
+    touch(tmp_path / "v", "a.mp4")
+    place = tmp_path / "data/listing.csv"
+    place.parent.mkdir()
+    place.write_text(what) if what else place.mkdir()
+    with pytest.raises(UserError, match="is no listing"):
+        prepare_listing(params("v", "data/listing.csv"), Paths(tmp_path))
+    assert place.is_dir() if what is None else place.read_text() == what
 
 
 def test_mistakes_name_the_parameter(tmp_path):
@@ -122,7 +133,7 @@ def test_mistakes_name_the_parameter(tmp_path):
 
 def test_a_listing_is_written_only_when_it_changes(tmp_path):
     touch(tmp_path, "a.mp4")
-    chosen, out = params(".", "listing.csv", "table"), tmp_path / "listing.csv"
+    chosen, out = params(".", "data/listing.csv", "table"), tmp_path / "data/listing.csv"
     assert prepare_listing(chosen, Paths(tmp_path))
     before = out.stat().st_mtime_ns, out.read_bytes()
     assert not prepare_listing(chosen, Paths(tmp_path))  # nor does it list itself
@@ -135,8 +146,8 @@ def test_a_listing_is_written_only_when_it_changes(tmp_path):
 def test_names_survive(tmp_path):
     odd = ["-a,b.mp4", 'c"d.mp4', "e\nf.mp4", "NA.mp4"]
     touch(tmp_path / "v", *odd)
-    prepare_listing(params("v", "listing.csv"), Paths(tmp_path))
-    assert sorted(read_listing(tmp_path / "listing.csv")["path"]) == sorted(odd)
+    prepare_listing(params("v", "data/listing.csv"), Paths(tmp_path))
+    assert sorted(read_listing(tmp_path / "data/listing.csv")["path"]) == sorted(odd)
 
 
 @pytest.mark.parametrize(
@@ -181,10 +192,10 @@ def test_the_listing_of_the_recipe(tmp_path):
     raw = YAML(typ="safe").load(RECIPE)
     assert not prepare_listing(parse_params(raw), Paths(tmp_path))  # make-shapes writes it
     raw["shapes"] = {}
-    raw["data"] |= {"root": "videos", "listing": "lists/mine.csv"}
+    raw["data"] |= {"root": "videos", "listing": "data/lists/mine.csv"}
     touch(tmp_path / "videos", "a.mp4")
     assert prepare_listing(parse_params(raw), Paths(tmp_path))
-    assert (tmp_path / "lists/mine.csv").read_text() == "path,size,mtime\na.mp4,5,5\n"
+    assert (tmp_path / "data/lists/mine.csv").read_text() == "path,size,mtime\na.mp4,5,5\n"
 
 
 def test_a_folder_that_cannot_be_read_is_left_out(tmp_path, monkeypatch, caplog):

@@ -33,7 +33,8 @@ class Frames:
 
 
 def decode(path: Path, engine: Any = "pyav", **changed: Any) -> tuple[np.ndarray, VideoFacts]:
-    options: dict[str, Any] = {"frame_step": 1, "size": 16, "crop": "center", "max_frames": None, "timeout": 60.0}
+    options: dict[str, Any] = {"frame_step": 1, "size": 16, "crop": "center", "hdr": "tone-map", "max_frames": None}
+    options["timeout"] = 60.0
     sink = Frames()
     facts = decode_video(path, sink, engine=engine, **{**options, **changed})
     return np.stack(sink.frames), facts
@@ -76,12 +77,21 @@ def test_milliseconds_lose_no_frame(tmp_path, engine):
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_variable_rate_becomes_its_average(tmp_path, engine):
-    # The header says 10 a second. Five frames take 0.9 s: the times are 0, .56, 1.1, 1.7, 4.4 and 5 ticks.
+def test_an_uneven_rate_becomes_that_of_the_motion(tmp_path, engine):
+    # The header says 5.56 a second, on average. Most frames follow each other after 0.1 s.
     path = write(tmp_path / "a.mp4", [0, 1, 2, 3, 8, 9])
     _, facts = decode(path, engine)
-    assert facts.fps == pytest.approx(5 / 0.9)
-    assert greys(path, engine) == [0, 2, 3, 3, 4, 5]
+    assert (facts.fps, facts.notes) == (10, "uneven, brought to 10 frames a second")
+    assert greys(path, engine) == [0, 1, 2, 3, 3, 3, 3, 3, 4, 5]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_rate_that_differs_a_little_is_the_average(tmp_path, engine):
+    # Six frames take 0.7 s: the times are 0, 0.9, 1.7, 2.6, 3.4, 5.1 and 6 ticks.
+    path = write(tmp_path / "a.mp4", [0, 1, 2, 3, 4, 6, 7])
+    _, facts = decode(path, engine)
+    assert (facts.fps, facts.notes) == (pytest.approx(6 / 0.7), "")
+    assert greys(path, engine) == [0, 1, 2, 4, 4, 5, 6]
 
 
 @pytest.mark.parametrize("engine", ENGINES)
