@@ -1,6 +1,5 @@
 """params.yaml, parsed once and checked whole: unknown keys and impossible combinations are refused by key."""
 
-import hashlib
 import json
 import re
 from collections.abc import Iterator
@@ -10,35 +9,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import fsspec
-from pydantic import AfterValidator, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
 from models.config import DiscriminatorConfig, GeneratorConfig, LevelConfig, View
 from pipeline.errors import UserError
+from pipeline.system.values import LARGEST, Decay, Natural, Place, Positive, Rate, Several, Share, Text
 from pipeline.system.yaml import read_yaml, validated
-
-MOST = 10**9  # of anything that is counted
-WIDEST = 2**16  # of a network's numbers
-LARGEST_VIEW = {"frames": 2**20, "size": 2**13}
-
-
-def _place(path: str) -> str:
-    """A path that a file system can hold."""
-    try:
-        name = max(Path(path).expanduser().parts, key=len, default="")
-    except RuntimeError as error:  # ~user, whom nobody knows
-        raise ValueError(f"no home is known for {path.partition('/')[0]}") from error
-    if len(name.encode()) > 255:
-        raise ValueError("has a part of more than 255 bytes")
-    return path
-
-
-Positive = Annotated[int, Field(gt=0, le=MOST)]
-Natural = Annotated[int, Field(ge=0, lt=2**48)]
-Share = Annotated[float, Field(ge=0, le=1)]
-Rate = Annotated[float, Field(gt=0, le=10)]
-Decay = Annotated[float, Field(ge=0, lt=1)]
-Several = Annotated[int, Field(ge=2, le=MOST)]  # videos: one has no covariance
-Place = Annotated[str, Field(min_length=1), AfterValidator(_place)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,7 +128,7 @@ class EvaluationParams:
     """What is measured, on what."""
 
     videos: Several  # real and generated each
-    split: Annotated[str, Field(min_length=1)]  # the split that the real ones come from
+    split: Text  # the split that the real ones come from
     i3d_k400: Place | None  # weights of an I3D trained on Kinetics-400, for IS and FVD; null: random_i3d_* instead
     i3d_k600: Place | None  # … on Kinetics-600, for FID
     splits: Positive  # of the generated set, for the inception score's deviation
@@ -221,12 +197,6 @@ class Params:
         return self.of_level(level).training.window or self.view(max(level - 1, 1)).frames
 
 
-def fingerprint(*values: Any) -> str:
-    """A hash of plain values and dataclasses, the same in every process."""
-    plain = [asdict(v) if hasattr(v, "__dataclass_fields__") else v for v in values]
-    return hashlib.sha256(json.dumps(plain, sort_keys=True, default=str).encode()).hexdigest()
-
-
 def load_params(path: Path = Path("params.yaml")) -> Params:
     """A parameter file, checked. Raises UserError where there is none, with a key's path where a value cannot be."""
     if not path.is_file():
@@ -261,12 +231,10 @@ def _impossible(params: Params) -> Iterator[tuple[str, str]]:
     for section, values in sections.items():
         for name, value in asdict(values).items():
             given = value if isinstance(value, tuple) else (value,)
-            most = LARGEST_VIEW[name] if section.startswith("views") else WIDEST
-            numbers_given = [number for number in given if type(number) is int]
-            if not given or any(number < 1 for number in numbers_given):
-                yield f"{section}.{name}", f"must be positive, not {json.dumps(value)}"
-            if any(number > most for number in numbers_given):
-                yield f"{section}.{name}", f"must be at most {most}, not {json.dumps(value)}"
+            out = [number for number in given if type(number) is int and not 1 <= number <= LARGEST[name]]
+            if out or not given:
+                bound = f"at most {LARGEST[name]}" if out and out[0] > 0 else "positive"
+                yield f"{section}.{name}", f"must be {bound}, not {json.dumps(value)}"
     for low, high in pairwise(numbers):
         below, above = params.views[low], params.views[high]
         if above.size % below.size or above.frames % below.frames:
@@ -297,6 +265,8 @@ def _impossible(params: Params) -> Iterator[tuple[str, str]]:
          f"must be an absolute path, file:///…, not {store!r}"),
         ("evaluation.videos", evaluation.videos > samples,
          f"level {last} generates only {samples} (levels.{last}.generation.videos)"),
+        ("evaluation.splits", evaluation.splits > evaluation.videos, "more than evaluation.videos"),
+        ("evaluation.psd_sets", evaluation.psd_sets > evaluation.videos, "more than evaluation.videos"),
         ("evaluation.psd_frames", not evaluation.psd_frames or max(evaluation.psd_frames) > frames,
          f"must be some of the top view's frames, 1 to {frames}"),
     ):  # fmt: skip

@@ -16,10 +16,11 @@ from collections.abc import Sequence
 
 from pipeline.data.store.reader import ViewReader
 from pipeline.metrics.evaluation import Evaluation, evaluate
-from pipeline.params import fingerprint, load_params
+from pipeline.params import load_params
 from pipeline.paths import Paths, write_atomic
 from pipeline.runs import tracking
 from pipeline.system.stage import run_stage
+from pipeline.system.values import fingerprint
 from pipeline.workers import join_workers
 
 log = logging.getLogger(__name__)

@@ -16,9 +16,10 @@ from pipeline.code_hash import code_hash
 from pipeline.data.store.reader import ViewReader
 from pipeline.generation import artifact
 from pipeline.generation.generate import SPLITS, generate, sigma_of, source_of
-from pipeline.params import fingerprint, load_params
+from pipeline.params import load_params
 from pipeline.paths import Made, Paths, alone, publish
 from pipeline.system.stage import run_stage
+from pipeline.system.values import fingerprint
 from pipeline.workers import join_workers
 
 log = logging.getLogger(__name__)

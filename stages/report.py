@@ -9,13 +9,14 @@ import json
 import logging
 from collections.abc import Sequence
 
-from pipeline.params import Params, fingerprint, load_params
+from pipeline.params import Params, load_params
 from pipeline.paths import Paths
 from pipeline.report.build import build
 from pipeline.report.showcase import MEDIA
 from pipeline.runs.store import Away, Store, TrackedRun
 from pipeline.runs.tracking import of_this_checkout
 from pipeline.system.stage import run_stage
+from pipeline.system.values import fingerprint
 
 log = logging.getLogger(__name__)
 

@@ -17,10 +17,11 @@ from collections.abc import Sequence
 from pipeline.data.store.reader import ViewReader
 from pipeline.generation import artifact
 from pipeline.generation.generate import calibrate, source_of
-from pipeline.params import fingerprint, load_params
+from pipeline.params import load_params
 from pipeline.paths import Paths, alone, publish
 from pipeline.runs import tracking
 from pipeline.system.stage import run_stage
+from pipeline.system.values import fingerprint
 from pipeline.training.batches import Batches
 from pipeline.training.checkpoint import inputs_of, record
 from pipeline.training.early_stopping import window_distance

@@ -186,7 +186,8 @@ def _module(stage: str) -> str:
 def _inputs(stage: str, level: int | None, key: str | None) -> str:
     """A hash of what a job makes: its stage, its parameters, its code and what it reads; not where it runs."""
     from pipeline.code_hash import code_hash
-    from pipeline.params import fingerprint, load_params
+    from pipeline.params import load_params
+    from pipeline.system.values import fingerprint
 
     loaded = load_params(PATHS.params)
     params = asdict(loaded)

@@ -21,8 +21,9 @@ from pipeline.data.layouts.walk import files_below
 from pipeline.data.outcome import log_lines
 from pipeline.data.video import ffmpeg
 from pipeline.errors import UserError
-from pipeline.params import Params, fingerprint
+from pipeline.params import Params
 from pipeline.paths import Made, Paths, alone, publish, write_atomic
+from pipeline.system.values import fingerprint
 from pipeline.workers import ALONE, Workers
 
 log = logging.getLogger(__name__)

@@ -25,6 +25,7 @@ LEFT_OUT = {
     "missing": "annotated, but without a file",
     "unlisted": "in no split",
 }
+NOTED = "kept, but not plain"
 _NUMBER = re.compile(r"(?<![A-Za-z\d.])\d+(?:\.\d+)?(?:x\d+)?")  # h264 and mp4 are none
 
 
@@ -102,7 +103,7 @@ def log_lines(pyramid: Path, params: Params) -> list[str]:
     lines = [" " * first + "".join(f"{name:>12}" for name in ("kept", "too short", "failed", "missing"))]
     lines += [f"{name:{first}}" + "".join(f"{n:12,}" for n in counts) for name, counts in outcome.splits.items()]
     for name, table in {**outcome.left_out, "noted": outcome.noted}.items():
-        what = LEFT_OUT.get(name, "kept, but not plain")
+        what = LEFT_OUT.get(name, NOTED)
         lines += [f"{kind.count:,} {what}: {kind.reason}; {kind.examples[0]}" for kind in kinds(table)[:LOGGED]]
     files, stored = sum(size.files.values()), do_filesizeformat(sum(size.bytes.values()))
     lines.append(f"{outcome.kept['n_frames'].sum():,} frames of the top view, {stored} in {files:,} shard files")

@@ -19,10 +19,11 @@ import pandas as pd
 
 from pipeline.data.layouts.walk import list_files, listing_bytes
 from pipeline.data.shapes import CLASSES, render
-from pipeline.params import ShapesParams, fingerprint
+from pipeline.params import ShapesParams
 from pipeline.paths import Paths, alone, publish, write_atomic
 from pipeline.progress import progress
 from pipeline.system.tether import die_with_parent
+from pipeline.system.values import fingerprint
 
 WRITTEN = 946_684_800  # 2000-01-01: every file's time, so that the listing is the same wherever it is made
 BATCH = 16  # videos a task

@@ -16,9 +16,10 @@ from pipeline.generation import artifact
 from pipeline.generation.generate import SampleSource, generate, labels_of_data, sigma_of
 from pipeline.media.grid import fitting
 from pipeline.media.video import write_mp4
-from pipeline.params import Params, fingerprint
+from pipeline.params import Params
 from pipeline.paths import Paths, alone, publish
 from pipeline.progress import progress
+from pipeline.system.values import fingerprint
 from pipeline.workers import Workers
 
 log = logging.getLogger(__name__)

@@ -9,12 +9,11 @@ from pydantic import AfterValidator, ConfigDict, Field
 
 from pipeline.errors import UserError
 from pipeline.paths import origin
+from pipeline.system.values import Positive, Text
 from pipeline.system.yaml import read_yaml, validated
 
 FILE = "clusters.yaml"
 LOCAL = "local"  # this machine, which stands in no file
-Positive = Annotated[int, Field(gt=0)]
-Text = Annotated[str, Field(min_length=1, pattern=r"^[^\x00-\x1f\x7f]+$")]  # one line
 
 
 def _one_job(option: str) -> str:

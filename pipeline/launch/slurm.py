@@ -17,9 +17,9 @@ from pathlib import Path
 from pipeline.errors import UserError
 from pipeline.launch.clusters import SlurmCluster
 from pipeline.launch.job import ENDED, Job
-from pipeline.params import fingerprint
 from pipeline.paths import Paths
 from pipeline.system.stage import JOB
+from pipeline.system.values import fingerprint
 
 WARNING_SECONDS = 120  # before the time limit: TERM takes a stage 20, and Slurm looks at the clock twice a minute
 ANSWER_SECONDS = 60.0  # that Slurm may take

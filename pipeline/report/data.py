@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.data.outcome import LEFT_OUT, Outcome, kinds, read_outcome, training_windows, visible
+from pipeline.data.outcome import LEFT_OUT, NOTED, Outcome, kinds, read_outcome, training_windows, visible
 from pipeline.data.store.size import StoreSize, finished_size
 from pipeline.params import Params
 from pipeline.paths import Paths, write_atomic
@@ -33,13 +33,14 @@ def as_html(outcome: Outcome, size: StoreSize, params: Params, tables: str) -> s
     kept, levels = outcome.kept, range(1, params.n_levels + 1)
     classes = class_counts(outcome)
     training = list(outcome.splits).index("train") if "train" in outcome.splits else None
-    left_out = [(LEFT_OUT[name], f"{name}.csv", len(table), kinds(table)) for name, table in outcome.left_out.items()]
+    lists = [(LEFT_OUT[name], f"{name}.csv", table) for name, table in outcome.left_out.items()]
+    lists.append((NOTED, "videos.parquet", outcome.noted))
     made = environment()
     made.filters["duration"] = duration
     return made.get_template("data.html").render(
         outcome=outcome,
         tables=tables,
-        left_out=left_out,
+        lists=[(title, file, len(table), kinds(table)) for title, file, table in lists],
         shown=KINDS,
         videos=sum(sum(counts[:3]) for counts in outcome.splits.values()),
         frames=int(kept["n_frames"].to_numpy().sum()),

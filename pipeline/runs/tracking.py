@@ -20,9 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.checkout import name_of, revision
-from pipeline.params import Params, fingerprint
+from pipeline.params import Params
 from pipeline.paths import Paths
 from pipeline.runs.store import EXPERIMENT, KEY, PARENT, Away, Store, TrackedRun, machine_numbers
+from pipeline.system.values import fingerprint
 from pipeline.system.yaml import flat
 
 log = logging.getLogger(__name__)

@@ -5,7 +5,8 @@ import pytest
 from ruamel.yaml import YAML
 
 from pipeline.errors import UserError
-from pipeline.params import fingerprint, load_params, parse_params
+from pipeline.params import load_params, parse_params
+from pipeline.system.values import fingerprint
 
 SHAPES = {"train": 1, "val": 1, "size": 2, "frames": 1, "fps": 1}
 RECIPES = sorted(Path("recipes").glob("*.yaml"))

@@ -99,7 +99,7 @@ def test_a_section_that_is_none(section, value):
     ("text", "problem"),
     [
         ("seed: " + "9" * 5000, "cannot be read"),
-        ("[" * 5000 + "]" * 5000, "too deep"),
+        ("seed: " + "[" * 5000 + "]" * 5000, "too deep"),
         ("a: " * 50 + "1", "not valid YAML"),
         ("seed: &a [*a]", "seed"),
         ("seed: !!python/object/apply:os.system [ls]", "not valid YAML"),

@@ -79,7 +79,7 @@ def _pyramid(paths: Paths, videos: int, classes: tuple[str, ...], frames: int) -
     tops = np.stack([moving(100 + i, frames, 16) for i in range(2 * videos)])
     rows = _rows(["train"] * videos + ["val"] * videos, classes, frames)
     rows["path"] = [f"{name}/{i}.mp4" for i, name in enumerate(rows["class"])]
-    rows = rows.assign(fps=24.0, width=64, height=64, seconds=0.8, codec="h264")
+    rows = rows.assign(fps=24.0, width=64, height=64, seconds=0.8, codec="h264", notes="")
     _store(paths.pyramid, {1: below(tops), 2: tops}, rows, "pyramid", classes)
     failed = {"path": ["x/<img src=x>.mp4"], "split": ["val"], "class": ["plain"], "reason": ["no frames"]}
     pd.DataFrame(failed).to_csv(paths.pyramid / "failed.csv", index=False)

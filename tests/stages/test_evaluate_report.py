@@ -15,11 +15,12 @@ from pipeline.data.store.reader import ViewReader
 from pipeline.errors import UserError
 from pipeline.metrics import evaluation
 from pipeline.metrics.evaluation import choose_clips, grounding, real_split
-from pipeline.params import fingerprint, load_params
+from pipeline.params import load_params
 from pipeline.paths import Paths
 from pipeline.report.build import build
 from pipeline.runs import tracking
 from pipeline.runs.store import Away, Store, TrackedRun
+from pipeline.system.values import fingerprint
 from stages import evaluate, report
 from tests.pipeline.training.tiny import ALONE
 

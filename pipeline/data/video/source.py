@@ -107,15 +107,15 @@ def examine(path: Path, deadline: float) -> Source:
     """
     with open_file(path, deadline) as container:
         streams = _moving(container)
-        coded = {stream.index: _Packets() for stream in streams}
+        by_stream = {stream.index: _Packets() for stream in streams}
         for packet in packets(container, streams, deadline):
-            coded[packet.stream.index].add(packet)
-        chosen = max(streams, key=lambda stream: _order(stream, coded[stream.index]))
-        stream, told = video_stream(container, chosen.index), coded[chosen.index]
-        if told.encrypted:
+            by_stream[packet.stream.index].add(packet)
+        chosen = max(streams, key=lambda stream: _order(stream, by_stream[stream.index]))
+        stream, coded = video_stream(container, chosen.index), by_stream[chosen.index]
+        if coded.encrypted:
             raise VideoError("encrypted, and there is no key")
-        rate, pauses, uneven = _rate(stream, told)
-        context, base, moments = stream.codec_context, Fraction(stream.time_base or 0), told.moments or [0]
+        rate, pauses, uneven = _rate(stream, coded)
+        context, base, moments = stream.codec_context, Fraction(stream.time_base or 0), coded.moments or [0]
         length = moments[-1] - moments[0] - (pauses[-1][1] if pauses else 0)
         transfer, odd_matrix = TRANSFERS.get(context.color_trc), context.colorspace in UNKNOWN_MATRICES
         notes = (
@@ -130,8 +130,8 @@ def examine(path: Path, deadline: float) -> Source:
             stream=stream.index,
             rate=rate,
             base=base,
-            packets=max(len(told), math.ceil(length * base * rate)),
-            times=tuple(moments) if told.complete and stream.time_base is not None else (),
+            packets=max(len(coded), math.ceil(length * base * rate)),
+            times=tuple(moments) if coded.complete and stream.time_base is not None else (),
             pauses=pauses,
             aspect=stream.sample_aspect_ratio or context.sample_aspect_ratio or Fraction(1),
             transfer=transfer,
@@ -230,14 +230,14 @@ class _Packets:
         return self._pts and len(self._stamps) == len(set(self._stamps))
 
 
-def _order(stream: VideoStream, told: _Packets) -> tuple[bool, bool, Fraction, int]:
+def _order(stream: VideoStream, coded: _Packets) -> tuple[bool, bool, Fraction, int]:
     """By which of several streams the film is found: what moves, what players show, the longest, the largest."""
-    moments = told.moments or [0]
+    moments = coded.moments or [0]
     length = (moments[-1] - moments[0]) * Fraction(stream.time_base or 0)
-    return len(told) > 1, bool(stream.disposition & Disposition.default), length, stream.width * stream.height
+    return len(coded) > 1, bool(stream.disposition & Disposition.default), length, stream.width * stream.height
 
 
-def _rate(stream: VideoStream, told: _Packets) -> tuple[Fraction, tuple[tuple[int, int], ...], bool]:
+def _rate(stream: VideoStream, coded: _Packets) -> tuple[Fraction, tuple[tuple[int, int], ...], bool]:
     """Frames a second, `Source.pauses`, and whether frames follow each other unevenly.
 
     The rate is what the header says where that is about right, else what the packets' times say. Headers of
@@ -245,12 +245,12 @@ def _rate(stream: VideoStream, told: _Packets) -> tuple[Fraction, tuple[tuple[in
     containers round their times.
     """
     said = [rate for rate in (stream.average_rate, stream.guessed_rate, stream.base_rate) if rate]
-    moments, base = told.moments, stream.time_base
+    moments, base = coded.moments, stream.time_base
     pauses: list[tuple[int, int]] = []
     uneven, late = False, 0
     if len(moments) > 1 and base is not None:
-        if told.back * base > BACK_SECONDS:
-            raise VideoError(f"its times go back by {float(told.back * base):.1f} s: recordings joined into one file")
+        if coded.back * base > BACK_SECONDS:
+            raise VideoError(f"its times go back by {float(coded.back * base):.1f} s: recordings joined into one file")
         usual = statistics.median_low([later - earlier for earlier, later in pairwise(moments)])
         for earlier, later in pairwise(moments):
             if (later - earlier) * base > PAUSE_SECONDS and later - earlier > PAUSE * usual:

@@ -355,8 +355,6 @@ def leaping(plain: Path, path: Path, *, packets: int, leap: float = 0, last: flo
     ("packets", "leap", "last", "reason"),
     [
         (2, YEARS, None, "no believable frame rate"),
-        (3, YEARS, None, "no believable frame rate"),
-        (12, YEARS, None, "no believable frame rate"),
         (1, 0, YEARS, "damaged times"),
         (12, 0, YEARS, "damaged times"),
     ],
@@ -366,6 +364,14 @@ def test_times_of_years_fill_no_disk(tmp_path, engine, max_frames, packets, leap
     path = leaping(plain, tmp_path / "a.mkv", packets=packets, leap=leap, last=last)
     with pytest.raises(VideoError, match=reason):
         test_video.decode(path, engine, max_frames=max_frames)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("packets", [3, 12])
+def test_years_between_two_frames_are_a_pause(tmp_path, engine, packets):
+    plain = quadrants(tmp_path / "plain.mp4", yuv("yuv420p"), [*H264, "-bf", "0"])
+    frames, facts = test_video.decode(leaping(plain, tmp_path / "a.mkv", packets=packets, leap=YEARS), engine)
+    assert len(frames) == packets and facts.notes.startswith("pauses cut out: 1, ")
 
 
 @pytest.mark.parametrize("engine", ENGINES)

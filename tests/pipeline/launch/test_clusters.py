@@ -73,7 +73,7 @@ def test_the_example_is_read():
         ("gpu: {launcher: slurm, sbatch: ['--wrap=rm x']}", "gpu.sbatch.0: .*a stage is one job"),
         ("gpu: {launcher: slurm, sbatch: [--wait]}", "gpu.sbatch.0: .*a stage is one job"),
         ("gpu: {launcher: slurm, poll: .inf}", "gpu"),
-        ("gpu: &a {launcher: slurm, setup: *a}", "holds a value"),
+        ("gpu: &a {launcher: slurm, setup: *a}", "too deep within each other"),
         ("pods: {launcher: kubernetes}", "pods.launcher: .*'slurm', not \"kubernetes\""),
     ],
 )

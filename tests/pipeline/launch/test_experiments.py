@@ -24,7 +24,8 @@ STAGE = """
 import json, os, time
 from pathlib import Path
 from pipeline.runs import tracking
-from pipeline.params import fingerprint, load_params
+from pipeline.params import load_params
+from pipeline.system.values import fingerprint
 from pipeline.paths import Paths, alone
 
 params, paths = load_params(), Paths()

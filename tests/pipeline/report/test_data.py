@@ -33,6 +33,7 @@ def outcome(
     folder.mkdir(exist_ok=True)
     table = pd.DataFrame(rows, columns=["path", "split", "class", "n_frames", "status", "reason"])
     kept = table[table["status"] == "kept"].assign(fps=30.0, width=64, height=48, codec="h264")
+    kept = kept.assign(notes=kept["reason"])
     kept.assign(seconds=kept["n_frames"] / 15).to_parquet(folder / "videos.parquet")
     for name in ("failed", "short"):
         left = table.loc[table["status"] == name, ["path", "split", "class", "reason"]]
@@ -51,7 +52,7 @@ def some(folder: Path) -> Outcome:
             ("train/b/0.mp4", "train", "b", 0, "failed", "the header says 41.6 s, no frame of h264 decodes"),
             ("train/b/1.mp4", "train", "b", 0, "failed", "the header says 7 s, no frame of h264 decodes"),
             (EVIL, "train", "b", 0, "failed", "took longer than decode.timeout"),
-            ("val/a/0.mp4", "val", "a", 16, "kept", ""),
+            ("val/a/0.mp4", "val", "a", 16, "kept", "pauses cut out: 1, 30.0 s"),
             ("val/b/0.mp4", "val", "b", 0, "short", "3 frames, fewer than decode.min_frames, 4"),
             ("val/b/1.mp4", "val", "b", 0, "short", "2 frames, fewer than decode.min_frames, 4"),
         ],
@@ -70,6 +71,7 @@ def test_what_is_counted(tmp_path):
     ]
     assert [kind.reason for kind in kinds(found.left_out["short"])] == ["… frames, fewer than decode.min_frames, 4"]
     assert [len(table) for table in found.left_out.values()] == [3, 2, 2, 1]
+    assert found.noted.to_numpy().tolist() == [["val/a/0.mp4", "pauses cut out: 1, 30.0 s"]]
     assert class_counts(found) == [("a", [2, 1, 0]), ("b", [0, 0, 0]), ("c", [0, 0, 0])]
 
 
@@ -113,7 +115,10 @@ def test_the_page(tmp_path):
     assert not page.open
     assert "script" not in page.tags
     assert page.links == {
-        *(f"../data/pyramid/{name}.csv" for name in ("failed", "short", "missing", "unlisted")),
+        *(
+            f"../data/pyramid/{name}"
+            for name in ("failed.csv", "short.csv", "missing.csv", "unlisted.csv", "videos.parquet")
+        ),
         *("data:,", "#counts", "#classes", "#videos", "#windows", "#store"),
     }
     assert {link[1:] for link in page.links if link.startswith("#")} <= page.ids

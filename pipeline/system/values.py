@@ -1,0 +1,40 @@
+"""Values: kinds of numbers and texts with their bounds, for pydantic, and a hash that tells them apart."""
+
+import hashlib
+import json
+from collections import defaultdict
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field
+
+MOST = 10**9  # of anything that is counted
+LARGEST = defaultdict(lambda: 2**16, frames=2**20, size=2**13)  # of a view's and a network's numbers, by name
+LONGEST_NAME_BYTES = 255  # that file systems take
+
+
+def _place(path: str) -> str:
+    try:
+        name = max(Path(path).expanduser().parts, key=len, default="")
+    except RuntimeError as error:  # ~user, whom nobody knows
+        raise ValueError(f"no home is known for {path.partition('/')[0]}") from error
+    if len(name.encode()) > LONGEST_NAME_BYTES:
+        raise ValueError(f"has a part of more than {LONGEST_NAME_BYTES} bytes")
+    return path
+
+
+Positive = Annotated[int, Field(gt=0, le=MOST)]
+Natural = Annotated[int, Field(ge=0, lt=2**48)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Rate = Annotated[float, Field(gt=0, le=10)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
+Several = Annotated[int, Field(ge=2, le=MOST)]  # videos: one has no covariance
+Text = Annotated[str, Field(min_length=1, pattern=r"^[^\x00-\x1f\x7f]+$")]  # one line
+Place = Annotated[str, Field(min_length=1), AfterValidator(_place)]  # a path that a file system can hold
+
+
+def fingerprint(*values: Any) -> str:
+    """A hash of plain values and dataclasses, the same in every process."""
+    plain = [asdict(v) if hasattr(v, "__dataclass_fields__") else v for v in values]
+    return hashlib.sha256(json.dumps(plain, sort_keys=True, default=str).encode()).hexdigest()
