@@ -1,5 +1,6 @@
 """The layouts of data sets by name."""
 
+import logging
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -7,9 +8,11 @@ from pathlib import Path
 import pandas as pd
 
 from pipeline.data.layouts import bdd, folder, kinetics, table
-from pipeline.data.layouts.index import Index
+from pipeline.data.layouts.index import Index, alike
 from pipeline.errors import UserError
 from pipeline.params import DataParams
+
+log = logging.getLogger(__name__)
 
 LAYOUTS = {"kinetics": kinetics, "bdd100k": bdd, "folder": folder, "table": table}
 
@@ -26,10 +29,13 @@ def index_videos(data: DataParams, listing: pd.DataFrame, root: Path) -> Index:
 
     Raises UserError where the layout finds no video.
     """
-    found = LAYOUTS[data.layout].index(listing, root, data)
-    if found.videos.empty:
+    index = LAYOUTS[data.layout].index(listing, root, data)
+    if index.videos.empty:
         raise UserError(
-            f"data.layout: {data.layout}: none of the {len(listing)} files listed under {root} fits this layout "
-            f"({len(found.missing)} annotated videos have no file); another layout, data.layout=folder, takes any video"
+            f"data.layout: {data.layout}: none of the {len(listing)} files listed under {root} fits this layout ("
+            f"{len(index.missing)} annotated videos have no file); another layout, data.layout=folder, takes any video"
         )
-    return found
+    for names in alike(index.classes):
+        same = ", ".join(map(repr, names))
+        log.warning("data: %s are classes of their own: their names differ in case or spaces alone", same)
+    return index

@@ -1,5 +1,6 @@
 """What a data set holds, whatever its layout."""
 
+import codecs
 import csv
 import re
 from collections.abc import Collection, Iterator
@@ -47,6 +48,14 @@ def make_index(
     )
 
 
+def alike(names: Collection[str]) -> list[list[str]]:
+    """Groups of names that differ in case or spaces alone."""
+    groups: dict[str, list[str]] = {}
+    for name in sorted(names):
+        groups.setdefault(" ".join(name.casefold().split()), []).append(name)
+    return [group for group in groups.values() if len(group) > 1]
+
+
 def label_names(index: Index, classes: int | None) -> tuple[str, ...]:
     """The classes in the order of their labels; `classes` is the parameter data.classes, 0 for none of them.
 
@@ -64,8 +73,8 @@ def label_names(index: Index, classes: int | None) -> tuple[str, ...]:
 
 def split_of(name: str) -> str | None:
     """The split that a word of a name names: train_256, videos_val, kinetics-600_validate. None for none or several."""
-    found = {SPLITS[word] for word in re.split("[_-]", name.lower()) if word in SPLITS}
-    return found.pop() if len(found) == 1 else None
+    splits = {SPLITS[word] for word in re.split("[_-]", name.lower()) if word in SPLITS}
+    return splits.pop() if len(splits) == 1 else None
 
 
 def folder_split(path: str, classes: Collection[str] = ()) -> str | None:
@@ -83,21 +92,24 @@ def plain(label: str) -> str:
 
 
 def read_tables(files: list[Path], needed: set[str]) -> list[tuple[Path, pd.DataFrame]]:
-    """The CSV and Parquet files that have the columns `needed`, as text: an id may read NA or look like a number.
+    """The CSV and Parquet files that have the columns `needed`, as text without spaces around it.
+
+    As text: an id may read NA or look like a number. A CSV may be cut by commas, semicolons or tabs, in UTF-8 or, as
+    spreadsheets write it, UTF-16. The index of a table counts lines of a CSV and rows of a Parquet file, from 1.
 
     Raises UserError where one cannot be read, or where a row of a CSV has more fields than there are columns; empty
     ones at its end do not count.
     """
-    found = []
+    tables = []
     for file in files:
         kind, read = ("Parquet file", _parquet) if file.suffix.lower() == ".parquet" else ("CSV", _csv)
         try:
             table = read(file, needed)
-        except (OSError, ValueError, csv.Error, pa.ArrowException) as error:  # pandas' own errors are ValueErrors
+        except (OSError, ValueError, csv.Error, pa.ArrowException) as error:  # wrong encodings are ValueErrors
             raise UserError(f"{file}: no readable {kind}: {error}; mend it or move it out of data.root") from error
         if table is not None:
-            found.append((file, table))
-    return found
+            tables.append((file, table.apply(lambda column: column.str.strip())))
+    return tables
 
 
 def _parquet(file: Path, needed: set[str]) -> pd.DataFrame | None:
@@ -106,21 +118,35 @@ def _parquet(file: Path, needed: set[str]) -> pd.DataFrame | None:
             return None
         table = source.read()
     plain = [name for name in table.column_names if name in needed or not pa.types.is_nested(table[name].type)]
-    return pd.DataFrame({name: table[name].cast(pa.string()).fill_null("").to_pylist() for name in plain}, dtype=str)
+    texts = {name: table[name].cast(pa.string()).fill_null("").to_pylist() for name in plain}
+    return pd.DataFrame(texts, dtype=str, index=range(1, len(table) + 1))
 
 
 def _csv(file: Path, needed: set[str]) -> pd.DataFrame | None:
-    columns = list(pd.read_csv(file, nrows=0, encoding_errors="replace").columns)
-    return pd.DataFrame(_rows(file, len(columns)), columns=columns, dtype=str) if needed.issubset(columns) else None
+    with file.open("rb") as start:
+        encoding = "utf-16" if start.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
+    with file.open(newline="", encoding=encoding, errors="replace") as text:
+        head = text.readline()
+    if not head:
+        raise ValueError("it is empty")
+    for delimiter in ",;\t":
+        columns = [name.strip() for name in next(csv.reader([head], delimiter=delimiter, skipinitialspace=True), [])]
+        if needed.issubset(columns):
+            rows = dict(_rows(file, encoding, delimiter, len(columns)))
+            return pd.DataFrame(rows.values(), columns=columns, dtype=str, index=list(rows))
+    return None
 
 
-def _rows(file: Path, columns: int) -> Iterator[list[str]]:
-    """All rows below the head, short ones filled up. pandas would shift the columns where rows are a field too long."""
-    with file.open(newline="", encoding="utf-8-sig") as text:
-        lines = csv.reader(text, strict=True)
+def _rows(file: Path, encoding: str, delimiter: str, columns: int) -> Iterator[tuple[int, list[str]]]:
+    """Line and fields of all rows below the head, short ones filled up.
+
+    pandas would shift the columns where rows are a field too long, and knows no line of what is wrong.
+    """
+    with file.open(newline="", encoding=encoding) as text:
+        lines = csv.reader(text, delimiter=delimiter, skipinitialspace=True, strict=True)
         rows = (row for row in lines if len(row) > 1 or "".join(row).strip())  # lines of nothing are no rows
         next(rows)
         for row in rows:
             if any(row[columns:]):
                 raise ValueError(f"line {lines.line_num} has {len(row)} fields, but there are {columns} columns")
-            yield row[:columns] + [""] * (columns - len(row))
+            yield lines.line_num, row[:columns] + [""] * (columns - len(row))

@@ -41,6 +41,7 @@ def index(listing: pd.DataFrame, root: Path, data: DataParams) -> Index:
     Raises UserError where there is no table.
     """
     paths = listing["path"].tolist()
+    empty = set(listing.loc[listing["size"] == 0, "path"])
     rows = _annotations([root / path for path in paths if reads(path, data)], root)
     by_id: dict[str, list[str]] = {}
     for name in rows:
@@ -49,7 +50,10 @@ def index(listing: pd.DataFrame, root: Path, data: DataParams) -> Index:
     for path in filter(is_video, paths):
         stem = path.rpartition("/")[2].rpartition(".")[0]
         name = stem if stem in rows else clip_name(stem)
-        candidates.append((False, path, [name]) if name in rows else (True, path, by_id.get(stem, [])))
+        bare = name not in rows
+        # An empty clip, or a corrupt one that has a replacement in a folder of that name, is the second.
+        rank = (bare, path in empty, "replacement" not in path.lower())
+        candidates.append((rank, path, by_id.get(stem, []) if bare else [name]))
 
     videos, unlisted = [], []
     used: set[tuple[str, str]] = set()

@@ -25,9 +25,10 @@ def reads(path: str, data: DataParams) -> bool:
 def index(listing: pd.DataFrame, root: Path, data: DataParams) -> Index:
     """The videos that the tables name.
 
-    Columns: path (posix, relative to the root), label (none: no class) and split (none: what the table's own name
-    says, such as train.csv; else as `folder.split_paths`). Listed files that no table names are unlisted, and so are
-    named ones that are no video by their suffix; other named ones that are not listed are missing.
+    Columns: path (relative to the root, or absolute below it; \\ counts as /), label (none: no class) and split (none:
+    what the table's own name says, such as train.csv; else as `folder.split_paths`). Listed files that no table names
+    are unlisted, and so are named ones that are no video by their suffix; other named ones that are not listed are
+    missing.
 
     Raises UserError where no table has paths, where a path leaves the root, and where two rows of one path differ.
     """
@@ -64,11 +65,20 @@ def _rows(files: list[Path], root: Path) -> dict[str, tuple[str, str]]:
             continue
         named = split_of(file.stem) or ""
         columns = table.reindex(columns=["path", "label", "split"], fill_value="").to_numpy().tolist()
-        for number, (path, label, split) in enumerate(columns, 1):
-            inside = posixpath.normpath(path)
-            if not path or posixpath.isabs(path) or inside.split("/")[0] in ("..", "."):
-                raise UserError(f"{file}: row {number}: {path!r} must be the path of a file in {root}, relative to it")
+        for line, (path, label, split) in zip(table.index, columns, strict=True):
+            inside = _inside(path, root)
+            if inside is None:
+                raise UserError(f"{file}: line {line}: {path!r} must be the path of a file in {root}")
             row = (label, SPLITS.get(split.lower(), split) or named)
             if rows.setdefault(inside, row) != row:
-                raise UserError(f"{file}: row {number}: {path!r} has another label or split in an earlier row")
+                raise UserError(f"{file}: line {line}: {path!r} has another label or split in an earlier line")
     return rows
+
+
+def _inside(path: str, root: Path) -> str | None:
+    """A path as the listing has it: relative to the root, cut by /. None for one that leads out of it."""
+    path = path.replace("\\", "/")
+    if posixpath.isabs(path):
+        path = posixpath.relpath(path, root.absolute().as_posix())
+    inside = posixpath.normpath(path) if path else "."
+    return None if inside.split("/")[0] in ("..", ".") else inside

@@ -311,3 +311,19 @@ def test_a_tree_of_2000_clips_with_every_oddity_at_once(tmp_path):
 
 
 DROP = {ord(letter): None for letter in "'()"}  # as torchvision names folders
+
+
+def test_the_good_one_of_two_files_counts(tmp_path):
+    """A clip of 0 bytes, and those that the official archives replace, wherever their folders sort."""
+    (tmp_path / "train.csv").write_text(
+        "label,youtube_id,time_start,time_end,split\na,v,0,10,train\na,w,0,10,train\na,x,0,10,train\n"
+    )
+    names = "aa/v_000000_000010.mp4", "zz/v_000000_000010.mp4"
+    touch(tmp_path, *names, "aa/w_000000_000010.mp4", "replacement/w_000000_000010.mp4")
+    touch(tmp_path, "aa/x_000000_000010.mp4", "replacement_for_corrupted_k400/x_000000_000010.mp4")
+    (tmp_path / names[1]).write_bytes(b"a clip")
+    found = found_in(tmp_path)
+    assert found.videos["path"].tolist() == [
+        *("replacement/w_000000_000010.mp4", "replacement_for_corrupted_k400/x_000000_000010.mp4", names[1]),
+    ]
+    assert set(reasons(found).values()) == {"a second file of the same clip"}

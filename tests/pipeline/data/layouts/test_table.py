@@ -81,11 +81,13 @@ def test_without_any_split_folders_may_say_it(tmp_path):
     assert reasons(found) == {"loose.mp4": "beside the folders train, val and test"}
 
 
-@pytest.mark.parametrize("path", ["/a.mp4", "../a.mp4", "x/../../a.mp4", "", ".", '""'])
+@pytest.mark.parametrize(
+    "path", ["/a.mp4", "../a.mp4", "x/../../a.mp4", "", ".", '""', "..\\a.mp4", "C:\\..\\..\\a.mp4"]
+)
 def test_paths_outside_the_root_are_named_by_row(tmp_path, path):
     touch(tmp_path, "a.mp4")
     (tmp_path / "videos.csv").write_text(f"path,label\na.mp4,x\n{path},y\n")
-    with pytest.raises(UserError, match=r"videos\.csv: row 2: .* must be the path of a file in"):
+    with pytest.raises(UserError, match=r"videos\.csv: line 3: .* must be the path of a file in"):
         found_in(tmp_path)
 
 
@@ -93,7 +95,7 @@ def test_paths_outside_the_root_are_named_by_row(tmp_path, path):
 def test_rows_that_contradict_each_other_are_named(tmp_path, first, second):
     touch(tmp_path, "1.mp4")
     (tmp_path / "videos.csv").write_text(f"path,split,label\n1.mp4,{first}\n./1.mp4,{second}\n")
-    with pytest.raises(UserError, match=r"row 2: './1\.mp4' has another label or split in an earlier row"):
+    with pytest.raises(UserError, match=r"line 3: './1\.mp4' has another label or split in an earlier line"):
         found_in(tmp_path)
 
 
@@ -109,4 +111,38 @@ def test_no_table_and_broken_ones(tmp_path):
         found_in(tmp_path)
     pd.DataFrame({"path": [["1.mp4"]]}).to_parquet(tmp_path / "a.parquet")
     with pytest.raises(UserError, match=r"a\.parquet: no readable Parquet file"):
+        found_in(tmp_path)
+
+
+CUTS = {"spaces": ", ", "semicolons": ";", "tabs": "\t"}
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le with a mark"])
+@pytest.mark.parametrize("cut", CUTS)
+def test_tables_as_spreadsheets_write_them(tmp_path, cut, encoding):
+    touch(tmp_path, "a b/1.mp4", "2.mp4")
+    text = "path,label,split\n" + "a b/1.mp4,tai chi ,train\n" + '2.mp4,"Fußball; hart",val\n'
+    mark, code = ("\ufeff", "utf-16-le") if " " in encoding else ("", encoding)
+    (tmp_path / "videos.csv").write_bytes((mark + text.replace(",", CUTS[cut])).encode(code))
+    found = found_in(tmp_path)
+    assert found.videos.to_numpy().tolist() == [["2.mp4", "val", "Fußball; hart"], ["a b/1.mp4", "train", "tai chi"]]
+
+
+def test_separators_of_windows_and_absolute_paths(tmp_path):
+    touch(tmp_path, "a/1.mp4", "b/2.mp4")
+    (tmp_path / "videos.csv").write_text(f"path,label,split\na\\1.mp4,x,train\n{tmp_path}/b/./2.mp4,y,val\n")
+    assert split_by_path(found_in(tmp_path)) == {"a/1.mp4": "train", "b/2.mp4": "val"}
+
+
+def test_labels_that_are_nearly_the_same_are_named(tmp_path, caplog):
+    touch(tmp_path, "1.mp4", "2.mp4", "3.mp4")
+    (tmp_path / "train.csv").write_text("path,label\n1.mp4,tai chi\n2.mp4,Tai  Chi\n3.mp4,golf\n")
+    assert found_in(tmp_path).classes == ("Tai  Chi", "golf", "tai chi")
+    assert "'Tai  Chi', 'tai chi' are classes of their own" in caplog.text and "golf" not in caplog.text
+
+
+def test_a_line_is_named_also_behind_a_text_of_several(tmp_path):
+    touch(tmp_path, "1.mp4")
+    (tmp_path / "train.csv").write_text('path,label\n1.mp4,"two\nlines"\n\n../2.mp4,x\n')
+    with pytest.raises(UserError, match=r"train\.csv: line 5: '\.\./2\.mp4' must be"):
         found_in(tmp_path)
