@@ -49,6 +49,7 @@ def prefect_server(state: Path) -> Iterator[str]:
     Raises Failed, with the name of its log, where it ends or does not answer in time.
     """
     given = os.environ.get(API_URL)
+    _no_proxy()
     if given and answers(given):
         yield given
         return
@@ -63,6 +64,13 @@ def prefect_server(state: Path) -> Iterator[str]:
             ending.callback(end_group, process, (signal.SIGTERM, SERVER_SECONDS))
             _wait(process, url, log_file)
         yield url
+
+
+def _no_proxy() -> None:
+    """Have this process and all that it starts ask servers on this machine themselves, whatever proxy others need."""
+    names = (os.environ.get("NO_PROXY") or os.environ.get("no_proxy") or "").split(",")
+    names = list(dict.fromkeys([*filter(None, names), "127.0.0.1", "localhost"]))
+    os.environ["NO_PROXY"] = os.environ["no_proxy"] = ",".join(names)
 
 
 def _wait(process: subprocess.Popen[bytes], url: str, log_file: Path) -> None:

@@ -78,6 +78,10 @@ def played(tmp_path_factory):
     state = tmp_path_factory.mktemp("state")
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("PREFECT_API_URL", raising=False)
+        for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):  # a company's, which knows no loopback of ours
+            patch.setenv(name, "http://127.0.0.1:9")
+        for name in ("NO_PROXY", "no_proxy"):
+            patch.setenv(name, "intranet")
         before = {child.pid for child in psutil.Process().children(recursive=True)}
         with prefect_server(state) as url:
             ours = [child for child in psutil.Process().children(recursive=True) if child.pid not in before]
@@ -85,6 +89,7 @@ def played(tmp_path_factory):
             listening = {one.laddr for one in sockets if one.status == psutil.CONN_LISTEN}
             assert int(url.split(":")[2].partition("/")[0]) in {address.port for address in listening}
             assert {address.ip for address in listening} == {"127.0.0.1"}
+            assert os.environ["NO_PROXY"] == os.environ["no_proxy"] == "intranet,127.0.0.1,localhost"
             env = {**os.environ, "PREFECT_API_URL": url, "PREFECT_HOME": str(state / "client")}
             done = subprocess.run(
                 [sys.executable, "-c", PROGRAM], cwd=ROOT, env=env, capture_output=True, text=True, check=False
