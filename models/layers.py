@@ -183,7 +183,8 @@ class _SyncNormalize(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x: Tensor, eps: float) -> Tensor:
-        wide, moments = widened(x), global_moments(x, (0, 2, 3))
+        wide = widened(x)
+        moments = global_moments(wide, (0, 2, 3))
         mean = moments[0].to(wide)
         deviation = (moments[1] - moments[0] ** 2 + eps).sqrt().to(wide)
         normalized = ((wide - mean[:, None, None]) / deviation[:, None, None]).to(x)

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from itertools import chain, pairwise
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
 import fsspec
@@ -246,6 +246,7 @@ def _impossible(params: Params) -> Iterator[tuple[str, str]]:
     last, data, decode, evaluation = numbers[-1], params.data, params.decode, params.evaluation
     samples, frames = params.levels[last].generation.videos, params.views[last].frames
     kept, store = decode.max_frames or decode.min_frames, decode.store or "file:///"
+    listing = str(PurePosixPath(data.listing))  # without . and //
     odd = ", ".join(repr(k) for k in params.shapes if not re.fullmatch("(?!(pyramid|samples)$)[a-z0-9][a-z0-9-]*", k))
     for key, wrong, why in (
         *chain.from_iterable(_of_level(params, int(number)) for number in numbers),
@@ -253,7 +254,7 @@ def _impossible(params: Params) -> Iterator[tuple[str, str]]:
         ("last", params.last != last, f"must be the last level, {last!r}"),
         ("data.attribute", data.attribute and data.layout != "bdd100k",
          f"must be null: only the layout bdd100k has label JSON, not {data.layout}"),
-        ("data.listing", not re.fullmatch(r"data/(?!(pyramid|samples)/)(?!.*\.\.(/|$)).*[^/]\.csv", data.listing),
+        ("data.listing", not re.fullmatch(r"data/(?!(pyramid|samples)/)(?!.*\.\.(/|$)).*[^/]\.csv", listing),
          "must be a .csv below data/, and outside data/pyramid and data/samples"),
         ("decode.max_frames", decode.max_frames and decode.max_frames < frames,
          f"fewer than the {frames} of the top view: no video would be whole"),

@@ -76,6 +76,8 @@ def read_outcome(pyramid: Path) -> Outcome:
     if not (pyramid / "videos.parquet").is_file():
         raise UserError(f"{pyramid}: nothing is decoded yet; `hvg repro decode` does it")
     kept = pd.read_parquet(pyramid / "videos.parquet")
+    if "notes" not in kept:
+        raise UserError(f"{pyramid}: made by an older version; `hvg repro decode` makes it anew")
     tables = {name: read_left_out(pyramid / f"{name}.csv") for name in LEFT_OUT}
     missing = tables["missing"]
     known = (kept, tables["short"], tables["failed"], missing)

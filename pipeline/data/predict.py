@@ -165,7 +165,8 @@ def _frames(source: Source, params: Params) -> int:
     """How many the top view will have, by the times of the packets, or their number."""
     ticks = source.packets
     if source.times:
-        ticks = round((source.times[-1] - source.times[0]) * source.base * source.rate) + 1
+        length = source.without_pauses(source.times[-1]) - source.times[0]
+        ticks = round(length * source.base * source.rate) + 1
     return min(-(-ticks // params.decode.frame_step), params.decode.max_frames or MAX_FRAMES)
 
 

@@ -24,9 +24,8 @@ CONFIG_BYTES = 2**20  # of a config.json at most
 
 @dataclass(frozen=True, kw_only=True)
 class _Calibrated:
-    """For how many frames statistics are, and for which sigma, by split."""
+    """For which sigma statistics are, by split."""
 
-    frames: int
     sigma: dict[str, float]
 
 
@@ -80,20 +79,22 @@ def read(folder: Path, split: str, sigma: float, made: LevelConfig) -> Generator
     except (OSError, SafetensorError) as error:
         raise UserError(f"{folder}: no trained level here ({error}); train it first, by `dvc repro`") from error
     try:
-        told = TypeAdapter(_Config).validate_json(text)
+        stored = TypeAdapter(_Config).validate_json(text)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         key = ".".join(map(str, first["loc"]))
         where = ": ".join(part for part in (f"{folder}/config.json", key) if part)
         raise UserError(f"{where}: {explain(first)}; train the level again") from error
-    calibrated, config = told.statistics.sigma.get(split), told.config
+    calibrated, config = stored.statistics.sigma.get(split), stored.config
     if calibrated != sigma:
         raise UserError(f"{folder}: recalibrated for sigma {calibrated}, not {sigma}: train the level again")
     if (config.level, config.view, config.condition) != (made.level, made.view, made.condition):
-        raise UserError(f"{folder}/config.json: is of another level, or of other views than params.yaml's")
+        raise UserError(
+            f"{folder}/config.json: is of another level, or of other views than params.yaml's: train the level again"
+        )
     weights = _under("generator.", tensors)
     try:
-        if config.first_size < 1 or min(config.generator.multipliers) < 1:
+        if config.first_size < 1 or min(config.generator.multipliers, default=0) < 1:
             raise ValueError("its units do not make its view")
         with torch.device("meta"):  # no memory before it is known that the file holds as much
             shapes = {name: t.shape for name, t in Generator(config).state_dict().items()}
@@ -101,7 +102,11 @@ def read(folder: Path, split: str, sigma: float, made: LevelConfig) -> Generator
             raise ValueError("its networks are others")
         generator = Generator(config)
         generator.load_state_dict(weights)
-        use_statistics(generator, _under(f"statistics.{split}.", tensors))
+        statistics = _under(f"statistics.{split}.", tensors)
+        lengths = {view.frames for view in (config.view, config.condition) if view is not None}
+        if not all(values.isfinite().all() and len(values) in lengths for values in statistics.values()):
+            raise ValueError("its statistics are no numbers, or not of its view's frames")
+        use_statistics(generator, statistics)
     except (RuntimeError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{folder}: generator.safetensors does not fit config.json: {shortened(str(error))}") from error
     return generator.eval()

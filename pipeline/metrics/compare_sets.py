@@ -33,9 +33,12 @@ def compare(
             way = "scale one side like the other" if size in sizes else f"leave out --size, or give {side.size}"
             raise UserError(f"{name} {side.path}: {side.size} pixels, and the clips have {size}: {way}")
     clips = _clips(real, "REAL", frames, size, 1), _clips(generated, "GENERATED", frames, size, splits)
-    of_real, of_generated = (measure(networks, side) for side in clips)
     if len(sizes) == 2 and None not in (steps := (real.frame_step, generated.frame_step)) and len(set(steps)) == 2:
         log.warning("%d native frames from one frame of REAL to the next, %d of GENERATED: their speeds differ", *steps)
+    of_real, of_generated = (
+        measure(networks, iter(progress(side, total=total, desc=f"features of {name}", unit="clips")))
+        for name, (side, total) in zip(("REAL", "GENERATED"), clips, strict=True)
+    )
     setting = protocol(
         networks,
         frames=frames,
@@ -73,8 +76,11 @@ def _note(networks: FeatureNetworks) -> str | None:
     return f"{'; '.join(missing)}: without trained weights a random I3D measures, and its numbers are called random_i3d"
 
 
-def _clips(side: Side, name: str, frames: int, size: int, splits: int) -> Iterator[np.ndarray]:
-    """A side's clips. Raises UserError where they are too few, before any is measured."""
+def _clips(side: Side, name: str, frames: int, size: int, splits: int) -> tuple[Iterator[np.ndarray], int | None]:
+    """A side's clips, and how many where that is known.
+
+    Raises UserError where they are too few, before any is measured.
+    """
     total, way = None, " can be read"
     if isinstance(side, FrameSet):
         total = int((side.lengths >= frames).sum())
@@ -85,4 +91,4 @@ def _clips(side: Side, name: str, frames: int, size: int, splits: int) -> Iterat
         raise UserError(f"{name} {side.path}: fewer than 2 videos of {frames} frames{way}")
     if len(first) < splits:
         raise UserError(f"--splits: {splits} of {len(first)} videos; take fewer")
-    return iter(progress(chain(first, clips), total=total, desc=f"features of {name}", unit="clips"))
+    return chain(first, clips), total

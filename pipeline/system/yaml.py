@@ -34,8 +34,8 @@ def parse_yaml(text: str, source: str) -> Any:
         raise UserError(f"{source}: not valid YAML: {' '.join(str(error).split())}") from error
     except RecursionError as error:
         raise UserError(f"{source}: lists and mappings lie too deep within each other") from error
-    except ValueError as error:  # a number of thousands of digits, a date that no calendar has
-        raise UserError(f"{source}: a value cannot be read: {shortened(str(error))}") from error
+    except Exception as error:  # of what tags make: a number of thousands of digits, a date that no calendar has
+        raise UserError(f"{source}: a value cannot be read: {shortened(f'{type(error).__name__}: {error}')}") from error
 
 
 def validated(kind: Any, values: Any, source: str) -> Any:
@@ -80,7 +80,10 @@ def _odd(value: Any, key: str, depth: int) -> Iterator[tuple[str, str]]:
     yield key, problem
     if isinstance(value, dict | list) and not problem:
         for name, inner in value.items() if isinstance(value, dict) else enumerate(value):
-            yield from _odd(inner, f"{key}.{name}" if key else shortened(str(name)), depth + 1)
+            place = f"{key}.{name}" if key else shortened(str(name))
+            if not isinstance(name, str | int | float | None):
+                yield place, f"a key must be text, not {type(name).__name__}"
+            yield from _odd(inner, place, depth + 1)
 
 
 def shortened(text: str, longest: int = 80) -> str:
@@ -104,7 +107,7 @@ def explain(error: Any) -> str:
 
 def flat(values: Mapping[str, Any], above: str = "") -> dict[str, Any]:
     """Nested mappings as one, by dotted keys."""
-    found: dict[str, Any] = {}
+    flattened: dict[str, Any] = {}
     for key, value in values.items():
-        found |= flat(value, f"{above}{key}.") if isinstance(value, Mapping) else {f"{above}{key}": value}
-    return found
+        flattened |= flat(value, f"{above}{key}.") if isinstance(value, Mapping) else {f"{above}{key}": value}
+    return flattened

@@ -57,7 +57,14 @@ NO_LISTINGS = (
         "data/x/../../a.csv",
         "data/.csv",
     ),
-    *("data/pyramid/videos.csv", "data/samples/level-1/a.csv", "data/listing", "listing.csv"),
+    *(
+        "data/pyramid/videos.csv",
+        "data/./pyramid/x.csv",
+        "data//samples/x.csv",
+        "data/samples/level-1/a.csv",
+        "data/listing",
+        "listing.csv",
+    ),
 )
 
 

@@ -13,6 +13,8 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import UserError
 
+LISTING = {"path", "size", "mtime"}  # the columns of a listing: another project may keep its own in the same root
+MORE = ("label", "split")  # columns of a table beside those that make it one
 SPLITS = {word: word for word in ("train", "val", "test")} | dict.fromkeys(("valid", "validate", "validation"), "val")
 
 
@@ -92,7 +94,7 @@ def plain(label: str) -> str:
 
 
 def read_tables(files: list[Path], needed: set[str]) -> list[tuple[Path, pd.DataFrame]]:
-    """The CSV and Parquet files that have the columns `needed`, as text without spaces around it.
+    """The CSV and Parquet files that have the columns `needed`, as text without spaces around it; but no listings.
 
     As text: an id may read NA or look like a number. A CSV may be cut by commas, semicolons or tabs, in UTF-8 or, as
     spreadsheets write it, UTF-16. The index of a table counts lines of a CSV and rows of a Parquet file, from 1.
@@ -107,18 +109,18 @@ def read_tables(files: list[Path], needed: set[str]) -> list[tuple[Path, pd.Data
             table = read(file, needed)
         except (OSError, ValueError, csv.Error, pa.ArrowException) as error:  # wrong encodings are ValueErrors
             raise UserError(f"{file}: no readable {kind}: {error}; mend it or move it out of data.root") from error
-        if table is not None:
+        if table is not None and set(table.columns) != LISTING:
             tables.append((file, table.apply(lambda column: column.str.strip())))
     return tables
 
 
 def _parquet(file: Path, needed: set[str]) -> pd.DataFrame | None:
     with pq.ParquetFile(file) as source:
-        if not needed.issubset(source.schema_arrow.names):
+        names = source.schema_arrow.names
+        if not needed.issubset(names):
             return None
-        table = source.read()
-    plain = [name for name in table.column_names if name in needed or not pa.types.is_nested(table[name].type)]
-    texts = {name: table[name].cast(pa.string()).fill_null("").to_pylist() for name in plain}
+        table = source.read(columns=[name for name in names if name in needed or name in MORE])
+    texts = {name: table[name].cast(pa.string()).fill_null("").to_pylist() for name in table.column_names}
     return pd.DataFrame(texts, dtype=str, index=range(1, len(table) + 1))
 
 

@@ -58,14 +58,14 @@ def index(listing: pd.DataFrame, root: Path, data: DataParams) -> Index:
     videos, unlisted = [], []
     used: set[tuple[str, str]] = set()
     for _, path, names in sorted(candidates):  # exact names first: where both are there, one by its id is the second
-        found = _choose(path, names, rows)
-        if isinstance(found, str):
-            unlisted.append((path, found))
-        elif found in used:
+        clip = _choose(path, names, rows)
+        if isinstance(clip, str):
+            unlisted.append((path, clip))
+        elif clip in used:
             unlisted.append((path, SECOND))
         else:
-            used.add(found)
-            split, name = found
+            used.add(clip)
+            split, name = clip
             videos.append((path, split, rows[name][split]))
     missing = [
         (split, label, name)

@@ -57,7 +57,7 @@ def read_listing(path: Path) -> pd.DataFrame:
         raise UserError(f"data.listing: {path} does not exist; `hvg index` writes it")
     types: Any = {"path": str, "size": "int64", "mtime": "int64"}
     try:
-        return pd.read_csv(path, dtype=types, usecols=list(types), keep_default_na=False)
+        return pd.read_csv(path, dtype=types, usecols=list(types), keep_default_na=False, lineterminator="\n")
     except (OSError, ValueError) as error:  # pandas' own errors are ValueErrors
         way_out = "move it away, and `hvg index` writes one"
         raise UserError(f"data.listing: {path} is no listing ({shortened(str(error))}): {way_out}") from error

@@ -11,8 +11,6 @@ from pipeline.data.layouts.walk import is_video
 from pipeline.errors import UserError
 from pipeline.params import DataParams
 
-LISTING = {"path", "size", "mtime"}  # the columns of a listing: another project may keep its own in the same root
-
 UNKNOWN = "in no table"
 NO_VIDEO = "in a table, but named like no video"
 
@@ -61,8 +59,6 @@ def _rows(files: list[Path], root: Path) -> dict[str, tuple[str, str]]:
         )
     rows: dict[str, tuple[str, str]] = {}
     for file, table in tables:
-        if set(table.columns) == LISTING:
-            continue
         named = split_of(file.stem) or ""
         columns = table.reindex(columns=["path", "label", "split"], fill_value="").to_numpy().tolist()
         for line, (path, label, split) in zip(table.index, columns, strict=True):

@@ -167,7 +167,7 @@ class StoreWriter:
         index: a row for every video that there is, with columns row, n_frames (of the highest view), label and more.
         kind: "pyramid" or "samples".
         classes: names in the order of the labels.
-        attributes: further plain values; they belong to the content, so no times and no paths of this machine.
+        attributes: further plain values, of which the digest does not tell: no times and no paths of this machine.
         """
         shards = range(0, self.videos, self.shard_videos)
         unwritten = [first for first in shards if not self.done(first)]
@@ -181,13 +181,13 @@ class StoreWriter:
         with self._reached():
             self._finish_arrays(index)
         index.to_parquet(self.path / "videos.parquet", index=False)
-        attributes = {"kind": kind, "classes": list(classes), **attributes}
+        meaning = {"kind": kind, "classes": list(classes)}
         content = hashlib.sha256("".join(f"{key} {facts['sha256']}\n" for key, facts in sorted(files.items())).encode())
         content.update(index.to_csv(index=False).encode())
-        content.update(json.dumps(attributes, sort_keys=True).encode())
+        content.update(json.dumps(meaning, sort_keys=True).encode())
         digest = content.hexdigest()
         with self._reached():
-            zarr.open_group(self._store, mode="r+").attrs.put({**attributes, "digest": digest})
+            zarr.open_group(self._store, mode="r+").attrs.put({**meaning, **attributes, "digest": digest})
         if self.url is not None:
             manifest = {"url": self.url, "digest": digest, "files": dict(sorted(files.items()))}
             write_atomic(self.path / "store.json", json.dumps(manifest, indent=1))

@@ -16,6 +16,8 @@ from jaxtyping import UInt8
 from pipeline.data.video.source import FORMATS, MAX_PIXELS, Source, TooLate, Unreachable, VideoError
 from pipeline.errors import UserError
 
+MAX_PAUSES, GROUP = 2500, 50  # that fit into an argument; terms of a sum
+
 
 def version() -> str:
     """Which ffmpeg the engine runs, and where it lies. Raises UserError where it does not run."""
@@ -32,6 +34,8 @@ def frames_at_ticks(
 ) -> Iterator[UInt8[np.ndarray, "{size} {size} 3"]]:
     """The frames shown at ticks 0, frame_step, …, at most `frames` of them; see `video.decode_video`.
 
+    Where the shape of the picture changes within a file, later ones are squeezed into the first one's.
+
     deadline: in time.monotonic()'s seconds. Raises VideoError where ffmpeg yields none, TooLate where it is past and
     Unreachable where ffmpeg does not start.
     """
@@ -44,12 +48,10 @@ def frames_at_ticks(
         reinit_filter=0,  # which would begin anew where a frame says something else of itself than the one before
         loglevel="error",
     )[str(source.stream)]
-    late = [0, *(units for _, units in source.pauses)]
-    pauses = (f"-gte(PTS,{stamp})*{b - a}" for (stamp, b), a in zip(source.pauses, late, strict=False))
     if source.odd_matrix:
         stream = stream.filter("setparams", colorspace="unknown")
     chosen = (
-        stream.filter("setpts", f"PTS-STARTPTS{''.join(pauses)}")
+        stream.filter("setpts", _without_pauses(source))
         .filter("fps", f"{source.rate.numerator}/{source.rate.denominator}", round="near")
         # Not the output's frames:v: ffmpeg first fills all memory with copies of a frame that is shown for years.
         .filter("trim", end_frame=(frames - 1) * frame_step + 1)
@@ -98,6 +100,16 @@ def frames_at_ticks(
             raise VideoError(f"truncated or damaged: no frame decodes ({said[:200]})")
         if process.returncode < 0:
             raise VideoError(f"ffmpeg crashed (exit code {process.returncode})")
+
+
+def _without_pauses(source: Source) -> str:
+    """A frame's time, for setpts. In groups: ffmpeg reads no sum of a hundred terms."""
+    if len(source.pauses) > MAX_PAUSES:
+        raise VideoError(f"more than {MAX_PAUSES} pauses to cut out; decode.engine: pyav does it")
+    late = [0, *(units for _, units in source.pauses)]
+    terms = [f"gte(PTS,{stamp})*{b - a}" for (stamp, b), a in zip(source.pauses, late, strict=False)]
+    sums = ("+".join(terms[i : i + GROUP]) for i in range(0, len(terms), GROUP))
+    return "".join(("PTS-STARTPTS", *(f"-({terms})" for terms in sums)))
 
 
 def _started(command: list[str], complaints: IO[bytes]) -> "subprocess.Popen[bytes]":

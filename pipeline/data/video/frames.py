@@ -77,6 +77,8 @@ def decode_video(
             raise VideoError(f"high dynamic range ({source.transfer}); decode.hdr: tone-map keeps it")
         most = min(MAX_FRAMES, -(-(2 * source.packets + STILL) // frame_step))  # what goes on longer has broken times
         frames = most + 1 if max_frames is None else min(max_frames, most + 1)
+        if source.pauses:  # the last frame's length may be one of them
+            frames = min(frames, -(-source.packets // frame_step))
         wanted = {"frame_step": frame_step, "size": size, "crop": crop, "frames": frames, "deadline": deadline}
         if engine == "ffmpeg":
             count = _pour(ffmpeg.frames_at_ticks(source, **wanted), sink, source)

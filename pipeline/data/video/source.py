@@ -28,8 +28,8 @@ MAX_PIXELS = 2**26  # of a frame, decoded or scaled: 8K twice
 MIN_RATE, MAX_RATE = Fraction(1, 60), 1000  # frames a second; what claims less or more has broken times
 PAUSE_SECONDS = 2  # between two frames, and PAUSE times as long as is usual in the file: no part of the motion
 PAUSE = 10
-MAX_PAUSES = 100
 UNEVEN = 1.5  # times more frames a second than on average are the motion's rate, if most follow each other so
+AS_LONG = Fraction(9, 10)  # of the longest stream: one of these is no shorter
 BACK_SECONDS = 1  # by which times may go back: what goes back further is two recordings in one file
 # Matrices of colours that swscale does not know: YCgCo, BT.2020 with constant luminance and rarer ones.
 UNKNOWN_MATRICES = frozenset({8, 10, 11, 12, 13, 14, 15, 16, 17})
@@ -110,7 +110,8 @@ def examine(path: Path, deadline: float) -> Source:
         by_stream = {stream.index: _Packets() for stream in streams}
         for packet in packets(container, streams, deadline):
             by_stream[packet.stream.index].add(packet)
-        chosen = max(streams, key=lambda stream: _order(stream, by_stream[stream.index]))
+        longest = max(_length(stream, by_stream[stream.index]) for stream in streams)
+        chosen = max(streams, key=lambda stream: _rank(stream, by_stream[stream.index], longest))
         stream, coded = video_stream(container, chosen.index), by_stream[chosen.index]
         if coded.encrypted:
             raise VideoError("encrypted, and there is no key")
@@ -130,7 +131,7 @@ def examine(path: Path, deadline: float) -> Source:
             stream=stream.index,
             rate=rate,
             base=base,
-            packets=max(len(coded), math.ceil(length * base * rate)),
+            packets=max(len(coded), round(length * base * rate) + 1),
             times=tuple(moments) if coded.complete and stream.time_base is not None else (),
             pauses=pauses,
             aspect=stream.sample_aspect_ratio or context.sample_aspect_ratio or Fraction(1),
@@ -230,11 +231,16 @@ class _Packets:
         return self._pts and len(self._stamps) == len(set(self._stamps))
 
 
-def _order(stream: VideoStream, coded: _Packets) -> tuple[bool, bool, Fraction, int]:
-    """By which of several streams the film is found: what moves, what players show, the longest, the largest."""
+def _length(stream: VideoStream, coded: _Packets) -> Fraction:
+    """Seconds from a stream's first frame to its last."""
     moments = coded.moments or [0]
-    length = (moments[-1] - moments[0]) * Fraction(stream.time_base or 0)
-    return len(coded) > 1, bool(stream.disposition & Disposition.default), length, stream.width * stream.height
+    return (moments[-1] - moments[0]) * Fraction(stream.time_base or 0)
+
+
+def _rank(stream: VideoStream, coded: _Packets, longest: Fraction) -> tuple[bool, bool, bool, int]:
+    """By which the film is found among several: what moves, what players show, the longest, of these the largest."""
+    shown, as_long = bool(stream.disposition & Disposition.default), _length(stream, coded) >= AS_LONG * longest
+    return len(coded) > 1, shown, as_long, stream.width * stream.height
 
 
 def _rate(stream: VideoStream, coded: _Packets) -> tuple[Fraction, tuple[tuple[int, int], ...], bool]:
@@ -256,10 +262,8 @@ def _rate(stream: VideoStream, coded: _Packets) -> tuple[Fraction, tuple[tuple[i
             if (later - earlier) * base > PAUSE_SECONDS and later - earlier > PAUSE * usual:
                 late += later - earlier - usual
                 pauses.append((later, late))
-        if len(pauses) > MAX_PAUSES:
-            raise VideoError(f"stands still for more than {PAUSE_SECONDS} s more than {MAX_PAUSES} times")
         measured = (len(moments) - 1) / ((moments[-1] - moments[0] - late) * base)
-        uneven = 1 / (usual * base) > UNEVEN * measured
+        uneven = UNEVEN * measured < 1 / (usual * base) <= PAUSE * measured  # above it is jitter, no motion
         measured = 1 / (usual * base) if uneven else measured
         said = [rate for rate in said if abs(rate / measured - 1) < 0.1] or [measured]
     if not said or not MIN_RATE <= said[0] <= MAX_RATE:

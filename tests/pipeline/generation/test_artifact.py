@@ -115,6 +115,17 @@ def test_a_config_that_is_no_json_is_one_line(published, content):
     assert len(str(caught.value).splitlines()) == 1
 
 
+def test_statistics_of_another_length_or_of_no_numbers_are_refused(published):
+    folder = published[0]
+    tensors = load_file(folder / "generator.safetensors")
+    name = next(key for key in tensors if key.startswith("statistics.samples."))
+    for changed in (tensors[name][:-1].clone(), tensors[name] * torch.nan):
+        save_file({**tensors, name: changed}, folder / "generator.safetensors")
+        with pytest.raises(UserError, match=r"does not fit config\.json"):
+            artifact.read(folder, "samples", 1.0, SECOND)
+        assert artifact.read(folder, "figures", 0.5, SECOND)
+
+
 def test_tensors_of_other_shapes_are_refused(published):
     folder = published[0]
     tensors = load_file(folder / "generator.safetensors")

@@ -144,7 +144,7 @@ def test_a_listing_is_written_only_when_it_changes(tmp_path):
 
 
 def test_names_survive(tmp_path):
-    odd = ["-a,b.mp4", 'c"d.mp4', "e\nf.mp4", "NA.mp4"]
+    odd = ["-a,b.mp4", 'c"d.mp4', "e\nf.mp4", "g\rh.mp4", "i\r\n.mp4", "NA.mp4"]
     touch(tmp_path / "v", *odd)
     prepare_listing(params("v", "data/listing.csv"), Paths(tmp_path))
     assert sorted(read_listing(tmp_path / "data/listing.csv")["path"]) == sorted(odd)

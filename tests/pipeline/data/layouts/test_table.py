@@ -45,6 +45,7 @@ def test_parquet_of_any_column_types(tmp_path):
     table = pd.DataFrame({"path": ["1.mp4", "2.mp4", "3.mp4"], "more": [[1], [2], []]})
     table["label"] = pd.array([3, None, 12], "Int64")
     table["split"] = pd.Categorical(["train", "val", "train"])
+    table["thumb"] = [b"\xff\xd8", b"", None]
     table.to_parquet(tmp_path / "videos.parquet")
     pd.DataFrame({"other": [1]}).to_parquet(tmp_path / "more.parquet")
     assert found_in(tmp_path).videos.to_numpy().tolist() == [

@@ -43,6 +43,35 @@ def test_recordings_that_are_joined_follow_each_other(tmp_path, first, second, s
     assert different(frames) == 48 and (frames[:48] == frames[48:]).all()
 
 
+@pytest.mark.parametrize("stills", [98, 130])
+def test_as_many_pauses_as_there_are(tmp_path, stills):
+    """A lecture: every picture moves for four frames and then stands for three seconds."""
+    frames, pause = 4 * stills, 3 * 12
+    chain = f"setpts=N+floor(N/4)*{pause},settb=1/12"
+    path = tmp_path / "a.mkv"
+    source = f"testsrc=size=32x32:rate=12:duration={stills // 3 + 1}"
+    times = ["-vf", chain, "-frames:v", str(frames), "-fps_mode", "passthrough"]
+    ffmpeg("-f", "lavfi", "-i", source, *times, *H264, "-bf", "0", str(path))
+    shown, facts = both(path)
+    assert facts.fps == pytest.approx(12, rel=0.02) and facts.notes.startswith(f"pauses cut out: {stills - 1}, ")
+    assert len(shown) == pytest.approx(frames, abs=2)
+
+
+def test_jitter_is_no_rate(tmp_path):
+    """A camera whose frames arrive five at a time, 2 ms apart, 25 a second."""
+    path = pattern(tmp_path / "a.mkv", "-vf", "settb=1/1000,setpts='floor(N/5)*200+mod(N,5)*2'", "-fps_mode",
+                   "passthrough", "-enc_time_base", "1:1000", "-bf", "0", rate=25, seconds=4)  # fmt: skip
+    _, facts = decode(path)
+    assert facts.fps == pytest.approx(25, rel=0.05) and facts.notes == ""
+
+
+def test_of_streams_as_long_as_each_other_the_largest_is_the_film(tmp_path):
+    film, proxy = "testsrc=size=96x64:rate=24:duration=2", "color=red:size=64x48:rate=25:duration=2.05"
+    path = tmp_path / "a.ts"
+    ffmpeg("-f", "lavfi", "-i", proxy, "-f", "lavfi", "-i", film, "-map", "0", "-map", "1", *H264, str(path))
+    assert both(path)[1].width == 96
+
+
 def test_times_that_go_back_are_named(tmp_path):
     parts = [pattern(tmp_path / f"{at}.flv", "-output_ts_offset", str(at)) for at in (10, 0)]
     joined = tmp_path / "joined.flv"
