@@ -79,7 +79,8 @@ def join_workers(*, gpus: bool = True) -> Iterator[Workers]:
     if count > 1:
         on_gpu, meeting = device.type == "cuda", os.environ.get(MEETING)
         # In the file that the launcher has given for it; without, as torchrun says in the environment.
-        place = {"init_method": f"file://{meeting}", "rank": rank, "world_size": count} if meeting else {}
+        store = dist.FileStore(meeting, count) if meeting else None  # pyright: ignore[reportPrivateImportUsage]
+        place = {"store": store, "rank": rank, "world_size": count} if meeting else {}
         dist.init_process_group(
             "nccl" if on_gpu else "gloo", device_id=device if on_gpu else None, timeout=LONGEST, **place
         )

@@ -48,6 +48,9 @@ def runs(ctx: click.Context, as_json: bool, last: int | None, **chosen: Any) -> 
     hvg runs compare 3f2a 91bc                a page with two of them side by side
     """
     if ctx.invoked_subcommand is not None:
+        given = [name for name, value in {"last": last, "json": as_json or None, **chosen}.items() if value is not None]
+        if given:
+            raise click.UsageError(f"--{given[0]} chooses among all runs: after an id it has no meaning, or comes last")
         return
     from pipeline.runs.table import choose, side_by_side
 

@@ -64,4 +64,7 @@ def load_cluster(name: str, root: Path = Path()) -> SlurmCluster | None:
 
 def read_clusters(path: Path) -> dict[str, SlurmCluster]:
     """All clusters of a file, checked."""
-    return validated(dict[str, SlurmCluster], read_yaml(path) or {}, str(path))
+    values = read_yaml(path) or {}
+    if isinstance(values, dict) and LOCAL in values:
+        raise UserError(f"{path}: {LOCAL}: is this machine, which stands in no file; give the cluster another name")
+    return validated(dict[str, SlurmCluster], values, str(path))

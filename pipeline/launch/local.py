@@ -63,7 +63,8 @@ class LocalLauncher:
             process = start(command, stdout=log, stderr=log, env={**os.environ, **env, JOB: name})
         try:
             while (code := process.poll()) is None:
-                output.show()
+                with contextlib.suppress(OSError):  # someone has tidied up the logs: the job goes on
+                    output.show()
                 time.sleep(LOOK_SECONDS)
             return code
         except BaseException:

@@ -13,7 +13,7 @@ from pipeline.launch.slurm import UNKNOWN, Slurm, State
 from pipeline.progress import write_line
 from pipeline.system.processes import undisturbed
 
-CANCEL_SECONDS = 45.0  # from TERM to the removal of a job; the stage itself takes fewer
+CANCEL_SECONDS = 45.0  # from TERM to the removal of a job, which saves meanwhile
 REMOVAL_SECONDS = 120.0  # that a cluster may take for it
 LOST_SECONDS = 90.0  # from a submission, of which 60 may go by without an answer, until it has arrived or never will
 LOOK_SECONDS = 1.0  # between looks for new lines, and at a job that is to end

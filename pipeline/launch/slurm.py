@@ -21,7 +21,9 @@ from pipeline.paths import Paths
 from pipeline.system.stage import JOB
 from pipeline.system.values import fingerprint
 
-WARNING_SECONDS = 120  # before the time limit: TERM takes a stage 20, and Slurm looks at the clock twice a minute
+WARNING_SECONDS = (
+    120  # before the time limit: an iteration is ended and saved, and Slurm looks at the clock twice a minute
+)
 ANSWER_SECONDS = 60.0  # that Slurm may take
 SCRIPT = Path(__file__).parent / "job.sbatch"
 _KEPT = {"SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_JWT"}  # how Slurm is reached
@@ -130,13 +132,16 @@ class Slurm:
         """
         if "\\" in str(self.root):
             raise UserError(f"{self.root}: Slurm opens no log in a folder with a backslash; rename it")
-        for file in (self.log, self.files):
-            file.parent.mkdir(parents=True, exist_ok=True)
-        for old in self.files.parent.glob(f"{self.name}.*"):  # how an earlier job of this name ended
-            if old.is_file():
-                old.unlink()
-        Path(f"{self.files}.setup").write_text("\n".join([*self.cluster.setup, ""]))
-        self.log.touch()  # NFS remembers for a while that a file was not there
+        try:
+            for file in (self.log, self.files):
+                file.parent.mkdir(parents=True, exist_ok=True)
+            for old in self.files.parent.glob(f"{self.name}.*"):  # how an earlier job of this name ended
+                if old.is_file():
+                    old.unlink()
+            Path(f"{self.files}.setup").write_text("\n".join([*self.cluster.setup, ""]))
+            self.log.touch()  # NFS remembers for a while that a file was not there
+        except OSError as error:
+            raise UserError(f"{self.files.parent} cannot be written: {error}") from error
         try:
             return _ask(self.command(job), self.environment(job)).strip().partition(";")[0]  # then a cluster's name
         except OSError as error:

@@ -55,7 +55,7 @@ def _ffmpeg() -> Check:
 def _disk(params: Params, paths: Paths) -> Check:
     """Whether the pyramid that is still to be decoded fits beside what training writes. Necessary where it hardly can.
 
-    DVC's cache holds it by links, as .dvc/config says, and takes no room of its own.
+    DVC's cache takes no room of its own where it lies on the same disk, as .dvc/config has it by default.
     """
     from jinja2.filters import do_filesizeformat as text
 

@@ -71,11 +71,11 @@ def side_by_side(chosen: Sequence[TrackedRun], runs: Sequence[TrackedRun], width
 
 def in_full(runs: Sequence[tuple[TrackedRun, Sequence[str]]]) -> str:
     """Runs one below the other, with all their parameters and metrics and the names of the files they keep."""
-    column: dict[Key, str] = {}
+    tables = []
     for run, files in runs:
         facts = {"": run.id, **_head(run), **run.params, **_numbers(run), **dict.fromkeys(files, "file")}
-        column |= {(run.name, key): value for key, value in facts.items()}
-    return _table([column])
+        tables.append(_table([{(run.name, key): value for key, value in facts.items()}]))
+    return "\n".join(tables)
 
 
 def _table(columns: Sequence[Mapping[Key, str]], width: int | None = None) -> str:

@@ -19,7 +19,7 @@ from pipeline.system.stage import JOB
 log = logging.getLogger(__name__)
 
 GRACE_SECONDS = 30.0  # from a stop that is asked for to the end of everything on this machine
-JOB_SECONDS = 21.0  # … of which a job has these until KILL; a stage ends itself after 20
+JOB_SECONDS = 21.0  # … of which a job has these until KILL
 LEAVE_SECONDS = 3.0  # … then `hvg run`, for what Prefect's server has not been told yet, and dvc
 HURRIED_SECONDS = 3.0  # … then a command that had all its time, or that a second Ctrl-C ends
 SERVER_SECONDS = 3.0  # … and last the server
@@ -74,8 +74,8 @@ def undisturbed() -> Iterator[None]:
 
 
 def group(leader: int) -> set[psutil.Process]:
-    """Every living process of the group of a leader that is not stopped (SIGSTOP)."""
-    return living(lambda one: os.getpgid(one.pid) == leader and one.status() != psutil.STATUS_STOPPED)
+    """Every living process of the group of a leader."""
+    return living(lambda one: os.getpgid(one.pid) == leader)
 
 
 def members(job: str) -> set[psutil.Process]:

@@ -52,6 +52,7 @@ def load(folder: Path, parts: Mapping[str, Any], workers: Workers) -> tuple[int,
 
     Raises UserError on a worker that would go on from another one than rank 0.
     """
+    workers.wait()  # rank 0 alone has waited for another process that was at it
     state = _newest(folder)
     own = 0 if state is None else int(state["step"])
     if own != (first := int(workers.of_first(torch.tensor(own)))):

@@ -4,7 +4,7 @@ import logging
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 log = logging.getLogger(__name__)
@@ -28,7 +28,8 @@ class Termination:
         """A signal's handler. What is saved is said at once: the iteration at hand may take longer than there is."""
         self.came = True
         if self._held:  # no logging: the block may be in the middle of a line
-            os.write(2, f"stopping after the iteration at hand; until then {self.kept}\n".encode())
+            with suppress(OSError):  # a closed pipe: `| tee` hears Ctrl-C too
+                os.write(2, f"\nstopping after the iteration at hand; until then {self.kept}\n".encode())
         self._leave()
 
     @contextmanager

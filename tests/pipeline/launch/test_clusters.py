@@ -74,6 +74,7 @@ def test_the_example_is_read():
         ("gpu: {launcher: slurm, sbatch: [--wait]}", "gpu.sbatch.0: .*a stage is one job"),
         ("gpu: {launcher: slurm, poll: .inf}", "gpu"),
         ("gpu: &a {launcher: slurm, setup: *a}", "too deep within each other"),
+        ("local: {launcher: slurm}", "local: is this machine"),
         ("pods: {launcher: kubernetes}", "pods.launcher: .*'slurm', not \"kubernetes\""),
     ],
 )

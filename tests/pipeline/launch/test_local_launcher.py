@@ -124,6 +124,12 @@ def test_an_exception_leaves_nothing_behind(toy, tmp_path, before):
     assert not alive(written(pids, 1))
 
 
+def test_a_job_whose_log_is_tidied_up_goes_on(toy, tmp_path):
+    logs = tmp_path / "logs"
+    job = toy(f"import pathlib, time; [f.unlink() for f in pathlib.Path({str(logs)!r}).iterdir()]; time.sleep(1)")
+    assert run(job, tmp_path) == []
+
+
 def test_what_hides_from_the_end_of_its_job_is_not_waited_for(toy, tmp_path):
     """With an environment and a session of its own, and the job's output."""
     job = toy(

@@ -52,9 +52,25 @@ with termination() as stop:
         print("finished")
 """)
     assert (code, out) == (143, "finished\n")
-    until, stopped = err.splitlines()
+    until, stopped = err.strip().splitlines()
     assert until == "stopping after the iteration at hand; until then iteration 50 is saved"
     assert stopped == "stopped: iteration 51 is saved"
+
+
+def test_a_closed_pipe_costs_nothing():
+    """`| tee` ends by the same Ctrl-C."""
+    code, out, _ = ended("""
+with termination() as stop:
+    with stop.held():
+        import os
+        reader, writer = os.pipe()
+        os.close(reader)
+        os.dup2(writer, 2)
+        ready()
+        time.sleep(2)
+        print("saved")
+""")
+    assert (code, out) == (143, "saved\n")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
