@@ -240,7 +240,8 @@ def _length(stream: VideoStream, coded: _Packets) -> Fraction:
 def _rank(stream: VideoStream, coded: _Packets, longest: Fraction) -> tuple[bool, bool, bool, int]:
     """By which the film is found among several: what moves, what players show, the longest, of these the largest."""
     shown, as_long = bool(stream.disposition & Disposition.default), _length(stream, coded) >= AS_LONG * longest
-    return len(coded) > 1, shown, as_long, stream.width * stream.height
+    pixels = 0 if stream.codec_context is None else stream.width * stream.height  # no decoder knows its codec
+    return len(coded) > 1, shown, as_long, pixels
 
 
 def _rate(stream: VideoStream, coded: _Packets) -> tuple[Fraction, tuple[tuple[int, int], ...], bool]:

@@ -169,5 +169,5 @@ def test_a_kill_at_each_change_of_a_file_while_finishing(tmp_path, monkeypatch):
     assert len(killed) > 50
     for paths in killed:
         assert tree(paths.pyramid) == expected, paths.root
-        assert sorted(path.name for path in (paths.root / "data").iterdir()) == ["pyramid"]
+        assert sorted(path.name for path in (paths.root / "data").iterdir()) == ["listing.csv", "pyramid"]
         assert not list((paths.state / "work").iterdir())
