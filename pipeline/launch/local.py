@@ -18,7 +18,7 @@ from pipeline.launch.job import ENDED, Job, raise_failure
 from pipeline.launch.output import Output
 from pipeline.progress import COLUMNS, write_line
 from pipeline.system.machine import cores
-from pipeline.system.processes import JOB_SECONDS, end_group, kill, members, start
+from pipeline.system.processes import JOB_SECONDS, end_group, kill, members, runs, start
 from pipeline.system.stage import JOB, MEETING
 
 LOOK_SECONDS = 0.1  # between looks for new lines, and at a job that may have ended
@@ -62,11 +62,11 @@ class LocalLauncher:
         with self.log.open("ab") as log:
             process = start(command, stdout=log, stderr=log, env={**os.environ, **env, JOB: name})
         try:
-            while (code := process.poll()) is None:
+            while runs(process):
                 with contextlib.suppress(OSError):  # someone has tidied up the logs: the job goes on
                     output.show()
                 time.sleep(LOOK_SECONDS)
-            return code
+            return process.wait()
         except BaseException:
             # TERM to torchrun, which hands it on to its workers: they have sessions of their own.
             if not end_group(process, (signal.SIGTERM, self.grace), left=lambda: members(name)):

@@ -17,7 +17,7 @@ from filelock import FileLock
 
 from pipeline.errors import Failed
 from pipeline.progress import write_line
-from pipeline.system.processes import SERVER_SECONDS, end_group, start
+from pipeline.system.processes import SERVER_SECONDS, end_group, runs, start
 from pipeline.system.urls import without_secrets
 
 log = logging.getLogger(__name__)
@@ -76,10 +76,10 @@ def _no_proxy() -> None:
 def _wait(process: subprocess.Popen[bytes], url: str, log_file: Path) -> None:
     """Until a server answers. Raises Failed where it has ended, or time is over."""
     began, said = time.monotonic(), False
-    while not (answers(url, 1) and process.poll() is None):  # not another's server, which may have taken the port
+    while not (answers(url, 1) and runs(process)):  # not another's server, which may have taken the port
         gone = time.monotonic() - began
-        if process.poll() is not None or gone > START_SECONDS:
-            how = f"does not answer after {gone:.0f} s" if process.poll() is None else "has ended"
+        if not runs(process) or gone > START_SECONDS:
+            how = f"does not answer after {gone:.0f} s" if runs(process) else "has ended"
             raise Failed(f"Prefect's server {how}; its log, {log_file}, says more, or give a server by {API_URL}")
         if gone > SAY_SECONDS and not said:
             said = True

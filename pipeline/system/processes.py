@@ -34,6 +34,15 @@ def start(command: list[str], **options: Any) -> subprocess.Popen[Any]:
     return subprocess.Popen(command, stdin=subprocess.DEVNULL, process_group=0, **options)
 
 
+def runs(process: subprocess.Popen[Any]) -> bool:
+    """Whether a child still runs, to be asked again and again.
+
+    Not Popen.poll: one in four exceptions that a signal's handler raises within it leaves its lock taken, and whoever
+    waits for the child then waits for ever.
+    """
+    return process.returncode is None and psutil.Process(process.pid).status() != psutil.STATUS_ZOMBIE
+
+
 def end_group(process: subprocess.Popen[Any], *steps: tuple[signal.Signals, float], left: Found | None = None) -> bool:
     """End a process and the group that it leads: signals, each with the seconds that it has to do its work, then KILL.
 
