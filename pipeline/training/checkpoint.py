@@ -1,7 +1,8 @@
 """A run's folder: checkpoints, everything that going on takes, and what it is made from, or why it begins anew.
 
 The folder is named by the hash of what the run is made from, so a checkpoint of other parameters, other data or other
-code is never found. Draws are functions of the step (pipeline.data.sampling): there is no random state to keep.
+code is never found; but a run that asks for more iterations alone, or logs them otherwise, goes on from another's.
+Draws are functions of the step (pipeline.data.sampling): there is no random state to keep.
 """
 
 import io
@@ -29,6 +30,8 @@ log = logging.getLogger(__name__)
 
 KEPT = 2  # the newest, and one to fall back to
 METRIC = ("models.i3d", "pipeline.metrics")  # decides nothing where early stopping does not measure by it
+# Of a level's training, what changes no iteration that was done.
+GOES_ON = ("iterations", "log_every", "early_stopping.patience")
 _INPUTS = "inputs.json"
 _NAMED = 4  # differences from another run that are told
 _UNREADABLE = (OSError, EOFError, RuntimeError, zipfile.BadZipFile, pickle.UnpicklingError)
@@ -50,10 +53,12 @@ def save(folder: Path, step: int, parts: Mapping[str, Any], extra: dict[str, Any
 def load(folder: Path, parts: Mapping[str, Any], workers: Workers) -> tuple[int, dict[str, Any]] | None:
     """Restore the newest checkpoint that can be read: (its step, its extra), or None where there is none.
 
+    Where the run has none of its own, that of another which did the same iterations, if not more of them.
+
     Raises UserError on a worker that would go on from another one than rank 0.
     """
     workers.wait()  # rank 0 alone has waited for another process that was at it
-    state = _newest(folder)
+    state = _read(files(folder) or _begun(folder))
     own = 0 if state is None else int(state["step"])
     if own != (first := int(workers.of_first(torch.tensor(own)))):
         raise UserError(
@@ -67,14 +72,36 @@ def load(folder: Path, parts: Mapping[str, Any], workers: Workers) -> tuple[int,
     return own, state["extra"]
 
 
-def _newest(folder: Path) -> dict[str, Any] | None:
-    for file in files(folder):
+def _read(checkpoints: list[Path]) -> dict[str, Any] | None:
+    """The first that can be read."""
+    for file in checkpoints:
         try:
             return torch.load(file, map_location="cpu", weights_only=True)
         except _UNREADABLE as error:
             reason = " ".join(str(error).split())[:200]
             log.warning("%s is damaged, falling back to the one before: %s", file.name, reason)
     return None
+
+
+def _begun(folder: Path) -> list[Path]:
+    """Checkpoints of other runs of the level which a run can go on from, the newest first."""
+    if not (folder / _INPUTS).is_file():
+        return []
+    inputs = json.loads((folder / _INPUTS).read_text())
+    same = [other for other, before in _others(folder) if all(key.endswith(GOES_ON) for key in _keys(before, inputs))]
+    most = next(value for key, value in flat(inputs).items() if key.endswith(".iterations"))
+    return sorted((file for other in same for file in files(other) if _step(file) <= most), key=_step, reverse=True)
+
+
+def _others(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """The folders of other runs of the level that have checkpoints, and what those are made from."""
+    for file in folder.parent.glob(f"{folder.name.rpartition('-')[0]}-*/{_INPUTS}"):
+        if file.parent != folder and files(file.parent):
+            yield file.parent, json.loads(file.read_text())
+
+
+def _step(checkpoint: Path) -> int:
+    return int(checkpoint.stem.rpartition("-")[2])
 
 
 def files(folder: Path) -> list[Path]:
@@ -102,24 +129,29 @@ def inputs_of(batches: Batches, params: Params, distance: WindowDistance | None)
 def record(folder: Path, inputs: Mapping[str, Any]) -> None:
     """Keep beside a run's checkpoints what it is made from: plain values.
 
-    Where it has no checkpoint yet, and the last run of this level was made from something else, the log says what
-    differs: so it is seen why a run begins anew.
+    Where it has no checkpoint yet, the log says which other run of the level it goes on from; or, where that was made
+    from something else, what differs: so it is seen why a run begins anew.
     """
-    if not files(folder):
-        level = folder.name.rpartition("-")[0]
-        checkpoints = folder.parent.glob(f"{level}-*/checkpoint-*.pt")
-        newest = max(checkpoints, key=lambda file: file.stat().st_mtime, default=None)
-        if newest is not None and (newest.parent / _INPUTS).is_file():
-            before = json.loads((newest.parent / _INPUTS).read_text())
-            differing = "; ".join(_differences(before, inputs)) or "nothing that is kept in its inputs.json"
-            iteration = int(newest.stem.rpartition("-")[2])
-            log.info("%s, trained to iteration %d, is not gone on from: other %s", newest.parent, iteration, differing)
     write_atomic(folder / _INPUTS, json.dumps(inputs, indent=1) + "\n")
+    others = [] if files(folder) else list(_others(folder))
+    if begun := _begun(folder) if others else []:
+        log.info("going on from %s of %s", begun[0].name, begun[0].parent)
+    elif others:
+        newest, before = max(others, key=lambda other: files(other[0])[0].stat().st_mtime)
+        differing = "; ".join(_differences(before, inputs)) or "nothing that is kept in its inputs.json"
+        iteration = _step(files(newest)[0])
+        log.info("%s, trained to iteration %d, is not gone on from: other %s", newest, iteration, differing)
+
+
+def _keys(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """The keys of different values."""
+    old, new = flat(before), flat(now)
+    return [key for key in {**old, **new} if old.get(key) != new.get(key)]
 
 
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
-    old, new = flat(before), flat(now)
-    keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]
+    """Some of the differences, for people."""
+    old, new, keys = flat(before), flat(now), _keys(before, now)
     for key in keys[:_NAMED]:
         values = old.get(key), new.get(key)
         digests = any(isinstance(value, str) and len(value) == 64 for value in values)

@@ -26,13 +26,22 @@ def run(root, name, inputs, step=None):
     return folder
 
 
-ONE = {"seed": 0, "levels.1.training": {"lr": 0.5, "betas": [0.0, 0.9]}, "data": "a" * 64, "code": "b" * 64}
+ONE = {
+    "seed": 0,
+    "levels.1.training": {"lr": 0.5, "betas": [0.0, 0.9], "iterations": 300},
+    "data": "a" * 64,
+    "code": "b" * 64,
+}
 
 
 def test_a_run_that_begins_anew_says_what_differs(tmp_path, logged):
     run(tmp_path, "one", ONE, 300)
     assert not logged.records
-    run(tmp_path, "two", {**ONE, "levels.1.training": {"lr": 0.25, "betas": [0.0, 0.9]}, "code": "c" * 64})
+    run(
+        tmp_path,
+        "two",
+        {**ONE, "levels.1.training": {"lr": 0.25, "betas": [0.0, 0.9], "iterations": 300}, "code": "c" * 64},
+    )
     (message,) = logged.messages
     differing = "other levels.1.training.lr (0.5, now 0.25); code"
     assert message.endswith(f"-one, trained to iteration 300, is not gone on from: {differing}")
@@ -60,3 +69,34 @@ def test_how_often_a_run_is_saved_or_shown_makes_no_difference():
     assert inputs(log_every=7) != inputs()  # history.csv has other rows
     assert inputs(average=0.9) != inputs()
     assert inputs()["data"] == "d" * 64
+
+
+MORE = {
+    "levels.1": {"training": {"iterations": 8, "log_every": 2, "early_stopping": None, "batch": 4}},
+    "code": "b" * 64,
+}
+
+
+def other(**changed):
+    return {**MORE, "levels.1": {"training": {**MORE["levels.1"]["training"], **changed}}}
+
+
+@pytest.mark.parametrize("changed", [{"iterations": 12}, {"log_every": 3}, {"iterations": 4}])
+def test_what_changes_no_iteration_that_was_done_goes_on(tmp_path, logged, changed):
+    one = run(tmp_path, "one", MORE, 4)
+    run(tmp_path, "two", other(**changed))
+    assert logged.messages == [f"going on from checkpoint-00000004.pt of {one}"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "differing"),
+    [
+        ({"iterations": 3}, "iterations (8, now 3)"),
+        ({"batch": 8, "iterations": 12}, "iterations (8, now 12); levels.1.training.batch (4, now 8)"),
+    ],
+)
+def test_what_changes_them_and_fewer_iterations_begin_anew(tmp_path, logged, changed, differing):
+    run(tmp_path, "one", MORE, 4)
+    run(tmp_path, "two", other(**changed))
+    (message,) = logged.messages
+    assert message.endswith(f"trained to iteration 4, is not gone on from: other levels.1.training.{differing}")

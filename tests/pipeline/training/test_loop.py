@@ -31,6 +31,21 @@ def test_interrupted_training_ends_with_the_same_bytes(level, tmp_path):
     assert again == history
 
 
+def test_more_iterations_are_those_of_a_run_that_had_them_from_the_start(tmp_path):
+    """Each in a folder of its own, with another `log_every`; the history keeps the rows that it has."""
+    runs = {}
+    for name, changed in (("half", {"iterations": 4, "log_every": 4}), ("more", {}), ("whole", {})):
+        folder = tmp_path / ("apart" if name == "whole" else "same") / f"train-level-2-{name}"
+        params = replace(TRAINING, **changed)
+        folder.mkdir(parents=True)
+        checkpoint.record(folder, {"levels.2": {"training": {**vars(params), "betas": list(params.betas)}}})
+        trained = networks(2)
+        runs[name] = trained, train(trained, batches(2), params, ALONE, folder).history
+    assert same(runs["more"][0], runs["whole"][0]) and not same(runs["half"][0], runs["whole"][0])
+    assert [row["step"] for row in runs["more"][1]] == [4, 6]
+    assert [row["step"] for row in runs["whole"][1]] == [3, 6]
+
+
 def test_training_moves_every_weight(tmp_path):
     before, after = networks(2), networks(2)
     train(after, batches(2), TRAINING, ALONE, tmp_path)
