@@ -38,6 +38,7 @@ class DataParams:
     classes: (
         Annotated[int, Field(ge=0, le=10**5)] | None
     )  # how many classes the networks know; 0: labels are ignored; null: as many as found
+    mirror: bool  # whether training sees every second real clip, by chance, in a mirror; what measures never does
     attribute: Literal["weather", "scene", "timeofday"] | None  # of BDD100K's label JSON, as classes; null: none
 
 

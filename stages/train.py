@@ -49,6 +49,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             generated=source.conditions["samples"] if source.conditions else None,
             factors=params.factors,
             window=params.window(level),
+            mirror=params.data.mirror,
         )
         networks = Networks(config, training, seed=params.seed, workers=workers)
         distance = window_distance(batches, params, paths, workers) if training.early_stopping else None

@@ -76,6 +76,7 @@ class Batches:
     generated: the reader of level l-1's samples; None at level 1, whose fakes take the data's labels alone.
     factors: K_T between successive views, lowest first, for all views of the pyramid.
     window: frames of the condition (level 1: of the view itself) that a clip spans.
+    mirror: whether every second real clip, by chance, is seen in a mirror, its condition with it.
     """
 
     def __init__(
@@ -88,10 +89,11 @@ class Batches:
         generated: ViewReader | None,
         factors: tuple[int, ...],
         window: int,
+        mirror: bool = False,
     ) -> None:
         self.config, self.seed, self.factors, self.window = config, seed, factors, window
         self.length = window * config.factor  # frames of a clip
-        self.real, self.real_condition, self.generated = real, real_condition, generated
+        self.real, self.real_condition, self.generated, self.mirror = real, real_condition, generated, mirror
         self.starts = windows_of_videos(real.top_frames, factors, config.level, window)
         self.videos = np.flatnonzero(self.starts)
         self.labels: Int64[np.ndarray, " videos"] = real.labels[self.videos]  # of those that the level is trained on
@@ -154,6 +156,8 @@ class Batches:
         if self.real_condition is not None:
             first = start_in_view(start, self.factors, level - 1)
             clip["condition"] = self.real_condition.read(video, first, self.window)
+        if self.mirror and draw.random() < 0.5:
+            clip |= {name: clip[name][:, :, ::-1] for name in ("video", "condition") if name in clip}
         return clip
 
     def _fake(self, draw: np.random.Generator) -> dict[str, Any]:

@@ -117,6 +117,7 @@ def inputs_of(batches: Batches, params: Params, distance: WindowDistance | None)
     made_from = {
         "seed": params.seed,
         "factors": batches.factors,
+        "mirror": batches.mirror,
         f"levels.{level}": {**asdict(batches.config), "training": asdict(matters)},
         "data": batches.real.digest,
         "samples of the level below": batches.generated.digest if batches.generated is not None else None,

@@ -35,6 +35,7 @@ def raw_params(**decode_params: Any) -> dict[str, Any]:
         "root": "videos",
         "listing": "data/listing.csv",
         "classes": None,
+        "mirror": False,
         "attribute": None,
     }
     raw["decode"] |= {"shard_videos": 2, **decode_params}

@@ -115,3 +115,21 @@ def test_clips_are_cut_and_put_together_again():
     both = tensors(Clips.cat((real, fake)))
     assert both.keys() == tensors(real).keys() & tensors(fake).keys()  # neither video nor noise
     assert torch.equal(both["labels"], torch.cat((tensors(real)["labels"], tensors(fake)["labels"])))
+
+
+def test_a_mirror_turns_a_clip_and_its_condition_and_nothing_else():
+    plain, mirrored = batches(2).real_clips(3, range(64)), batches(2, mirror=True).real_clips(3, range(64))
+    assert plain.video is not None and mirrored.video is not None
+    assert plain.condition is not None and mirrored.condition is not None
+    assert plain.labels is not None and mirrored.labels is not None
+    assert torch.equal(plain.labels, mirrored.labels)
+    turned = 0
+    for place in range(64):
+        same = torch.equal(plain.video[place], mirrored.video[place])
+        turned += not same
+        for before, after in ((plain.video, mirrored.video), (plain.condition, mirrored.condition)):
+            assert torch.equal(before[place] if same else before[place].flip(-1), after[place])
+    assert 16 < turned < 48
+    fake, other = batches(2).fake_clips(3, range(8)), batches(2, mirror=True).fake_clips(3, range(8))
+    assert fake.condition is not None and other.condition is not None
+    assert torch.equal(fake.condition, other.condition)

@@ -14,7 +14,7 @@ CLIPS = Path(__file__).parents[5] / "shared" / "clips"
 
 def of(layout: Any, attribute: Any = None) -> DataParams:
     """The parameters of a layout; an index depends on no other."""
-    return DataParams(layout=layout, root="", listing="", classes=None, attribute=attribute)
+    return DataParams(layout=layout, root="", listing="", classes=None, mirror=False, attribute=attribute)
 
 
 def listing(*paths: str) -> pd.DataFrame:

@@ -164,7 +164,7 @@ def test_every_layout_lists_what_it_reads(tmp_path, layout, attribute, expected)
     touch(tmp_path, "x.mp4", "a.csv", "b.Parquet", "lists/c.csv", "lists/d.parquet", "lists/test.txt", "notes.txt")
     touch(tmp_path, "k600/annotations/train.csv", "k600/a/b/deep.csv", "bdd100k/info/lists/val.txt", "a/b/c/d/val.txt")
     touch(tmp_path, "bdd100k/labels/100k/train/x.json")
-    data = DataParams(layout=layout, root="", listing="", classes=None, attribute=attribute)
+    data = DataParams(layout=layout, root="", listing="", classes=None, mirror=False, attribute=attribute)
     assert list_files(tmp_path, reads(data))["path"].tolist() == sorted([*expected, "x.mp4"])
 
 
