@@ -3,7 +3,10 @@
 import logging
 import math
 import multiprocessing
+import resource
 import signal
+import sys
+import tempfile
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -13,6 +16,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 
 from pipeline.data.pyramid import Pyramid
@@ -28,6 +32,7 @@ from pipeline.system.tether import die_with_parent
 
 log = logging.getLogger(__name__)
 
+MEMORY_BYTES = 2**31  # that decoding may take of a worker's address space
 GRACE_SECONDS = 10.0  # over decode.timeout, after which a worker that answers nothing is killed
 # What became of a video; stopped: by us, or a crash.
 KEPT, SHORT, FAILED, STOPPED = "kept", "short", "failed", "stopped"
@@ -124,7 +129,13 @@ class _Worker:
         context.set_forkserver_preload([__name__])
         self.channel, theirs = context.Pipe()
         self._process = context.Process(target=_work, args=(theirs, job), daemon=True)
-        self._process.start()
+        try:
+            self._process.start()
+        except OSError as error:
+            if "AF_UNIX" not in str(error):
+                raise
+            folder = tempfile.gettempdir()
+            raise UserError(f"TMPDIR: {folder} is too long a path for sockets; set a shorter one") from error
         theirs.close()
         self._timeout = job.params.decode.timeout + GRACE_SECONDS
         self._video, self._deadline = "", math.inf  # at hand; in time.monotonic()'s seconds
@@ -187,6 +198,7 @@ def _work(channel: Connection, job: Job) -> None:
     die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends its workers
     torch.set_num_threads(1)
+    bound_memory()
     with suppress(EOFError, ConnectionError):  # the parent is gone, or has no more to do; a store's are UserErrors
         try:
             writer = job.writer()
@@ -205,6 +217,13 @@ def _work(channel: Connection, job: Job) -> None:
             raise
         except OSError as error:  # of writing: a video's own are VideoErrors. A full disk must not cost videos.
             channel.send(UserError(f"{job.work} cannot be written: {error.strerror or error}"))
+
+
+def bound_memory() -> None:
+    """Leave this process so much more address space: a header of a few bytes may ask for all memory that there is."""
+    if sys.platform == "linux":
+        most = psutil.Process().memory_info().vms + MEMORY_BYTES
+        resource.setrlimit(resource.RLIMIT_AS, (most, resource.getrlimit(resource.RLIMIT_AS)[1]))
 
 
 def decode_one(job: Job, path: str, shard: ShardWriter, row: int, given_up: str | None = None) -> dict[str, Any]:

@@ -1,9 +1,12 @@
 """Broken and malicious files, and what is no video: each is kept or listed with a reason, and costs no other."""
 
+import os
 import re
 import shutil
 import socket
 import struct
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -386,3 +389,42 @@ def test_a_file_that_decodes_slowly_meets_its_deadline(tmp_path, engine):
     ffmpeg("-f", "lavfi", "-i", "testsrc2=s=640x480:r=25:d=40", *H264, str(tmp_path / "a.mp4"))
     with pytest.raises(TooLate):
         test_video.decode(tmp_path / "a.mp4", engine, timeout=0.15)
+
+
+def test_a_header_cannot_ask_for_all_memory(tmp_path):
+    """A file of 3 KB whose tables say that it holds 2^26 samples: libav would make 2.4 GB of an index."""
+    project, chosen = Paths(tmp_path), params(max_failed=1.0, min_frames=1)
+    (tmp_path / "videos").mkdir()
+    good = quadrants(tmp_path / "videos" / "good.mp4", yuv("yuv420p"), [*H264, "-bf", "0"])
+    content = bytearray(good.read_bytes())
+    for name, fields in (("stsz", (1, 2**26)), ("stsc", (1, 1, 2**26, 1)), ("stts", (1, 2**26, 512))):
+        struct.pack_into(f">{len(fields)}I", content, content.index(name.encode()) + 8, *fields)
+    (tmp_path / "videos" / "bad.mp4").write_bytes(content)
+    prepare_listing(chosen, project)
+    decode(chosen, project, 1)
+    assert list(frames_of(project)) == ["good.mp4"]
+    assert pd.read_csv(project.pyramid / "failed.csv")["path"].tolist() == ["bad.mp4"]
+    program = (
+        "import resource, sys, time; from pathlib import Path; from pipeline.data import decode_pool as pool; "
+        "from pipeline.data.video.source import examine; pool.bound_memory(); before = resource.getrusage(0)\n"
+        "try: examine(Path(sys.argv[1]), time.monotonic() + 60)\n"
+        "except Exception: pass\n"
+        "print(resource.getrusage(0).ru_maxrss - before.ru_maxrss)"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path / "videos" / "bad.mp4")]
+    assert int(subprocess.run(command, capture_output=True, text=True, check=True).stdout) < 100_000  # kB
+
+
+def test_a_folder_too_deep_for_sockets_is_named(tmp_path):
+    deep = tmp_path / "t" / ("d" * 100)
+    deep.mkdir(parents=True)
+    (tmp_path / "videos").mkdir()
+    quadrants(tmp_path / "videos" / "good.mp4", yuv("yuv420p"), [*H264, "-bf", "0"])
+    prepare_listing(params(), Paths(tmp_path))
+    program = (
+        "from tests.pipeline.data.test_decode import params; from pipeline.data.decode import decode; import sys; "
+        "from pipeline.paths import Paths; from pathlib import Path; decode(params(), Paths(Path(sys.argv[1])), 1)"
+    )
+    env = {**os.environ, "TMPDIR": str(deep)}
+    done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], env=env, capture_output=True, text=True)
+    assert f"UserError: TMPDIR: {deep} is too long a path for sockets" in done.stderr
