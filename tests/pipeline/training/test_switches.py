@@ -204,6 +204,10 @@ for switches in ({}, {"precision": "bfloat16", "recompute": True}):
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
+@pytest.mark.xfail(
+    torch.backends.cpu.get_cpu_capability() != "AVX512",
+    reason="seen with ATEN_CPU_CAPABILITY=avx2: what torch 2.13 compiles for AVX2 gives NaN",
+)
 def test_compiled_is_eager():
     """In a process without the tests' type checks, which torch.compile cannot trace."""
     ran = subprocess.run(
