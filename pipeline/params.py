@@ -35,9 +35,8 @@ class DataParams:
     layout: Literal["kinetics", "bdd100k", "folder", "table"]
     root: Place  # the folder of the videos, absolute or from the project's root; no stage depends on it
     listing: Place  # the table of its files (path, size, mtime), which decode depends on
-    classes: (
-        Annotated[int, Field(ge=0, le=10**5)] | None
-    )  # how many classes the networks know; 0: labels are ignored; null: as many as found
+    # How many classes the networks know; 0: labels are ignored; null: as many as found.
+    classes: Annotated[int, Field(ge=0, le=10**5)] | None
     mirror: bool  # whether training sees every second real clip, by chance, in a mirror; what measures never does
     attribute: Literal["weather", "scene", "timeofday"] | None  # of BDD100K's label JSON, as classes; null: none
 
