@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from weakref import WeakSet
 
 import pytest
 
@@ -40,6 +41,7 @@ def test_lines_come_now_and_then(capsys, monkeypatch):
 
 def test_the_launchers_terminal_gets_a_bar(capsys, monkeypatch):
     monkeypatch.setenv(module.COLUMNS, "60")
+    monkeypatch.setattr(module.tqdm, "_instances", WeakSet())  # a bar that another test left open would stand above
     with progress(total=2, desc="train", unit="iterations") as bar:
         bar.update(2)
     assert "\r" in (err := capsys.readouterr().err) and "100%" in err
