@@ -1,4 +1,4 @@
-"""Train one level and publish it: artifacts/level-l/{generator.safetensors, config.json, history.csv}.
+"""Train one level and publish it as artifacts/level-l (pipeline.generation.artifact).
 
     hvg run train --level 2                                    as a stage: retries, logs, resuming
     torchrun --nproc-per-node 8 -m stages.train --level 2      by hand, on 8 GPUs
@@ -68,7 +68,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             if workers.rank == 0:
                 about = {"classes": list(real.classes), "iterations": trained.iteration, "inputs": inputs}
                 shutil.rmtree(work / "artifact", ignore_errors=True)  # of a run that was killed while it wrote
-                artifact.write(work / "artifact", trained.generator, statistics, trained.history, about)
+                written = trained.generator, networks.discriminators, statistics, trained.history, about
+                artifact.write(work / "artifact", *written)
                 publish(work / "artifact", paths.artifact(level))
 
 

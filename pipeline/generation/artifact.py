@@ -1,4 +1,8 @@
-"""What a trained level publishes: generator.safetensors, config.json and history.csv."""
+"""What a trained level publishes: generator.safetensors, config.json, history.csv, and discriminators.safetensors.
+
+The last is D as it was after the last iteration, whole and by its own names: no sample takes it, but training that
+begins from the level does, where a new D would unteach G (pipeline.training.start).
+"""
 
 import hashlib
 import json
@@ -13,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from models.config import LevelConfig
+from models.discriminator import Discriminators
 from models.generator import Generator
 from models.unroll import Statistics, use_statistics
 from pipeline.errors import UserError
@@ -42,6 +47,7 @@ class _Config:
 def write(
     folder: Path,
     generator: Generator,
+    discriminators: Discriminators,
     statistics: dict[str, tuple[float, Statistics]],
     history: list[dict[str, float | int]],
     about: dict[str, Any],
@@ -53,10 +59,12 @@ def write(
     history: a row every few iterations.
     about: what the level was trained from.
     """
-    tensors = {f"generator.{name}": t.detach().cpu().contiguous() for name, t in generator.state_dict().items()}
+    tensors = {f"generator.{name}": t for name, t in generator.state_dict().items()}
     for split, (_, values) in statistics.items():
-        tensors |= {f"statistics.{split}.{name}": t.cpu().contiguous() for name, t in values.items()}
-    write_atomic(folder / "generator.safetensors", save(tensors))
+        tensors |= {f"statistics.{split}.{name}": t for name, t in values.items()}
+    for name, held in (("generator", tensors), ("discriminators", discriminators.state_dict())):
+        plain = {key: t.detach().cpu().contiguous() for key, t in held.items()}
+        write_atomic(folder / f"{name}.safetensors", save(plain))
     sigmas = {split: sigma for split, (sigma, _) in statistics.items()}
     length = generator.config.view.frames
     config = {"config": asdict(generator.config), "statistics": {"frames": length, "sigma": sigmas}, **about}
@@ -92,7 +100,7 @@ def read(folder: Path, split: str, sigma: float, made: LevelConfig) -> Generator
         raise UserError(
             f"{folder}/config.json: is of another level, or of other views than params.yaml's: train the level again"
         )
-    weights = _under("generator.", tensors)
+    weights = under("generator.", tensors)
     try:
         if config.first_size < 1 or min(config.generator.multipliers, default=0) < 1:
             raise ValueError("its units do not make its view")
@@ -102,7 +110,7 @@ def read(folder: Path, split: str, sigma: float, made: LevelConfig) -> Generator
             raise ValueError("its networks are others")
         generator = Generator(config)
         generator.load_state_dict(weights)
-        statistics = _under(f"statistics.{split}.", tensors)
+        statistics = under(f"statistics.{split}.", tensors)
         lengths = {view.frames for view in (config.view, config.condition) if view is not None}
         if not all(values.isfinite().all() and len(values) in lengths for values in statistics.values()):
             raise ValueError("its statistics are no numbers, or not of its view's frames")
@@ -112,7 +120,8 @@ def read(folder: Path, split: str, sigma: float, made: LevelConfig) -> Generator
     return generator.eval()
 
 
-def _under(prefix: str, tensors: Statistics) -> Statistics:
+def under(prefix: str, tensors: Statistics) -> Statistics:
+    """The tensors whose names begin so, without that."""
     return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
 
 

@@ -15,14 +15,16 @@ from tests.pipeline.training.tiny import batches, dummy, networks
 
 @pytest.fixture
 def published(tmp_path):
-    generator = networks(2).generator
+    trained = networks(2)
+    generator = trained.generator
     clips = batches(2).fake_clips(0, range(4))
     inputs = dummy(clips)
     statistics = {
         split: (sigma, recalibrate(generator, [dummy(clips, sigma)]))
         for split, sigma in (("samples", 1.0), ("figures", 0.5))
     }
-    artifact.write(tmp_path, generator, statistics, [{"step": 1, "loss": 0.5}], {"classes": ["a", "b", "c"]})
+    about = {"classes": ["a", "b", "c"]}
+    artifact.write(tmp_path, generator, trained.discriminators, statistics, [{"step": 1, "loss": 0.5}], about)
     return tmp_path, generator, statistics, inputs
 
 
@@ -39,7 +41,7 @@ def test_what_is_published_generates_the_same(published):
 
 def test_the_same_generator_gives_the_same_bytes(published, tmp_path):
     folder, generator, statistics, _ = published
-    artifact.write(tmp_path / "again", generator, statistics, [], {})
+    artifact.write(tmp_path / "again", generator, networks(2).discriminators, statistics, [], {})
     assert artifact.digest(tmp_path / "again") == artifact.digest(folder)
 
 

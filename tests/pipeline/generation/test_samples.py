@@ -8,6 +8,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
+from models.discriminator import Discriminators
 from models.generator import Generator
 from models.unroll import recalibrate
 from pipeline.commands.metrics import metrics as metrics_command
@@ -38,7 +39,7 @@ def project(tmp_path_factory):
         for split in ("samples", "figures"):
             sigma = sigma_of(split, params.sigma)
             of_splits[split] = sigma, recalibrate(generator, [(z * sigma, labels, below)])
-        artifact.write(paths.artifact(level), generator, of_splits, [], {})
+        artifact.write(paths.artifact(level), generator, Discriminators(config), of_splits, [], {})
     return paths
 
 
