@@ -13,7 +13,7 @@ from pydantic import ConfigDict, Field
 
 from models.config import DiscriminatorConfig, GeneratorConfig, LevelConfig, View
 from pipeline.errors import UserError
-from pipeline.system.values import LARGEST, Decay, Natural, Place, Positive, Rate, Several, Share, Text
+from pipeline.system.values import LARGEST, Decay, Hash, Natural, Place, Positive, Rate, Several, Share, Text
 from pipeline.system.yaml import read_yaml, validated
 
 
@@ -70,6 +70,14 @@ class EarlyStopping:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Start:
+    """What a level begins from, for which `hvg run train --from` looks: a checkpoint, or a published level's folder."""
+
+    path: Place  # absolute or from the project's root; it may move, nothing depends on it
+    sha256: Hash  # of the checkpoint; or of config.json, discriminators.safetensors and generator.safetensors, joined
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainingParams:
     """A level's optimisation (Sec. 5.1, App. A)."""
 
@@ -91,6 +99,7 @@ class TrainingParams:
     average: Annotated[float, Field(gt=0, lt=1)] | None  # decay of an average of G's weights, which is published then
     samples_every: Positive | None  # iterations between pictures of samples in MLflow
     early_stopping: EarlyStopping | None
+    start: Start | None  # networks to begin from; null: random ones
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -295,4 +304,6 @@ def _of_level(params: Params, number: int) -> Iterator[tuple[str, Any, str]]:
         ("training.accumulate", training.batch % training.accumulate, f"must divide the batch of {training.batch}"),
         ("training.window", first and training.window, "must be null: the first level is trained on whole views"),
         ("training.window", params.window(number) > condition.frames, "longer than the condition"),
+        ("training.start", training.start and PurePosixPath(training.start.path).parts[:1] == ("artifacts",),
+         "training replaces what lies in artifacts; `hvg run train --from` keeps a copy of it"),
     ))  # fmt: skip

@@ -63,10 +63,13 @@ def main(argv: Sequence[str] | None = None) -> None:
                 record(work, made_from)
             shown = {"on_log": run.log, "on_picture": functools.partial(run.keep, folder="pictures")} if run else {}
             trained = Training(networks, batches, training, workers, work, stop, measure=distance, **shown)
+            if run and trained.start:
+                run.params({"start": trained.start})
             trained.run()
             statistics = calibrate(trained.generator, source, training.batch, workers)
             if workers.rank == 0:
-                about = {"classes": list(real.classes), "iterations": trained.iteration, "inputs": inputs}
+                about = {"iterations": trained.iteration, "inputs": inputs, "start": trained.start}
+                about["classes"] = list(real.classes)
                 shutil.rmtree(work / "artifact", ignore_errors=True)  # of a run that was killed while it wrote
                 written = trained.generator, networks.discriminators, statistics, trained.history, about
                 artifact.write(work / "artifact", *written)

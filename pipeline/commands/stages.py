@@ -1,5 +1,6 @@
 """hvg run: one stage, now."""
 
+import json
 import os
 import shutil
 import signal
@@ -7,6 +8,7 @@ import subprocess
 import sys
 import time
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -59,6 +61,8 @@ PATHS = Paths()
               help="Processes a machine. Default: HVG_WORKERS, or one a GPU, for decode one a core.")  # fmt: skip
 @click.option("--retries", type=click.IntRange(min=0), default=1, show_default=True, envvar="HVG_RETRIES",
               help="How often a crash is tried again.")  # fmt: skip
+@click.option("--from", "start", type=click.Path(path_type=Path), metavar="PATH",
+              help="Begin from a checkpoint or published level: for train. It becomes a parameter in params.yaml.")  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Print what would be started or submitted, and do nothing.")
 def run(
     stage: str,
@@ -68,6 +72,7 @@ def run(
     nodes: int | None,
     workers: int | None,
     retries: int,
+    start: Path | None,
     dry_run: bool,
 ) -> None:
     """Run one STAGE now: a Prefect flow around a torchrun job. Ctrl-C stops all of it.
@@ -75,6 +80,7 @@ def run(
     \b
     hvg run decode
     hvg run train --level 2 --workers 4
+    hvg run train --level 2 --from /models/kinetics/level-2
     hvg run train --level 2 --cluster NAME --nodes 4 --dry-run
     """
     from pipeline.launch.clusters import load_cluster
@@ -87,6 +93,8 @@ def run(
 
     where = load_cluster(cluster, PATHS.root)
     level, key = _which(stage, level, key)
+    if start is not None:
+        _begin_from(start, stage, level, dry_run)
     job = _job(stage, level, key, where, nodes, workers)
     name = " ".join([stage, *([f"level {level}"] if level else []), *([key] if key else [])])  # train level 2
     short = name.replace(" ", "-")
@@ -143,6 +151,21 @@ def _which(stage: str, level: int | None, key: str | None) -> tuple[int | None, 
     if key is not None and key not in params.shapes:
         raise UserError(f"--key {key}: {PATHS.params} has the shapes {', '.join(params.shapes) or '(none)'}")
     return level, key
+
+
+def _begin_from(path: Path, stage: str, level: int | None, dry_run: bool) -> None:
+    """Write what a level begins from into params.yaml, as `hvg recipe --set` does, and say so."""
+    from pipeline.data.store.reader import ViewReader
+    from pipeline.params import load_params
+    from pipeline.project.recipes import apply_recipe
+    from pipeline.training.start import choose
+
+    if stage != "train" or level is None or dry_run:
+        raise UserError("--from: is for train, which writes it into params.yaml; not for a dry run")
+    config = load_params(PATHS.params).level(level, len(ViewReader(PATHS.pyramid, level, "train").classes))
+    setting = f"levels.{level}.training.start={json.dumps(asdict(choose(path, config, PATHS)))}"
+    apply_recipe(PATHS, None, [setting])
+    click.echo(f"{PATHS.params}: {setting}")
 
 
 def _job(

@@ -97,7 +97,7 @@ def load_i3d(path: Path, classes: int, key: str, device: torch.device = CPU) -> 
     if path.suffix in SCRIPTS and _is_torchscript(path):
         script = _load_script(path, classes, key, device)
         return FeatureNetwork(script, f"{path.name} (TorchScript)", digest, device=device)
-    state = _load_state(path, key)
+    state = load_state(path, key)
     network = I3D(classes)
     wrong = first_wrong(network, state)
     if wrong is not None:
@@ -106,7 +106,7 @@ def load_i3d(path: Path, classes: int, key: str, device: torch.device = CPU) -> 
     return FeatureNetwork(_ready(network, device), path.name, digest, device=device)
 
 
-def first_wrong(network: I3D, state: object) -> str | None:
+def first_wrong(network: nn.Module, state: object) -> str | None:
     """What is wrong with the first tensor that is not the network's own, in the network's order."""
     if not isinstance(state, dict):
         return f"it holds a {type(state).__name__}, no mapping of tensors"
@@ -134,7 +134,8 @@ def _ready(network: I3D, device: torch.device) -> I3D:
     return network.to(device, memory_format=order).eval()  # pyright: ignore[reportCallIssue] - torch's stub lacks it
 
 
-def _load_state(path: Path, key: str) -> Any:
+def load_state(path: Path, key: str) -> Any:
+    """Tensors of a .safetensors, or plain values and tensors that torch saved. Raises UserError where it is damaged."""
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
@@ -165,7 +166,7 @@ def _load_script(path: Path, classes: int, key: str, device: torch.device) -> Sc
         network = ScriptedI3D(torch.jit.load(path, map_location=device)).eval()
         with torch.inference_mode():
             logits = network.features(video)[1]
-    except Exception as error:  # as in `_load_state`
+    except Exception as error:  # as in `load_state`
         raise UserError(
             f"{key}: {path}: not FVD's TorchScript file: it cannot be read, or called with a video, rescale, resize "
             f"and return_features ({_first_line(error)})"

@@ -31,6 +31,7 @@ Rate = Annotated[float, Field(gt=0, le=10)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
 Several = Annotated[int, Field(ge=2, le=MOST)]  # videos: one has no covariance
 Text = Annotated[str, Field(min_length=1, pattern=r"^[^\x00-\x1f\x7f]+$")]  # one line
+Hash = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]  # SHA-256
 Place = Annotated[str, Field(min_length=1), AfterValidator(_place)]  # a path that a file system can hold
 
 

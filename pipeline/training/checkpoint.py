@@ -118,7 +118,10 @@ def inputs_of(batches: Batches, params: Params, distance: WindowDistance | None)
         "seed": params.seed,
         "factors": batches.factors,
         "mirror": batches.mirror,
-        f"levels.{level}": {**asdict(batches.config), "training": asdict(matters)},
+        f"levels.{level}": {
+            **asdict(batches.config),
+            "training": {**asdict(matters), "start": matters.start and matters.start.sha256},  # wherever it lies
+        },
         "data": batches.real.digest,
         "samples of the level below": batches.generated.digest if batches.generated is not None else None,
         "code": code_hash("stages.train", without=() if distance else METRIC),

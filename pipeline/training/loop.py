@@ -4,12 +4,13 @@ import copy
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from pipeline.params import TrainingParams
 from pipeline.progress import progress
-from pipeline.training import checkpoint
+from pipeline.training import checkpoint, start
 from pipeline.training.batches import Batches, Iteration
 from pipeline.training.early_stopping import Best, WindowDistance
 from pipeline.training.pictures import make_pictures
@@ -26,13 +27,14 @@ SAVE_SECONDS = 300.0  # of training that a crash, or an iteration too long to wa
 
 
 class Training:
-    """A level's training, from the newest checkpoint in `folder` where there is one, to `params.iterations`.
+    """A level's training, from the newest checkpoint in `folder`, or `params.start`, to `params.iterations`.
 
     on_log, on_picture: for rank 0 to show what comes up; on_log is told speed and memory beside a row.
     measure: the metric of `params.early_stopping`, where that is not null.
 
     generator: to publish, after `run`: the last one, its average, or the best of those measured.
     iteration: whose generator it is.
+    start: what it began from, as plain values; None where that were random networks.
     history: a row every `log_every` iterations: step, means since the row before, singular values.
 
     On a CPU the same bytes come out whether or not it was interrupted, and whether or not pictures are made or a metric
@@ -62,11 +64,24 @@ class Training:
         if params.average is not None:
             self.generator = self.parts["average"] = copy.deepcopy(networks.generator).requires_grad_(False)
         restored = checkpoint.load(folder, self.parts, workers)
-        self.step, extra = restored if restored else (0, {"history": [], "sums": {}})
+        self.step, extra = restored or (0, {"history": [], "sums": {}, "start": self._begin()})
+        self.start: dict[str, Any] | None = extra["start"]
         self.saved_at = self._saved()
         self.history: History = extra["history"]
         self.means = Means(workers, extra["sums"])
         self.timed = self.step, time.monotonic()  # the iteration after which the speed is taken, and when that was
+
+    def _begin(self) -> dict[str, Any] | None:
+        """Take the networks that `params.start` names: their ancestry, as plain values; None without."""
+        if self.params.start is None:
+            return None
+        networks, ancestry = start.read(self.params.start, self.batches.config)
+        for name, state in networks.items():
+            self.parts[name].load_state_dict(state)
+        self.generator.load_state_dict(networks["generator"])  # where it is an average
+        of = f"{self.params.start.path}, of iteration {ancestry.iterations}"
+        log.info("level %d: begins from %s%s", self.level, of, "" if "discriminators" in networks else ", with a new D")
+        return asdict(ancestry)
 
     def run(self) -> None:
         """All iterations that are left, or as many as early stopping allows."""
@@ -145,7 +160,7 @@ class Training:
 
     def _save(self) -> None:
         if self.workers.rank == 0:
-            extra = {"history": self.history, "sums": self.means.sums}
+            extra = {"history": self.history, "sums": self.means.sums, "start": self.start}
             checkpoint.save(self.folder, self.step, self.parts, extra)
         self.saved_at = self._saved()
 

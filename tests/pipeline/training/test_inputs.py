@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.params import load_params
+from pipeline.params import Start, load_params
 from pipeline.training.checkpoint import inputs_of, record
 from tests.pipeline.training.tiny import batches
 
@@ -68,6 +68,10 @@ def test_how_often_a_run_is_saved_or_shown_makes_no_difference():
     assert inputs(checkpoint_every=7, samples_every=9) == inputs()
     assert inputs(log_every=7) != inputs()  # history.csv has other rows
     assert inputs(average=0.9) != inputs()
+    assert inputs(iterations=9) != inputs()  # a folder of its own
+    start = Start(path="a", sha256="a" * 64)
+    assert inputs(start=start) == inputs(start=replace(start, path="b")) != inputs()
+    assert inputs(start=replace(start, sha256="b" * 64)) != inputs(start=start)
     assert inputs()["data"] == "d" * 64
 
 

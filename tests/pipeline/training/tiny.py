@@ -89,6 +89,7 @@ TRAINING = TrainingParams(
     average=None,
     samples_every=None,
     early_stopping=None,
+    start=None,
 )
 
 
