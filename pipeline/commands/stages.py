@@ -62,7 +62,7 @@ PATHS = Paths()
 @click.option("--retries", type=click.IntRange(min=0), default=1, show_default=True, envvar="HVG_RETRIES",
               help="How often a crash is tried again.")  # fmt: skip
 @click.option("--from", "start", type=click.Path(path_type=Path), metavar="PATH",
-              help="Begin from a checkpoint or published level: for train. It becomes a parameter in params.yaml.")  # fmt: skip
+              help="Begin from a checkpoint or published level, which becomes train's parameter.")  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Print what would be started or submitted, and do nothing.")
 def run(
     stage: str,

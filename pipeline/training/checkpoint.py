@@ -9,8 +9,9 @@ import io
 import json
 import logging
 import pickle
+import shutil
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -53,12 +54,10 @@ def save(folder: Path, step: int, parts: Mapping[str, Any], extra: dict[str, Any
 def load(folder: Path, parts: Mapping[str, Any], workers: Workers) -> tuple[int, dict[str, Any]] | None:
     """Restore the newest checkpoint that can be read: (its step, its extra), or None where there is none.
 
-    Where the run has none of its own, that of another which did the same iterations, if not more of them.
-
     Raises UserError on a worker that would go on from another one than rank 0.
     """
     workers.wait()  # rank 0 alone has waited for another process that was at it
-    state = _read(files(folder) or _begun(folder))
+    state = _read(files(folder))
     own = 0 if state is None else int(state["step"])
     if own != (first := int(workers.of_first(torch.tensor(own)))):
         raise UserError(
@@ -83,14 +82,15 @@ def _read(checkpoints: list[Path]) -> dict[str, Any] | None:
     return None
 
 
-def _begun(folder: Path) -> list[Path]:
-    """Checkpoints of other runs of the level which a run can go on from, the newest first."""
-    if not (folder / _INPUTS).is_file():
-        return []
-    inputs = json.loads((folder / _INPUTS).read_text())
-    same = [other for other, before in _others(folder) if all(key.endswith(GOES_ON) for key in _keys(before, inputs))]
+def _begun(others: Iterable[tuple[Path, dict[str, Any]]], inputs: Mapping[str, Any]) -> list[Path]:
+    """Checkpoints of other runs which one of these inputs can go on from, the newest first: it would not have ended."""
+    same = [other for other, before in others if all(_goes_on(key, before, inputs) for key in _keys(before, inputs))]
     most = next(value for key, value in flat(inputs).items() if key.endswith(".iterations"))
     return sorted((file for other in same for file in files(other) if _step(file) <= most), key=_step, reverse=True)
+
+
+def _goes_on(key: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    return key.endswith(GOES_ON) and not (key.endswith("patience") and flat(before)[key] > flat(now)[key])
 
 
 def _others(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
@@ -133,13 +133,21 @@ def inputs_of(batches: Batches, params: Params, distance: WindowDistance | None)
 def record(folder: Path, inputs: Mapping[str, Any]) -> None:
     """Keep beside a run's checkpoints what it is made from: plain values.
 
-    Where it has no checkpoint yet, the log says which other run of the level it goes on from; or, where that was made
-    from something else, what differs: so it is seen why a run begins anew.
+    Where it has no checkpoint yet, it gets those of another run of the level which did the same iterations, if not more
+    of them; or, where that was made from something else, the log says what differs: so it is seen why it begins anew.
     """
     write_atomic(folder / _INPUTS, json.dumps(inputs, indent=1) + "\n")
     others = [] if files(folder) else list(_others(folder))
-    if begun := _begun(folder) if others else []:
+    if begun := _begun(others, inputs) if others else []:
         log.info("going on from %s of %s", begun[0].name, begun[0].parent)
+        for file in begun[
+            :KEPT
+        ]:  # its own from now on: the other may be at work, and every worker has to find the same
+            try:
+                (folder / file.name).hardlink_to(file)
+            except OSError:  # no hard links here, or the other has newer ones meanwhile
+                if file.is_file():
+                    shutil.copyfile(file, folder / file.name)
     elif others:
         newest, before = max(others, key=lambda other: files(other[0])[0].stat().st_mtime)
         differing = "; ".join(_differences(before, inputs)) or "nothing that is kept in its inputs.json"

@@ -1,11 +1,12 @@
 import logging
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from pipeline.params import Start, load_params
-from pipeline.training.checkpoint import inputs_of, record
+from pipeline.training.checkpoint import files, inputs_of, record
 from tests.pipeline.training.tiny import batches
 
 PARAMS = load_params(Path(__file__).parents[3] / "recipes" / "shapes.yaml")
@@ -85,22 +86,33 @@ def other(**changed):
     return {**MORE, "levels.1": {"training": {**MORE["levels.1"]["training"], **changed}}}
 
 
-@pytest.mark.parametrize("changed", [{"iterations": 12}, {"log_every": 3}, {"iterations": 4}])
+def patience(measurements):
+    return {"early_stopping": {"every": 1, "patience": measurements}}
+
+
+@pytest.mark.parametrize("changed", [{"iterations": 12}, {"log_every": 3}, {"iterations": 4}, patience(4)])
 def test_what_changes_no_iteration_that_was_done_goes_on(tmp_path, logged, changed):
-    one = run(tmp_path, "one", MORE, 4)
-    run(tmp_path, "two", other(**changed))
+    one = run(tmp_path, "one", other(**patience(3)) if "early_stopping" in changed else MORE, 4)
+    (one / "checkpoint-00000002.pt").touch()
+    two = run(tmp_path, "two", other(**changed))
     assert logged.messages == [f"going on from checkpoint-00000004.pt of {one}"]
+    shutil.rmtree(one)  # what it goes on from is its own, whatever the other does with it meanwhile
+    assert [file.name for file in files(two)] == ["checkpoint-00000004.pt", "checkpoint-00000002.pt"]
+    record(two, other(**changed))
+    assert len(logged.messages) == 1
 
 
 @pytest.mark.parametrize(
     ("changed", "differing"),
     [
         ({"iterations": 3}, "iterations (8, now 3)"),
+        (patience(2), "early_stopping.patience (3, now 2)"),
         ({"batch": 8, "iterations": 12}, "iterations (8, now 12); levels.1.training.batch (4, now 8)"),
     ],
 )
 def test_what_changes_them_and_fewer_iterations_begin_anew(tmp_path, logged, changed, differing):
-    run(tmp_path, "one", MORE, 4)
+    """Fewer measurements to wait for as well: the other may have gone on where this one stops."""
+    run(tmp_path, "one", other(**patience(3)) if "early_stopping" in changed else MORE, 4)
     run(tmp_path, "two", other(**changed))
     (message,) = logged.messages
     assert message.endswith(f"trained to iteration 4, is not gone on from: other levels.1.training.{differing}")
