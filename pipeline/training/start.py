@@ -39,10 +39,10 @@ class Ancestry:
 
 
 _ancestry = TypeAdapter(Ancestry)
-Networks = dict[str, dict[str, torch.Tensor]]  # "generator" and, where there is one, "discriminators": their tensors
+States = dict[str, dict[str, torch.Tensor]]  # of "generator" and, where there is one, "discriminators"
 
 
-def read(start: Start, config: LevelConfig) -> tuple[Networks, Ancestry]:
+def read(start: Start, config: LevelConfig) -> tuple[States, Ancestry]:
     """The networks that a level begins from, on the CPU, and where they come from.
 
     Raises UserError where the file is not the one of the hash or is damaged, and where a network is not the level's,

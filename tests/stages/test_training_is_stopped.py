@@ -1,6 +1,7 @@
 """Real stage processes that are killed and terminated, anywhere, and end with the bytes of an undisturbed run."""
 
 import hashlib
+import json
 import os
 import random
 import re
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
+from pipeline.commands import stages
 from pipeline.paths import Paths
 from pipeline.runs.store import Store
 from tests.stages.fake_project import make_project
@@ -162,6 +164,28 @@ def test_other_parameters_are_trained_from_the_start_and_the_log_says_why(tmp_pa
         in log
     )
     assert "level 1: training from the start" in log
+
+
+def test_a_level_begins_from_what_was_there_and_tells_so(tmp_path, monkeypatch):
+    paths = project(tmp_path)
+    finish(tmp_path, "train", 1)
+    monkeypatch.chdir(tmp_path)
+    stages._begin_from(Path("artifacts/level-1"), "train", 1, False)
+    raw = YAML(typ="safe").load(paths.params)
+    raw["levels"]["1"]["training"] |= {"lr_generator": 0.0004, "batch": 2, "iterations": 6}
+    with paths.params.open("w") as file:
+        YAML().dump(raw, file)
+    shutil.rmtree(paths.artifact(1))  # as DVC does
+    assert "level 1: begins from .hvg/starts/" in finish(tmp_path, "train", 1)
+    sha256 = raw["levels"]["1"]["training"]["start"]["sha256"]
+    config = json.loads((paths.artifact(1) / "config.json").read_text())
+    assert config["start"] == {"sha256": sha256, "iterations": ITERATIONS, "start": None}
+    first = hashlib.sha256((paths.artifact(1) / "generator.safetensors").read_bytes()).digest()
+    shutil.rmtree(paths.artifact(1))
+    shutil.rmtree(paths.state / "starts")
+    assert "going on from iteration 6" in finish(tmp_path, "train", 1)
+    assert hashlib.sha256((paths.artifact(1) / "generator.safetensors").read_bytes()).digest() == first
+    assert {run.params.get("start.sha256") for run in Store(paths).runs("train level 1")} == {None, sha256}
 
 
 def test_a_run_is_stopped_early_and_its_best_generator_published(tmp_path):
