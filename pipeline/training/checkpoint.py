@@ -5,12 +5,11 @@ code is never found; but a run that asks for more iterations alone, or logs them
 Draws are functions of the step (pipeline.data.sampling): there is no random state to keep.
 """
 
+import contextlib
 import io
 import json
 import logging
-import pickle
 import shutil
-import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -20,6 +19,7 @@ import torch
 
 from pipeline.code_hash import code_hash
 from pipeline.errors import UserError
+from pipeline.metrics.features import load_state
 from pipeline.params import Params
 from pipeline.paths import write_atomic
 from pipeline.system.yaml import flat
@@ -35,7 +35,6 @@ METRIC = ("models.i3d", "pipeline.metrics")  # decides nothing where early stopp
 GOES_ON = ("iterations", "log_every", "early_stopping.patience")
 _INPUTS = "inputs.json"
 _NAMED = 4  # differences from another run that are told
-_UNREADABLE = (OSError, EOFError, RuntimeError, zipfile.BadZipFile, pickle.UnpicklingError)
 
 
 def save(folder: Path, step: int, parts: Mapping[str, Any], extra: dict[str, Any]) -> None:
@@ -75,10 +74,9 @@ def _read(checkpoints: list[Path]) -> dict[str, Any] | None:
     """The first that can be read."""
     for file in checkpoints:
         try:
-            return torch.load(file, map_location="cpu", weights_only=True)
-        except _UNREADABLE as error:
-            reason = " ".join(str(error).split())[:200]
-            log.warning("%s is damaged, falling back to the one before: %s", file.name, reason)
+            return load_state(file, "checkpoint")
+        except UserError as error:
+            log.warning("%s is damaged, falling back to the one before: %s", file.name, error)
     return None
 
 
@@ -97,7 +95,8 @@ def _others(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
     """The folders of other runs of the level that have checkpoints, and what those are made from."""
     for file in folder.parent.glob(f"{folder.name.rpartition('-')[0]}-*/{_INPUTS}"):
         if file.parent != folder and files(file.parent):
-            yield file.parent, json.loads(file.read_text())
+            with contextlib.suppress(OSError, ValueError, TypeError):  # damaged: nothing is known of that run
+                yield file.parent, dict(json.loads(file.read_bytes()))
 
 
 def _step(checkpoint: Path) -> int:

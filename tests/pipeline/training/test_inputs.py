@@ -76,6 +76,13 @@ def test_how_often_a_run_is_saved_or_shown_makes_no_difference():
     assert inputs()["data"] == "d" * 64
 
 
+@pytest.mark.parametrize("content", [b"", b"\xff", b"[1]"])
+def test_a_run_of_which_nothing_is_known_is_passed_over(tmp_path, logged, content):
+    (run(tmp_path, "one", ONE, 300) / "inputs.json").write_bytes(content)
+    run(tmp_path, "two", ONE)
+    assert not logged.records
+
+
 MORE = {
     "levels.1": {"training": {"iterations": 8, "log_every": 2, "early_stopping": None, "batch": 4}},
     "code": "b" * 64,

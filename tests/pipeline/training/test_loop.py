@@ -54,12 +54,13 @@ def test_training_moves_every_weight(tmp_path):
     assert [name for name, value in new.items() if torch.equal(value, old[name])] == []
 
 
-def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, caplog):
+@pytest.mark.parametrize("left", [lambda content: content[:1000], lambda _: b"seed: 0", lambda _: b""])
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, caplog, left):
     whole = networks(1)
     train(whole, batches(1), TRAINING, ALONE, tmp_path)
     newest = sorted(tmp_path.glob("checkpoint-*.pt"))[-1]
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["checkpoint-00000004.pt", "checkpoint-00000006.pt"]
-    newest.write_bytes(newest.read_bytes()[:1000])
+    newest.write_bytes(left(newest.read_bytes()))
     resumed = networks(1)
     train(resumed, batches(1), TRAINING, ALONE, tmp_path)
     assert "checkpoint-00000006.pt is damaged" in caplog.text
