@@ -12,11 +12,11 @@ from models.unroll import recalibrate
 from pipeline.commands import stages
 from pipeline.errors import UserError
 from pipeline.generation import artifact
-from pipeline.params import load_params
+from pipeline.params import Start, load_params
 from pipeline.paths import Paths
 from pipeline.training import checkpoint
 from pipeline.training.loop import Training
-from pipeline.training.start import choose
+from pipeline.training.start import Ancestry, choose, read
 from pipeline.training.step import Networks
 from pipeline.training.termination import termination
 from tests.models.level_configs import FIRST, SECOND
@@ -211,8 +211,11 @@ def test_another_file_than_the_one_of_the_hash_is_refused(trained, tmp_path, whi
     assert str(one.value).startswith(f"levels.2.training.start: {trained[which]} is another")
 
 
-def test_what_training_replaces_is_kept_beside(trained, tmp_path):
+def test_what_training_replaces_is_kept_beside(trained, tmp_path, monkeypatch):
     paths = Paths(tmp_path / "checkout")
+    experiment = paths.root / ".dvc" / "tmp" / "exps" / "one"
+    experiment.mkdir(parents=True)
+    monkeypatch.chdir(experiment)  # a copy of DVC's, in which a relative path is the checkout's all the same
     for place, source in ((paths.artifact(2), trained[1]), (paths.state / "work" / "a" / "checkpoint.pt", trained[2])):
         place.parent.mkdir(parents=True)
         source.rename(place)
@@ -220,6 +223,8 @@ def test_what_training_replaces_is_kept_beside(trained, tmp_path):
         assert Path(start.path) == paths.state / "starts" / start.sha256[:16]
         shutil.rmtree(place) if place.is_dir() else place.unlink()
         assert same(begun(tmp_path, Path(start.path)).networks, trained[0])
+        relative = Start(path=str(Path(start.path).relative_to(paths.root)), sha256=start.sha256)
+        assert read(relative, SECOND)[1] == Ancestry(sha256=start.sha256, iterations=6)
 
 
 def test_from_becomes_a_parameter(tmp_path, monkeypatch, capsys):
