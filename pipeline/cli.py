@@ -9,7 +9,7 @@ from types import FrameType
 import click
 
 from pipeline.commands.bench import bench
-from pipeline.commands.metrics import convert_i3d, metrics, sample
+from pipeline.commands.metrics import convert_i3d, fetch_i3d, metrics, sample
 from pipeline.commands.project import describe, doctor, index, recipe, summary
 from pipeline.commands.repro import deploy, repro
 from pipeline.commands.runs import runs
@@ -42,13 +42,13 @@ def cli(context: click.Context) -> None:
     One stage by itself (DVC calls these; `dvc repro` runs those that are out of date):
       hvg run train --level 2
     """
-    anywhere = context.invoked_subcommand in (metrics.name, convert_i3d.name)
+    anywhere = context.invoked_subcommand in (metrics.name, fetch_i3d.name, convert_i3d.name)
     if not anywhere and not (Paths().root / "dvc.yaml").is_file():
         raise UserError("dvc.yaml: not in this folder; run hvg in the project's")
 
 
 _PROJECT = (recipe, index, describe, summary, doctor)
-for command in (run, repro, deploy, *_PROJECT, runs, sample, metrics, convert_i3d, bench):
+for command in (run, repro, deploy, *_PROJECT, runs, sample, metrics, fetch_i3d, convert_i3d, bench):
     cli.add_command(command)
 
 

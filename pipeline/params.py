@@ -13,7 +13,7 @@ from pydantic import ConfigDict, Field
 
 from models.config import DiscriminatorConfig, GeneratorConfig, LevelConfig, View
 from pipeline.errors import UserError
-from pipeline.system.values import LARGEST, Decay, Hash, Natural, Place, Positive, Rate, Several, Share, Text
+from pipeline.system.values import LARGEST, Decay, Hash, I3DFile, Natural, Place, Positive, Rate, Several, Share, Text
 from pipeline.system.yaml import read_yaml, validated
 
 
@@ -66,7 +66,7 @@ class EarlyStopping:
     every: Positive  # iterations between measurements
     patience: Positive  # measurements without a better one after which it stops
     videos: Several  # real and generated each, of the validation split and of the level
-    i3d: Place | None  # weights of an I3D trained on Kinetics-600 that measures; null: a random one
+    i3d: I3DFile | None  # of an I3D trained on Kinetics-600 that measures; null: a random one
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,9 +138,9 @@ class EvaluationParams:
 
     videos: Several  # real and generated each
     split: Text  # the split that the real ones come from
-    i3d_k400: Place | None  # weights of an I3D trained on Kinetics-400, for IS and FVD; null: random_i3d_* instead
-    i3d_k600: Place | None  # … on Kinetics-600, for FID
-    splits: Positive  # of the generated set, for the inception score's deviation
+    i3d_k400: I3DFile | None  # of an I3D trained on Kinetics-400, for IS and FVD; null: random_i3d_* instead
+    i3d_k600: I3DFile | None  # … on Kinetics-600, for FID
+    splits: Positive | None  # of the generated set, for the inception score's deviation; null: no inception score
     psd_frames: tuple[Positive, ...]  # which frames of the top view, from 1
     psd_sets: Positive  # over which the spectrum's deviation is taken
     precision: Literal["float32", "bfloat16"]  # of the I3D's arithmetic (autocast)
@@ -275,7 +275,7 @@ def _impossible(params: Params) -> Iterator[tuple[str, str]]:
          f"must be an absolute path, file:///…, not {store!r}"),
         ("evaluation.videos", evaluation.videos > samples,
          f"level {last} generates only {samples} (levels.{last}.generation.videos)"),
-        ("evaluation.splits", evaluation.splits > evaluation.videos, "more than evaluation.videos"),
+        ("evaluation.splits", (evaluation.splits or 0) > evaluation.videos, "more than evaluation.videos"),
         ("evaluation.psd_sets", evaluation.psd_sets > evaluation.videos, "more than evaluation.videos"),
         ("evaluation.psd_frames", not evaluation.psd_frames or max(evaluation.psd_frames) > frames,
          f"must be some of the top view's frames, 1 to {frames}"),

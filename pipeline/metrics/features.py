@@ -1,9 +1,5 @@
 """I3D features of clips: weights from a file or seeded random ones, and the preprocessing of Sec. 5.1."""
 
-import hashlib
-import logging
-import struct
-import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,46 +8,29 @@ from typing import Any, Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
-from einops import rearrange
-from jaxtyping import Float, Int64, Shaped, UInt8
+from jaxtyping import Float, Int64, UInt8
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from models.i3d import I3D, MIN_FRAMES, SIZE
 from pipeline.errors import UserError
+from pipeline.metrics.weights import sha256_of
 from pipeline.workers import CPU
 
-log = logging.getLogger(__name__)
 BATCH_CLIPS = 4  # at a time: on a CPU more are no faster
-SCRIPTS = (".pt", ".pth", ".jit", ".ts", ".torchscript")  # names under which a program may come
 REAL = (torch.float16, torch.bfloat16, torch.float32, torch.float64)  # what weights may be kept in
 Precision = Literal["float32", "bfloat16"]
-
-
-class ScriptedI3D(nn.Module):
-    """The TorchScript file that FVD is commonly computed with: logits of Kinetics-400, no pooled activations."""
-
-    classes = 400
-
-    def __init__(self, script: torch.jit.ScriptModule) -> None:
-        super().__init__()
-        self.script = script
-
-    def features(self, video: Float[Tensor, "B T 3 224 224"]) -> tuple[Float[Tensor, "B 0"], Shaped[Tensor, "..."]]:
-        """Nothing and the logits; `video` as I3D.features takes it."""
-        x = rearrange(video, "b t c h w -> b c t h w")
-        return video.new_zeros(len(video), 0), self.script(x, rescale=False, resize=False, return_features=True)
 
 
 @dataclass(frozen=True)
 class FeatureNetwork:
     """An I3D that measures, and where its weights come from."""
 
-    network: I3D | ScriptedI3D
+    network: I3D
     weights: str  # the file's name, or "random, seed <n>"
     sha256: str | None  # of the file; None for random weights
     precision: Precision = "float32"
-    device: torch.device = CPU  # that it was loaded on: a frozen script has no parameter to tell
+    device: torch.device = CPU  # that it was loaded on
 
     @property
     def random(self) -> bool:
@@ -69,7 +48,7 @@ class FeatureNetwork:
 
 @dataclass(frozen=True)
 class Features:
-    """What an I3D says of some clips; a scripted one has no pooled activations, and then their width is 0."""
+    """What an I3D says of some clips."""
 
     pooled: Float[Tensor, "N pooled"]
     logits: Float[Tensor, "N classes"]
@@ -85,25 +64,18 @@ def random_i3d(seed: int = 0, device: torch.device = CPU) -> FeatureNetwork:
 def load_i3d(path: Path, classes: int, key: str, device: torch.device = CPU) -> FeatureNetwork:
     """The network with the weights of `path`: a state dict of the PyTorch port, as .safetensors or saved by torch.
 
-    Nothing is unpickled but tensors. For Kinetics-400 it may be the TorchScript file of FVD instead, which is a
-    program and is run, under no other name than one of SCRIPTS. Raises UserError with the parameter's `key` where the
-    file is missing, damaged, is neither, or holds another network or values that are not finite, named by its first
-    wrong tensor.
+    Nothing is unpickled but tensors. Raises UserError with the parameter's `key` where the file is missing, damaged, no
+    state dict, or holds another network or values that are not finite, named by its first wrong tensor.
     """
     if not path.is_file():
         raise UserError(f"{key}: {path}: no such file; give I3D weights, or null for a random I3D")
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    if path.suffix in SCRIPTS and _is_torchscript(path):
-        script = _load_script(path, classes, key, device)
-        return FeatureNetwork(script, f"{path.name} (TorchScript)", digest, device=device)
     state = load_state(path, key)
     network = I3D(classes)
     wrong = first_wrong(network, state)
     if wrong is not None:
         raise UserError(f"{key}: {path}: not an I3D of {classes} classes: {wrong}; give the PyTorch port's state dict")
     network.load_state_dict(state, strict=False)  # the counters of old batch norms may be missing
-    return FeatureNetwork(_ready(network, device), path.name, digest, device=device)
+    return FeatureNetwork(_ready(network, device), path.name, sha256_of(path), device=device)
 
 
 def first_wrong(network: nn.Module, state: object) -> str | None:
@@ -146,36 +118,6 @@ def load_state(path: Path, key: str) -> Any:
 
 def _first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
-def _is_torchscript(path: Path) -> bool:
-    """Whether a file is an archive with a program in it; torch.load's archives have none."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return any("/code/" in name for name in archive.namelist())
-    except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError, struct.error):  # none, or a damaged one
-        return False
-
-
-def _load_script(path: Path, classes: int, key: str, device: torch.device) -> ScriptedI3D:
-    if classes != ScriptedI3D.classes:
-        raise UserError(f"{key}: {path}: a TorchScript file gives no pooled activations; give a state dict")
-    log.warning("%s: %s is TorchScript, a program: it is run", key, path)
-    video = torch.zeros(1, MIN_FRAMES, 3, SIZE, SIZE, device=device)
-    try:
-        network = ScriptedI3D(torch.jit.load(path, map_location=device)).eval()
-        with torch.inference_mode():
-            logits = network.features(video)[1]
-    except Exception as error:  # as in `load_state`
-        raise UserError(
-            f"{key}: {path}: not FVD's TorchScript file: it cannot be read, or called with a video, rescale, resize "
-            f"and return_features ({_first_line(error)})"
-        ) from error
-    if logits.shape != (1, classes):
-        raise UserError(f"{key}: {path}: not FVD's TorchScript file: it gives {tuple(logits.shape)}, not (1, 400)")
-    if not torch.isfinite(logits).all():
-        raise UserError(f"{key}: {path}: of a grey video it gives NaN or infinity; take the file anew")
-    return network
 
 
 def forth_and_back(frames: int) -> Int64[np.ndarray, " played"]:

@@ -25,7 +25,7 @@ Measure = Callable[[Tensor, Tensor], float]
 
 @dataclass(frozen=True)
 class FeatureNetworks:
-    """The I3D behind IS and FVD (Kinetics-400) and the one behind FID (Kinetics-600); without weights one for both."""
+    """The I3D behind IS and FVD (Kinetics-400, or random) and the one behind FID (Kinetics-600, or the same)."""
 
     logits: FeatureNetwork
     pooled: FeatureNetwork
@@ -90,13 +90,15 @@ def measures(
 ) -> dict[str, tuple[Measure, Tensor, Tensor]]:
     """By name of a number, how it is measured, and the features of both sets that it is measured of (Sec. 5.1).
 
-    FVD, FID and IS; a Frechet distance under random weights carries random_i3d in its name, and there is no IS of a
-    random network. splits: for IS, at most the videos of a set; None: data without classes, which have none.
+    FVD, FID and IS; a Frechet distance under random weights carries random_i3d in its name, one of the pooled
+    activations of Kinetics-400's I3D is fid_k400, and there is no IS of a random network. splits: for IS, at most the
+    videos of a set; None: no IS.
     """
     logits = real.logits, generated.logits
+    of_pooled = "fid_k400" if networks.pooled == networks.logits else "fid"
     distances = {
         RANDOM_LOGITS if networks.logits.random else "fvd": (frechet_distance, *logits),
-        RANDOM_POOLED if networks.pooled.random else "fid": (frechet_distance, real.pooled, generated.pooled),
+        RANDOM_POOLED if networks.pooled.random else of_pooled: (frechet_distance, real.pooled, generated.pooled),
     }
     if splits is None or networks.logits.random:
         return distances

@@ -28,7 +28,7 @@ class Protocol:
     pooled_sha256: str | None
     precision: str  # of the networks' arithmetic
     covariance: str = "N - 1, float64"
-    splits: int  # of the generated set, for the inception score; videos are dealt out in turn
+    splits: int | None  # of the generated set, for the inception score, if any; videos are dealt out in turn
     psd_frames: tuple[int, ...] = ()  # from 1
     psd_sets: int = 0
     seed: int | None = None  # of the choice of videos and starts

@@ -49,9 +49,14 @@ def _columns(real: tuple[Tensor, Tensor], generated: tuple[Tensor, Tensor]) -> d
     return {name: values.flatten().tolist() for name, values in zip(names, (*real, *generated), strict=True)}
 
 
-def class_table(networks: FeatureNetworks, real: Measured, generated: Measured, classes: Sequence[str]) -> pd.DataFrame:
-    """A row for every class with at least two videos on each side (Table 4); no rows where there are no classes."""
-    numbers = measures(networks, real, generated, splits=1)
+def class_table(
+    networks: FeatureNetworks, real: Measured, generated: Measured, classes: Sequence[str], splits: int | None
+) -> pd.DataFrame:
+    """A row for every class with at least two videos on each side (Table 4); no rows where there are no classes.
+
+    splits: None where there is no inception score; a class's has one split.
+    """
+    numbers = measures(networks, real, generated, splits and 1)
     rows = []
     for label, name in enumerate(classes):
         a, b = real.labels == label, generated.labels == label

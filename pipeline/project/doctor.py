@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from pipeline import checkout
 from pipeline.errors import UserError
+from pipeline.metrics.weights import evaluation_weights
 from pipeline.params import Params, load_params
 from pipeline.paths import Paths
 
@@ -40,7 +41,7 @@ def examine(paths: Paths) -> list[Check]:
     except UserError as error:
         return [*checks, Check("params", False, str(error))]
     checks.append(Check("params", True, f"{paths.params}, {params.n_levels} levels"))
-    return [*checks, *_data(params, paths), _disk(params, paths)]
+    return [*checks, *_data(params, paths), _weights(params, paths), _disk(params, paths)]
 
 
 def _ffmpeg() -> Check:
@@ -50,6 +51,14 @@ def _ffmpeg() -> Check:
         return Check("ffmpeg", True, ffmpeg.version())
     except UserError as error:
         return Check("ffmpeg", False, str(error))
+
+
+def _weights(params: Params, paths: Paths) -> Check:
+    try:
+        files = [str(file) for file in evaluation_weights(params, paths.root).values() if file]
+    except UserError as error:
+        return Check("i3d", False, str(error))
+    return Check("i3d", True, ", ".join(files) or "no weights: a random network measures, no FVD")
 
 
 def _disk(params: Params, paths: Paths) -> Check:

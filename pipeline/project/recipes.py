@@ -11,9 +11,12 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from pipeline.errors import UserError
+from pipeline.metrics.weights import weights_of
 from pipeline.params import Params, parse_params
 from pipeline.paths import Paths, write_atomic
 from pipeline.system.yaml import parse_yaml
+
+WEIGHTS = ("i3d", "i3d_k400", "i3d_k600")  # parameters that are files, with their SHA-256
 
 
 def recipe_names(paths: Paths) -> list[str]:
@@ -35,7 +38,7 @@ def apply_recipe(paths: Paths, name: str | None, settings: Sequence[str] = (), *
         raise UserError(f"{source}: no such parameter file; `hvg recipe shapes` makes one")
     if name is not None and not force and edited(paths):
         raise UserError(f"{paths.params} has been edited: `--force` replaces it, `hvg recipe --set …` changes it")
-    content = with_settings(source.read_text(), settings, source)
+    content = with_settings(source.read_text(), settings, source, paths.root)
     params = parse_params(parse_yaml(content, str(source)), paths.params)
     known = name is not None or not edited(paths)  # a change by hand stays one, whatever is set on top of it
     write_atomic(paths.params, content)
@@ -71,8 +74,11 @@ def edited(paths: Paths) -> bool:
     return there and not any(file.is_file() and file.read_bytes() == paths.params.read_bytes() for file in ours)
 
 
-def with_settings(text: str, settings: Sequence[str], source: Path) -> str:
-    """A parameter file's text with values replaced, each `key.of.it=value` with the value in YAML."""
+def with_settings(text: str, settings: Sequence[str], source: Path, root: Path) -> str:
+    """A parameter file's text with values replaced, each `key.of.it=value` with the value in YAML.
+
+    A file of weights, by a path from `root`, gets its SHA-256 beside it.
+    """
     if not settings:
         return text
     yaml = YAML()  # round trip: comments and order stay
@@ -82,13 +88,13 @@ def with_settings(text: str, settings: Sequence[str], source: Path) -> str:
     yaml.representer.add_representer(type(None), lambda r, _: r.represent_scalar("tag:yaml.org,2002:null", "null"))
     tree = yaml.load(text)
     for setting in settings:
-        _set(tree, setting, source)
+        _set(tree, setting, source, root)
     out = io.StringIO()
     yaml.dump(tree, out)
     return out.getvalue()
 
 
-def _set(tree: Any, setting: str, source: Path) -> None:
+def _set(tree: Any, setting: str, source: Path, root: Path) -> None:
     key, equals, text = setting.partition("=")
     if not equals or not key:
         raise UserError(f"--set {setting}: expected KEY=VALUE, such as data.root=/videos")
@@ -98,9 +104,15 @@ def _set(tree: Any, setting: str, source: Path) -> None:
         before = node.get(last)
     except (KeyError, TypeError, AttributeError):
         raise UserError(f"--set {key}: no such parameter in {source}") from None
-    value = parse_yaml(text, f"--set {key}")
+    value = _with_hashes(last, parse_yaml(text, f"--set {key}"), root)
     # A parameter that is text stays text: `last=2` means "2".
     node[last] = text if isinstance(before, str) and isinstance(value, int | float) else value
+
+
+def _with_hashes(key: str, value: Any, root: Path) -> Any:
+    if isinstance(value, dict):
+        return {name: _with_hashes(name, inner, root) for name, inner in value.items()}
+    return weights_of(value, root) if key in WEIGHTS and isinstance(value, str) else value
 
 
 def _written(paths: Paths) -> Path:

@@ -13,6 +13,7 @@ from pipeline.report import paper
 # Better, unit, and what it says, by the name of the metric or its beginning.
 _METRICS = {
     "fvd": ("lower", "", "Frechet distance of the logits of an I3D trained on Kinetics-400"),
+    "fid_k400": ("lower", "", "Frechet distance of the 1024 pooled features of the I3D of fvd; no FID"),
     "fid": ("lower", "", "Frechet distance of the 1024 pooled features of an I3D trained on Kinetics-600"),
     "inception_score_deviation": ("", "", "standard deviation of the inception score over splits"),
     "inception_score": ("higher", "", "inception score under an I3D trained on Kinetics-400"),

@@ -3,11 +3,11 @@
 import hashlib
 import json
 from collections import defaultdict
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 MOST = 10**9  # of anything that is counted
 LARGEST = defaultdict(lambda: 2**16, frames=2**20, size=2**13)  # of a view's and a network's numbers, by name
@@ -33,6 +33,23 @@ Several = Annotated[int, Field(ge=2, le=MOST)]  # videos: one has no covariance
 Text = Annotated[str, Field(min_length=1, pattern=r"^[^\x00-\x1f\x7f]+$")]  # one line
 Hash = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]  # SHA-256
 Place = Annotated[str, Field(min_length=1), AfterValidator(_place)]  # a path that a file system can hold
+
+
+def _no_path(value: Any) -> Any:
+    if isinstance(value, str):
+        raise ValueError("a file of weights has its SHA-256 beside it, which `hvg recipe --set KEY=FILE` puts there")
+    return value
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weights:
+    """A file of a network's weights by what is in it: another file at the same place is another value."""
+
+    file: Place  # from the project's root, or a name that pipeline.metrics.weights knows
+    sha256: Hash
+
+
+I3DFile = Annotated[Weights, BeforeValidator(_no_path)]
 
 
 def fingerprint(*values: Any) -> str:

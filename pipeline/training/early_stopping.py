@@ -22,8 +22,9 @@ from pipeline.data.windows import choose_start, start_in_view, windows_of_videos
 from pipeline.errors import UserError
 from pipeline.metrics.features import FeatureNetwork, extract, load_i3d, random_i3d
 from pipeline.metrics.frechet import frechet_distance
+from pipeline.metrics.weights import find_weights
 from pipeline.params import EarlyStopping, Params
-from pipeline.paths import Paths, origin
+from pipeline.paths import Paths
 from pipeline.training.batches import Batches
 from pipeline.workers import Workers
 
@@ -144,5 +145,6 @@ def window_distance(batches: Batches, params: Params, paths: Paths, workers: Wor
     if stopping.i3d is None:
         network = random_i3d(params.seed, workers.device)
     else:
-        network = load_i3d(origin(paths.root) / stopping.i3d, 600, f"{key}.i3d", workers.device)
+        weights = find_weights(stopping.i3d, paths.root, f"{key}.i3d")
+        network = load_i3d(weights, 600, f"{key}.i3d", workers.device)
     return WindowDistance(batches, real, network, stopping, training.batch, workers)

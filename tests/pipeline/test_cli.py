@@ -69,10 +69,15 @@ def test_what_is_missing_is_said_before_anything_runs(project):
     done = hvg("repro", cwd=project)
     assert done.returncode == 2
     assert "data.listing: data/listing.csv does not exist; `hvg index` writes it" in done.stderr
-    hvg("recipe", "shapes", "--set", "evaluation.i3d_k400=weights.pt", cwd=project)
-    done = hvg("repro", cwd=project)
-    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert "evaluation.i3d_k400: weights.pt does not exist" in done.stderr
+    weights = project / "weights.pt"
+    weights.write_bytes(b"some")
+    hvg("recipe", "shapes", "--set", f"evaluation.i3d_k400={weights.name}", cwd=project)
+    weights.write_bytes(b"others")
+    for says in ("weights.pt has SHA-256 ", "weights.pt does not exist"):
+        done = hvg("repro", cwd=project)
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+        assert f"evaluation.i3d_k400: {says}" in done.stderr and "`hvg recipe --set evaluation.i3d_k400=" in done.stderr
+        weights.unlink(missing_ok=True)
 
 
 def test_elsewhere_it_says_where_to_go(tmp_path):

@@ -25,7 +25,7 @@ def make_project(root: Path, *, videos: int = 6, classes: tuple[str, ...] = CLAS
     raw["levels"]["2"]["generator"]["multipliers"] = [4, 4]
     raw["levels"]["2"]["discriminators"]["multipliers"] = [1, 2, 4]
     raw["levels"]["2"]["training"]["window"] = 2
-    raw["evaluation"] |= {"videos": 4, "psd_frames": [1, 8], "psd_sets": 2}
+    raw["evaluation"] |= {"videos": 4, "psd_frames": [1, 8], "psd_sets": 2, "i3d_k400": None}
     if not classes:
         raw["data"]["classes"] = 0
     root.mkdir(parents=True, exist_ok=True)

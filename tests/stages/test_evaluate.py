@@ -24,9 +24,11 @@ from pipeline.metrics.clip_sets import open_set
 from pipeline.metrics.compare_sets import compare
 from pipeline.metrics.evaluation import choose_clips, window_frames
 from pipeline.metrics.measured import FeatureNetworks
+from pipeline.metrics.weights import weights_of
 from pipeline.params import load_params
 from pipeline.paths import Paths
 from pipeline.runs.store import Store
+from pipeline.system.values import Weights
 from pipeline.workers import join_workers
 from stages import evaluate
 from tests.pipeline.metrics.tiny import tiny_network
@@ -230,8 +232,11 @@ def test_trained_weights_give_famous_names_everywhere(project, monkeypatch):
         return tiny_network(classes, f"{classes:x}" * 20)
 
     monkeypatch.setattr(evaluation, "load_i3d", load)
-    params = load_params(project.params)
-    chosen = replace(params.evaluation, i3d_k400="k400.pt", i3d_k600="k600.pt", videos=8, splits=2)
+    params, weights = load_params(project.params), {}
+    for key in ("i3d_k400", "i3d_k600"):
+        (project.root / f"{key}.pt").write_text(key)
+        weights[key] = Weights(**weights_of(f"{key}.pt", project.root))
+    chosen = replace(params.evaluation, **weights, videos=8, splits=2)
     found = evaluation.evaluate(replace(params, evaluation=chosen), project, ALONE)
     scores = {"fvd", "fid", "inception_score"}
     metrics, measured_on = found.numbers["metrics"], found.numbers["protocol"]
@@ -245,9 +250,19 @@ def test_trained_weights_give_famous_names_everywhere(project, monkeypatch):
     assert len(per_class) > 0 and sum(per_class["real"]) <= 8
     assert measured_on["logits_sha256"] == "190" * 20 and measured_on["pooled_sha256"] == "258" * 20
     assert loaded == [
-        (project.root / "k400.pt", 400, "evaluation.i3d_k400"),
-        (project.root / "k600.pt", 600, "evaluation.i3d_k600"),
+        (project.root / "i3d_k400.pt", 400, "evaluation.i3d_k400"),
+        (project.root / "i3d_k600.pt", 600, "evaluation.i3d_k600"),
     ]
+
+
+def test_classes_that_the_network_does_not_know_have_no_inception_score(project, monkeypatch):
+    monkeypatch.setattr(evaluation, "load_i3d", lambda path, classes, *_: tiny_network(classes, "ab" * 32))
+    monkeypatch.setattr(evaluation, "evaluation_weights", lambda *_: {"a": Path("k400.pt"), "b": None})
+    params = load_params(project.params)
+    found = evaluation.evaluate(params, project, ALONE)
+    assert params.evaluation.splits is None and {"fvd", "fid_k400"} == set(found.numbers["windows"])
+    assert {"fvd", "fid_k400"} == set(found.tables["counts"]["metric"])
+    assert list(found.tables["per_class"].columns) == ["class", "real", "generated", "fvd", "fid_k400"]
 
 
 def test_the_same_clips_in_arrays_give_the_same_numbers(project, tmp_path):

@@ -25,7 +25,6 @@ from pipeline.metrics import measured as measuring
 from pipeline.metrics.clip_sets import open_set
 from pipeline.metrics.compare_sets import as_text, compare
 from pipeline.metrics.measured import FeatureNetworks
-from tests.pipeline.metrics.test_features import LikeFvds
 from tests.pipeline.metrics.tiny import tiny_network
 from tests.stages.fake_project import make_project, moving
 
@@ -71,7 +70,7 @@ def test_random_weights_leave_the_famous_names_empty(tmp_path):
     found = measured(a, a, FeatureNetworks(tiny_network(), tiny_network()))
     assert found["fvd"] is found["fid"] is found["inception_score"] is None
     assert {"random_i3d_frechet_logits", "random_i3d_frechet_pooled"} <= set(found)
-    assert "--i3d-k400" in found["note"] and "--i3d-k600" in found["note"]
+    assert "fetch-i3d" in found["note"] and "--i3d-k600" in found["note"]
     text = as_text(found)
     assert "random_i3d_frechet_logits" in text and "real_videos" in text and found["note"] in text
 
@@ -322,6 +321,7 @@ def test_the_first_video_that_can_be_decoded_sets_length_and_size(tmp_path, monk
 
 def test_the_command_works_in_any_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("pipeline.metrics.weights.installed_file", lambda: tmp_path / "none")
     monkeypatch.setattr(evaluation, "random_i3d", lambda seed, device: tiny_network(seed))
     saved(tmp_path / "a.npy", videos(3))
     done = CliRunner().invoke(cli, ["metrics", "a.npy", "a.npy", "--json"], catch_exceptions=False)
@@ -337,6 +337,7 @@ def test_weights_of_the_command_are_read_and_named(tmp_path, monkeypatch):
     network = I3D(600)
     network.randomize(2)
     save_file(network.state_dict(), tmp_path / "k600.safetensors")
+    monkeypatch.setattr("pipeline.metrics.weights.installed_file", lambda: tmp_path / "none")
     saved(tmp_path / "a.npy", videos(2, 1))
     args = ["metrics", str(tmp_path / "a.npy"), str(tmp_path / "a.npy")]
     done = CliRunner().invoke(cli, [*args, "--i3d-k600", str(tmp_path / "k600.safetensors"), "--json"])
@@ -348,15 +349,21 @@ def test_weights_of_the_command_are_read_and_named(tmp_path, monkeypatch):
         CliRunner().invoke(cli, [*args, "--i3d-k400", str(tmp_path / "a.npy")], catch_exceptions=False)
 
 
-def test_the_torchscript_file_alone_gives_fvd_and_is(tmp_path, monkeypatch):
+def test_the_installed_weights_are_what_the_command_takes_where_none_are_given(tmp_path, monkeypatch):
+    network = I3D(400)
+    network.randomize(2)
+    installed = tmp_path / "share" / "i3d-k400.safetensors"
+    monkeypatch.setattr("pipeline.metrics.weights.installed_file", lambda: installed)
+    a, b = saved(tmp_path / "a.npy", videos(2, 1)), saved(tmp_path / "b.npy", videos(2, 1, first=9))
+    command = ["metrics", str(a), str(b), "--json"]
     monkeypatch.setattr(evaluation, "random_i3d", lambda seed, device: tiny_network(seed))
-    torch.jit.script(LikeFvds(400)).save(tmp_path / "i3d_torchscript.pt")
-    a, b = saved(tmp_path / "a.npy", videos(4)), saved(tmp_path / "b.npy", videos(4, first=9) // 2)
-    options = ["--i3d-k400", str(tmp_path / "i3d_torchscript.pt"), "--splits", "2", "--json"]
-    done = CliRunner().invoke(cli, ["metrics", str(a), str(b), *options], catch_exceptions=False)
-    found = json.loads(done.stdout)
-    assert found["fvd"] > 0 and found["inception_score"] >= 1 and found["fid"] is None
-    assert found["random_i3d_frechet_pooled"] > 0 and "random_i3d_frechet_logits" not in found
+    without = json.loads(CliRunner().invoke(cli, command, catch_exceptions=False).stdout)
+    assert without["fvd"] is None and without["protocol"]["logits_network"] == "random, seed 0"
+    installed.parent.mkdir()
+    save_file(network.state_dict(), installed)
+    found = json.loads(CliRunner().invoke(cli, command, catch_exceptions=False).stdout)
+    assert found["fvd"] > 0 and found["fid_k400"] > 0 and found["fid"] is None
+    assert found["protocol"]["logits_network"] == found["protocol"]["pooled_network"] == "i3d-k400.safetensors"
     assert found["note"].startswith("FID takes --i3d-k600")
 
 

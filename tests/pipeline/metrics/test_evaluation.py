@@ -84,12 +84,13 @@ def test_random_weights_never_give_famous_names():
     with torch.device("meta"):
         some = I3D(5)
     unknown, known = FeatureNetwork(some, "random, seed 0", None), FeatureNetwork(some, "k.pt", "ab" * 32)
+    other = FeatureNetwork(some, "k600.pt", "cd" * 32)
     real, generated = measured(networks(), clips(4, 0)), measured(networks(), clips(4, 1))
     for nets, names in (
         (FeatureNetworks(unknown, unknown), {"random_i3d_frechet_logits", "random_i3d_frechet_pooled"}),
         (
-            FeatureNetworks(known, unknown),
-            {"fvd", "random_i3d_frechet_pooled", "inception_score", "inception_score_deviation"},
+            FeatureNetworks(known, known),
+            {"fvd", "fid_k400", "inception_score", "inception_score_deviation"},
         ),
         (FeatureNetworks(unknown, known), {"random_i3d_frechet_logits", "fid"}),
     ):
@@ -97,22 +98,22 @@ def test_random_weights_never_give_famous_names():
         assert set(found) == names
         counts = count_table(nets, real, generated, metrics=found, splits=1, seed=0)
         assert set(counts["metric"]) == names - {"inception_score_deviation"}
-        found = class_table(nets, real, generated, ["a"])
+        found = class_table(nets, real, generated, ["a"], 1)
         assert set(found.columns) - {"class", "real", "generated"} == names - {"inception_score_deviation"}
-    assert set(scores(FeatureNetworks(known, known), real, generated, None)) == {"fvd", "fid"}
+    assert set(scores(FeatureNetworks(known, other), real, generated, None)) == {"fvd", "fid"}
 
 
 def test_classes_are_compared_each_with_itself():
     nets = networks()
     a, b = clips(12, 0), clips(9, 1)
     real, generated = measured(nets, a), measured(nets, b)
-    table = class_table(nets, real, generated, ["a", "b", "c", "none"])
+    table = class_table(nets, real, generated, ["a", "b", "c", "none"], 2)
     assert table["class"].tolist() == ["a", "b", "c"]
     assert table["real"].tolist() == [4, 4, 4] and table["generated"].tolist() == [3, 3, 3]
     of_b = frechet_distance(real.logits[1::3], generated.logits[1::3])
     assert table["fvd"].tolist()[1] == pytest.approx(of_b, rel=1e-9)
     assert table["inception_score"].tolist()[2] == pytest.approx(inception_score(generated.logits[2::3])[0])
-    empty = class_table(nets, real, generated, ())
+    empty = class_table(nets, real, generated, (), 2)
     assert len(empty) == 0 and list(empty.columns) == list(table.columns)
 
 

@@ -1,9 +1,6 @@
 """Preprocessing, and what is taken and refused as weights and as frames."""
 
-import hashlib
-import zipfile
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -172,103 +169,11 @@ def test_bfloat16_is_as_far_off_as_it_is_said_to_be():
         assert 0 < (a - b).norm() / a.norm() < 0.1  # docs/metrics.md
 
 
-class LikeFvds(torch.nn.Module):
-    """Called as the TorchScript file of FVD is; its 400 "logits" are the mean of the video times 0, 1, 2 …"""
-
-    def __init__(self, outputs: int) -> None:
-        super().__init__()
-        self.scale = torch.nn.Parameter(torch.arange(float(outputs)))
-
-    def forward(
-        self, x: torch.Tensor, rescale: bool = True, resize: bool = True, return_features: bool = False
-    ) -> torch.Tensor:
-        if rescale:
-            x = x / 255
-        if resize:
-            x = x[..., :1]
-        mean = x.mean(dim=(1, 2, 3, 4))
-        return mean[:, None] * self.scale if return_features else mean[:, None].softmax(dim=1)
-
-
-def _script(path: Path, module: torch.nn.Module) -> Path:
-    torch.jit.script(module).save(path)
-    return path
-
-
-def test_the_torchscript_file_of_fvd_sees_our_preprocessing(tmp_path, caplog):
-    path = _script(tmp_path / "i3d_torchscript.pt", LikeFvds(400))
-    found = load_i3d(path, 400, KEY)
-    assert found.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
-    assert "TorchScript" in found.weights and "a program" in caplog.text
-    clips = torch.full((2, 9, 3, 4, 4), 255, dtype=torch.uint8)
-    clips[1] = 0
-    seen = next(extract(found, clips))
-    torch.testing.assert_close(seen.logits, torch.stack([torch.arange(400.0), -torch.arange(400.0)]))
-    assert seen.pooled.shape == (2, 0)
-
-
-def test_other_torchscript_is_refused(tmp_path):
-    path = _script(tmp_path / "i3d.pt", LikeFvds(400))
-    with pytest.raises(UserError, match=r"i3d_k600.*no pooled activations"):
-        load_i3d(path, 600, "evaluation.i3d_k600")
-    with pytest.raises(UserError, match=r"gives \(1, 7\), not \(1, 400\)"):
-        load_i3d(_script(tmp_path / "seven.pt", LikeFvds(7)), 400, KEY)
-    with pytest.raises(UserError, match="cannot be read, or called"):
-        load_i3d(_script(tmp_path / "relu.pt", torch.nn.ReLU()), 400, KEY)
-
-
-class _Blows(torch.nn.Module):
-    def forward(
-        self, x: torch.Tensor, rescale: bool = True, resize: bool = True, return_features: bool = False
-    ) -> torch.Tensor:
-        return torch.full([1, 400], float("inf"))
-
-
-def test_damaged_torchscript_is_refused(tmp_path):
-    path = _script(tmp_path / "i3d.pt", LikeFvds(400))
-    whole = path.read_bytes()
-    with zipfile.ZipFile(tmp_path / "empty.pt", "w") as archive:
-        archive.writestr("x/code/a.py", "no program")
-    entry = whole.rindex(b"PK\x01\x02")
-    (tmp_path / "name.pt").write_bytes(whole[: entry + 9] + b"\x08" + whole[entry + 10 : -60] + b"\xff" + whole[-59:])
-    (tmp_path / "directory.pt").write_bytes(whole[:entry] + b"XX" + whole[entry + 2 :])
-    code = whole.index(b".py") + 100  # in the first program
-    (tmp_path / "code.pt").write_bytes(whole[:code] + bytes(8) + whole[code + 8 :])
-    for name in ("empty", "name", "directory", "code"):
-        with pytest.raises(UserError, match=rf"i3d_k400.*{name}\.pt: (no readable|not FVD)"):
-            load_i3d(tmp_path / f"{name}.pt", 400, KEY)
-    with pytest.raises(UserError, match="NaN or infinity"):
-        load_i3d(_script(tmp_path / "blows.pt", _Blows()), 400, KEY)
-
-
-class _Prints(torch.nn.Module):
-    def forward(
-        self, x: torch.Tensor, rescale: bool = True, resize: bool = True, return_features: bool = False
-    ) -> torch.Tensor:
-        print("a program was run")
-        return torch.zeros(1, 400)
-
-
-def test_no_program_is_run_under_another_name_or_for_kinetics_600(tmp_path, capfd, monkeypatch):
-    plain = _script(tmp_path / "plain.pt", _Prints())
-    load_i3d(plain, 400, KEY)
-    assert "a program was run" in capfd.readouterr().out  # as it says where it is run
-    monkeypatch.setattr(torch.jit, "load", lambda *_, **__: pytest.fail("a program is loaded"))
-    for name in ("evil.safetensors", "evil", "evil.bin"):
-        with pytest.raises(UserError, match="no readable state dict"):
-            load_i3d(_script(tmp_path / name, _Prints()), 400, KEY)
-    with pytest.raises(UserError, match="no pooled activations"):
-        load_i3d(plain, 600, "levels.1.training.early_stopping.i3d")
-    assert "a program was run" not in capfd.readouterr().out
-
-
-def test_a_frozen_script_without_parameters_measures(tmp_path):
-    path = tmp_path / "frozen.pt"
-    torch.jit.freeze(torch.jit.script(LikeFvds(400).eval())).save(path)
-    found = load_i3d(path, 400, KEY)
-    assert not list(found.network.parameters()) and found.device == torch.device("cpu")
-    seen = next(extract(found, torch.full((1, 9, 3, 4, 4), 255, dtype=torch.uint8)))
-    torch.testing.assert_close(seen.logits, torch.arange(400.0)[None])
+@pytest.mark.filterwarnings("ignore")
+def test_a_program_is_no_state_dict(tmp_path):
+    torch.jit.script(torch.nn.ReLU()).save(tmp_path / "i3d_torchscript.pt")
+    with pytest.raises(UserError, match=r"i3d_k400.*i3d_torchscript\.pt: no readable state dict"):
+        load_i3d(tmp_path / "i3d_torchscript.pt", 400, KEY)
 
 
 def test_the_protocol_says_how_short_clips_are_played():

@@ -1,14 +1,18 @@
 """A recipe becomes params.yaml: values set, comments kept, other people's edits left alone."""
 
+import hashlib
+import re
 import shutil
 from pathlib import Path
 
 import pytest
 
 from pipeline.errors import UserError
+from pipeline.metrics.weights import INSTALLED, INSTALLED_SHA256
 from pipeline.params import load_params
 from pipeline.paths import Paths
 from pipeline.project.recipes import apply_recipe, edited, recipe_names, set_aside
+from pipeline.system.values import Weights
 
 ROOT = Path(__file__).parents[3]
 
@@ -83,6 +87,32 @@ def test_what_cannot_be_is_refused_before_anything_is_written(paths, setting, me
         apply_recipe(paths, "shapes", [setting])
     assert "\n" not in str(raised.value)
     assert not paths.params.exists()
+
+
+def test_weights_have_their_hash_beside_them(paths):
+    (paths.root / "k600.pt").write_bytes(b"some")
+    some = Weights(file="k600.pt", sha256=hashlib.sha256(b"some").hexdigest())
+    stopping = "levels.1.training.early_stopping={every: 1, patience: 1, videos: 2, i3d: k600.pt}"
+    params = apply_recipe(paths, "shapes", ["evaluation.i3d_k600=k600.pt", stopping])
+    chosen = params.levels["1"].training.early_stopping
+    assert chosen is not None and chosen.i3d == params.evaluation.i3d_k600 == some
+    assert params.evaluation.i3d_k400 == Weights(file="installed", sha256=INSTALLED_SHA256)
+    assert apply_recipe(paths, None, ["evaluation.i3d_k400=null"]).evaluation.i3d_k400 is None
+    installed = apply_recipe(paths, None, ["evaluation.i3d_k400=installed"]).evaluation.i3d_k400
+    assert installed == Weights(file="installed", sha256=INSTALLED_SHA256)
+    with pytest.raises(UserError, match=r"none\.pt: no such file of I3D weights"):
+        apply_recipe(paths, None, ["evaluation.i3d_k600=none.pt"])
+    text = paths.params.read_text()
+    paths.params.write_text(re.sub(r"i3d_k600:.*\n.*\n.*\n", "i3d_k600: k600.pt\n", text))
+    with pytest.raises(UserError, match=r"evaluation\.i3d_k600: .*`hvg recipe --set KEY=FILE` puts there, not \"k600"):
+        load_params(paths.params)
+
+
+@pytest.mark.parametrize("name", recipe_names(Paths(ROOT)))
+def test_every_recipe_measures_by_the_installed_weights(name):
+    params = load_params(ROOT / "recipes" / f"{name}.yaml")
+    assert params.evaluation.i3d_k400 == Weights(file=INSTALLED, sha256=INSTALLED_SHA256)
+    assert (params.evaluation.splits is not None) == (params.data.layout == "kinetics" and not params.rendered)
 
 
 def test_an_unknown_recipe_names_those_there_are(paths):
