@@ -2,10 +2,11 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from itertools import chain, pairwise
 from pathlib import Path, PurePosixPath
+from statistics import median
 from typing import Annotated, Any, Literal
 
 import fsspec
@@ -45,7 +46,8 @@ class DataParams:
 class DecodeParams:
     """How videos become the pyramid."""
 
-    frame_step: Positive  # native frames from one frame of the top view to the next
+    frame_step: Positive | None  # native frames from one frame of the top view to the next; null: as fps says
+    fps: Annotated[float, Field(ge=0.01, le=1000)] | None  # frames a second of the top view; null: as frame_step says
     crop: Literal["center", "none"]  # to a square, after scaling the short side; none squeezes
     hdr: Literal["tone-map", "leave-out"]  # videos of high dynamic range (PQ, HLG)
     max_frames: Positive | None  # of the top view a video; null: whole videos
@@ -57,6 +59,10 @@ class DecodeParams:
     store: Annotated[str, Field(min_length=1)] | None  # of the arrays: null, in data/pyramid; or a URL of fsspec
     shard_videos: Positive  # videos a shard file of the store
     timeout: Positive  # seconds a video may take
+
+    def top_rate(self, native: Iterable[float]) -> float:
+        """Frames a second of the top view, in the middle of all videos, which have `native`."""
+        return self.fps or median(native) / (self.frame_step or 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -265,6 +271,7 @@ def _impossible(params: Params) -> Iterator[tuple[str, str]]:
          f"must be null: only the layout bdd100k has label JSON, not {data.layout}"),
         ("data.listing", not re.fullmatch(r"data/(?!(pyramid|samples)/)(?!.*\.\.(/|$)).*[^/]\.csv", listing),
          "must be a .csv below data/, and outside data/pyramid and data/samples"),
+        ("decode.fps", (decode.fps is None) == (decode.frame_step is None), "either it or decode.frame_step is null"),
         ("decode.max_frames", decode.max_frames and decode.max_frames < frames,
          f"fewer than the {frames} of the top view: no video would be whole"),
         ("decode.min_frames", kept < decode.min_frames, f"more than decode.max_frames, {kept}: no video would be left"),

@@ -51,7 +51,7 @@ def bench_decode(params: Params, folder: Path, *, rounds: int, files: int, worke
         for path in paths:
             decoder(folder / path)
 
-    decoders = _decoders(size, chosen.frame_step)
+    decoders = _decoders(size, chosen.frame_step or 1)
     ways = {"decode": partial(_pyramid, job, paths)} | {name: partial(over, one) for name, one in decoders.items()}
     torch.set_num_threads(1)
     seconds = interleaved(ways, _cpu_seconds, rounds=rounds, desc="bench decode")
@@ -66,6 +66,7 @@ def bench_decode(params: Params, folder: Path, *, rounds: int, files: int, worke
         "rounds": rounds,
         "views": ", ".join(f"{view.size}x{view.size}" for view in params.views.values()),
         "frame_step": chosen.frame_step,
+        "fps": chosen.fps,
         "codec": chosen.codec,
         "workers": workers,
         **_speedups(job, paths, copies, workers, rounds),

@@ -72,8 +72,8 @@ def bench_loader(path: Path, root: Path | None, *, windows: int, rounds: int) ->
         for way, read in reads.items():
             ways[way] = partial(read_windows, read, counts[way], np.random.default_rng(0))
         if root is not None:
-            step = int(cast(int, group.attrs["frame_step"]))
-            ways[SOURCES] = _sources(root, counts[SOURCES], frame_step=step, frames=window, size=top.size)
+            speed: Any = {name: group.attrs.get(name) for name in ("frame_step", "fps")}
+            ways[SOURCES] = _sources(root, counts[SOURCES], speed, frames=window, size=top.size)
         seconds = interleaved(ways, time.process_time, rounds=rounds, desc="bench loader")
     rates = pd.DataFrame({way: counts[way] / seconds[way] for way in ways})
     return {
@@ -126,9 +126,9 @@ def _zarr(group: zarr.Group, readers: list[ViewReader]) -> Read:
     return lambda view, video, start, count: np.asarray(arrays[view][rows[video], start : start + count])
 
 
-def _sources(root: Path, windows: int, *, frame_step: int, frames: int, size: int) -> Callable[[], None]:
+def _sources(root: Path, windows: int, speed: dict[str, Any], *, frames: int, size: int) -> Callable[[], None]:
     """So many windows at random moments of the videos below a folder."""
-    read = partial(read_source, frame_step=frame_step, frames=frames, size=size)
+    read = partial(read_source, **speed, frames=frames, size=size)
     listed = (root / path for path, *_ in files_below(root, is_video))
     files = list(itertools.islice((file for file in listed if len(read(file, 0)) == frames), FILES))
     if not files:
@@ -143,22 +143,24 @@ def _sources(root: Path, windows: int, *, frame_step: int, frames: int, size: in
 
 
 def read_source(
-    path: Path, moment: float, *, frame_step: int, frames: int, size: int
+    path: Path, moment: float, *, frame_step: int | None, fps: float | None = None, frames: int, size: int
 ) -> list[UInt8[np.ndarray, "{size} {size} 3"]]:
     """Every frame_step-th of a video's frames, squeezed: `frames` of them, fewer at its end, none where it is damaged.
 
+    fps: in place of frame_step, frames a second, about.
     moment: where to begin, from 0, its beginning, to 1, so late that they still fit.
     """
     scaler = VideoReformatter()
     try:
         with open_file(path, time.monotonic() + SOURCE_SECONDS) as container:
             stream = video_stream(container, container.streams.video[0].index)
-            span = frames * frame_step / (stream.average_rate or stream.guessed_rate or 30)
-            free = max(0, (container.duration or 0) / av.time_base - float(span))
+            rate = float(stream.average_rate or stream.guessed_rate or 30)
+            step = frame_step or max(1, round(rate / (fps or rate)))
+            free = max(0, (container.duration or 0) / av.time_base - frames * step / rate)
             begin = (container.start_time or 0) / av.time_base + moment * free
             container.seek(int(begin * av.time_base))
             later = (frame for frame in container.decode(stream) if frame.time is None or frame.time >= begin)
-            kept = itertools.islice(later, 0, frames * frame_step, frame_step)
+            kept = itertools.islice(later, 0, frames * step, step)
             return [scaler.reformat(frame, size, size, "rgb24", threads=1).to_ndarray() for frame in kept]
     except (FFmpegError, VideoError):
         return []

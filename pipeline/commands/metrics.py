@@ -57,13 +57,15 @@ def sample(out: Path, videos: int, classes: tuple[str, ...], for_metrics: bool, 
 @click.option("--size", type=click.IntRange(min=1),
               help="Pixels, where both are folders. Default: as --frames; a folder takes the other set's.")  # fmt: skip
 @click.option("--real-split", help="Where REAL is a store. Default: val of a pyramid, samples of samples.")
-@click.option("--real-step", type=click.IntRange(min=1), default=1, show_default=True,
-              help="Native frames from one frame to the next, where REAL is a folder of videos.")  # fmt: skip
+@click.option("--real-step", type=click.IntRange(min=1),
+              help="Native frames from one frame to the next of REAL, a folder of videos. Default: 1.")  # fmt: skip
+@click.option("--real-fps", type=click.FloatRange(0.01, 1000), help="Frames a second, in place of --real-step.")
 @click.option("--class", "class_name", metavar="NAME", help="Only videos of this class, of the sides that are stores.")
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def metrics(
     real: Path, generated: Path, i3d_k400: Path | None, i3d_k600: Path | None, splits: int, frames: int | None,
-    size: int | None, real_split: str | None, real_step: int, class_name: str | None, as_json: bool,
+    size: int | None, real_split: str | None, real_step: int | None, real_fps: float | None,
+    class_name: str | None, as_json: bool,
 ) -> None:  # fmt: skip
     """FVD, FID and IS of GENERATED beside REAL, and the protocol they were measured by. Works in any folder.
 
@@ -82,8 +84,11 @@ def metrics(
     from pipeline.metrics.evaluation import load_networks
     from pipeline.metrics.weights import installed_file
 
+    if real_step and real_fps:
+        raise UserError("--real-fps: stands in place of --real-step; give one of them")
+    step = real_step or (None if real_fps else 1)
     sides = (
-        open_set(real, split=real_split, frame_step=real_step, class_name=class_name),
+        open_set(real, split=real_split, frame_step=step, fps=real_fps, class_name=class_name),
         open_set(generated, split=None, frame_step=1, class_name=class_name),
     )
     if class_name is not None and not any((side / "videos.parquet").is_file() for side in (real, generated)):

@@ -237,6 +237,7 @@ def decode_one(job: Job, path: str, shard: ShardWriter, row: int, given_up: str 
                 job.root / path,
                 pyramid,
                 frame_step=chosen.frame_step,
+                fps=chosen.fps,
                 size=params.view(params.n_levels).size,
                 crop=chosen.crop,
                 hdr=chosen.hdr,

@@ -167,7 +167,9 @@ def _frames(source: Source, params: Params) -> int:
     if source.times:
         length = source.without_pauses(source.times[-1]) - source.times[0]
         ticks = round(length * source.base * source.rate) + 1
-    return min(-(-ticks // params.decode.frame_step), params.decode.max_frames or MAX_FRAMES)
+    return min(
+        -(-ticks // source.step(params.decode.frame_step, params.decode.fps)), params.decode.max_frames or MAX_FRAMES
+    )
 
 
 def _files(frames: Int64[np.ndarray, " sample"], grid: Grid, shard_videos: int, videos: int) -> int:

@@ -77,7 +77,7 @@ def sample(
             generate({split: generator}, source, store, workers)
             below = ViewReader(store, level, split, in_memory=0)
         assert below is not None
-        fps = float(np.median(data.videos["fps"].to_numpy(np.float64))) / params.decode.frame_step
+        fps = params.decode.top_rate(data.videos["fps"])
         _write_videos(below, work / "samples" / "videos", fps)
         publish(work / "samples", out)
         shutil.rmtree(work)

@@ -35,7 +35,15 @@ class _ClipSet:
     what: str  # in words, for the protocol
     digest: str
     sigma: float | None = None
-    frame_step: int | None = None
+    frame_step: int | None = None  # native frames from one to the next
+    fps: float | None = None  # frames a second, where they are fixed
+
+    @property
+    def speed(self) -> str | None:
+        """In words, where it is known."""
+        if self.frame_step is not None:
+            return f"{self.frame_step} native frames a frame"
+        return None if self.fps is None else f"{self.fps:g} frames a second"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +69,6 @@ class FolderSet(_ClipSet):
     """Video files, decoded, scaled and cropped to a square."""
 
     files: list[Path]
-    frame_step: int = 1  # native frames from one to the next
 
     def clips(self, frames: int, size: int) -> Iterator[UInt8[np.ndarray, "T H W 3"]]:
         """The first `frames` frames of every video, size x size; what is shorter or cannot be decoded is left out."""
@@ -100,7 +107,7 @@ class FolderSet(_ClipSet):
 
     def _decode(self, file: Path, frames: int, size: int) -> "_Frames":
         decoded = _Frames()
-        decode_video(file, decoded, frame_step=self.frame_step, size=size, crop="center", hdr="tone-map",
+        decode_video(file, decoded, frame_step=self.frame_step, fps=self.fps, size=size, crop="center", hdr="tone-map",
                      max_frames=frames, engine="pyav", timeout=TIMEOUT_SECONDS)  # fmt: skip
         return decoded
 
@@ -115,11 +122,14 @@ class _Frames(list[np.ndarray]):
 Side = FrameSet | FolderSet
 
 
-def open_set(path: Path, *, split: str | None, frame_step: int, class_name: str | None = None) -> Side:
+def open_set(
+    path: Path, *, split: str | None, frame_step: int | None, fps: float | None = None, class_name: str | None = None
+) -> Side:
     """Videos at `path`: a .npy or .npz file, a store's folder, or a folder of videos.
 
-    split: of a store; None: samples (or figures) of a store of samples, val of a pyramid. frame_step: of a folder's
-        videos. class_name: of a store, only its videos count; arrays and folders know no classes and count whole.
+    split: of a store; None: samples (or figures) of a store of samples, val of a pyramid.
+    frame_step, or fps: of a folder's videos.
+    class_name: of a store, only its videos count; arrays and folders know no classes and count whole.
 
     Raises UserError, with the way out, where there is nothing that can be measured.
     """
@@ -140,11 +150,11 @@ def open_set(path: Path, *, split: str | None, frame_step: int, class_name: str 
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
             raise UserError(f"{path}: a damaged store ({reason}); make it anew, or copy it whole") from error
     if path.is_dir():
-        return _folder_set(path, frame_step)
+        return _folder_set(path, frame_step, fps)
     raise UserError(f"{path}: no such set; give a folder of videos, a store, a .npy or a .npz file")
 
 
-def _folder_set(path: Path, frame_step: int) -> FolderSet:
+def _folder_set(path: Path, frame_step: int | None, fps: float | None) -> FolderSet:
     files, digest = [], hashlib.sha256()
     for name, *_ in progress(files_below(path, is_video), desc=f"digest of {path.name}", unit="files"):
         file = path / name
@@ -159,7 +169,7 @@ def _folder_set(path: Path, frame_step: int) -> FolderSet:
     if not files:
         raise UserError(f"{path}: no video in it; give a folder of videos, a store, a .npy or a .npz file")
     what = f"folder of {len(files)} videos"
-    return FolderSet(path=path, what=what, digest=digest.hexdigest(), frame_step=frame_step, files=files)
+    return FolderSet(path=path, what=what, digest=digest.hexdigest(), frame_step=frame_step, fps=fps, files=files)
 
 
 def _read_store(path: Path, split: str | None, class_name: str | None) -> FrameSet:
@@ -183,7 +193,7 @@ def _read_store(path: Path, split: str | None, class_name: str | None) -> FrameS
         if len(chosen) < 2:
             raise UserError(f"--class: split {split} of {path} has {len(chosen)} videos of {class_name!r}, not two")
     sigmas = set(reader.videos["sigma"]) if "sigma" in reader.videos else set()
-    step = group.attrs.get("frame_step")
+    step, fps = (group.attrs.get(name) for name in ("frame_step", "fps"))
     return FrameSet(
         path=path,
         what=f"split {split} of the store {path}, level {level}" + (f", class {class_name!r}" if class_name else ""),
@@ -193,4 +203,5 @@ def _read_store(path: Path, split: str | None, class_name: str | None) -> FrameS
         read=lambda video, frames: reader.read(int(chosen[video]), 0, frames),
         sigma=float(sigmas.pop()) if len(sigmas) == 1 else None,
         frame_step=None if step is None else int(cast(Any, step)),
+        fps=None if fps is None else float(cast(Any, fps)),
     )

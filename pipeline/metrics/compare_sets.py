@@ -33,8 +33,8 @@ def compare(
             way = "scale one side like the other" if size in sizes else f"leave out --size, or give {side.size}"
             raise UserError(f"{name} {side.path}: {side.size} pixels, and the clips have {size}: {way}")
     clips = _clips(real, "REAL", frames, size, 1), _clips(generated, "GENERATED", frames, size, splits)
-    if len(sizes) == 2 and None not in (steps := (real.frame_step, generated.frame_step)) and len(set(steps)) == 2:
-        log.warning("%d native frames from one frame of REAL to the next, %d of GENERATED: their speeds differ", *steps)
+    if len(sizes) == 2 and None not in (speeds := (real.speed, generated.speed)) and len(set(speeds)) == 2:
+        log.warning("%s of REAL, %s of GENERATED: their speeds differ", *speeds)
     of_real, of_generated = (
         measure(networks, iter(progress(side, total=total, desc=f"features of {name}", unit="clips")))
         for name, (side, total) in zip(("REAL", "GENERATED"), clips, strict=True)
@@ -48,12 +48,14 @@ def compare(
         generated_videos=len(of_generated.logits),
         size=size,
         frame_step=real.frame_step,
+        fps=real.fps,
         sigma=generated.sigma,
         splits=splits,
         pyramid=real.digest,
         samples=generated.digest,
     )
     setting |= {"generated_set": generated.what, "generated_frame_step": generated.frame_step}
+    setting["generated_fps"] = generated.fps
     numbers = scores(networks, of_real, of_generated, splits)
     return {**dict.fromkeys(NAMES), **numbers, "note": _note(networks), "protocol": setting}
 

@@ -131,6 +131,7 @@ class _Job:
             generated_videos=len(of_generated),
             size=self.real.size,
             frame_step=params.decode.frame_step,
+            fps=params.decode.fps,
             sigma=params.sigma.metrics,
             splits=splits,
             psd_frames=psd_frames or (),

@@ -66,9 +66,8 @@ def showcase(params: Params, paths: Paths, split: str, folder: Path) -> Showcase
     top, view = params.n_levels, params.view(params.n_levels)
     samples = [ViewReader(paths.samples(level), level, "figures", in_memory=0) for level in range(1, top + 1)]
     real = ViewReader(paths.pyramid, top, split, in_memory=0)
-    native_fps = float(np.median(pd.read_parquet(paths.pyramid / "videos.parquet")["fps"].to_numpy(np.float64)))
-    fps = max(native_fps / params.decode.frame_step, SLOWEST)
-    seconds = view.frames * params.decode.frame_step / native_fps
+    top_rate = params.decode.top_rate(pd.read_parquet(paths.pyramid / "videos.parquet")["fps"])
+    fps, seconds = max(top_rate, SLOWEST), view.frames / top_rate
     long_enough = np.flatnonzero(real.n_frames >= view.frames).tolist()
     some = min(GRID * GRID, len(samples[-1]), len(long_enough))
 

@@ -6,6 +6,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from fractions import Fraction
 from typing import IO
 
 import ffmpeg
@@ -30,9 +31,9 @@ def version() -> str:
 
 
 def frames_at_ticks(
-    source: Source, *, frame_step: int, size: int, crop: str, frames: int, deadline: float
+    source: Source, *, step: Fraction, size: int, crop: str, frames: int, deadline: float
 ) -> Iterator[UInt8[np.ndarray, "{size} {size} 3"]]:
-    """The frames shown at ticks 0, frame_step, …, at most `frames` of them; see `video.decode_video`.
+    """The frames shown at ticks 0, step, 2 step, … (rounded down), at most `frames` of them; see `video.decode_video`.
 
     Where the shape of the picture changes within a file, later ones are squeezed into the first one's.
 
@@ -54,8 +55,8 @@ def frames_at_ticks(
         stream.filter("setpts", _without_pauses(source))
         .filter("fps", f"{source.rate.numerator}/{source.rate.denominator}", round="near")
         # Not the output's frames:v: ffmpeg first fills all memory with copies of a frame that is shown for years.
-        .filter("trim", end_frame=(frames - 1) * frame_step + 1)
-        .filter("select", f"not(mod(n,{frame_step}))")
+        .filter("trim", end_frame=int((frames - 1) * step) + 1)
+        .filter("select", _wanted(step))
     )
     flags = "bilinear+accurate_rnd+full_chroma_int"
     if crop == "none":
@@ -85,8 +86,11 @@ def frames_at_ticks(
         try:
             assert process.stdout is not None
             while len(image := process.stdout.read(size * size * 3)) == size * size * 3:
-                count += 1
-                yield np.frombuffer(image, np.uint8).reshape(3, size, size)[[2, 0, 1]].transpose(1, 2, 0)
+                planes = np.frombuffer(image, np.uint8).reshape(3, size, size)
+                before, end = count, int(count * step) + 1  # of its tick
+                count = min(-(-end // step), frames)
+                for _ in range(before, count):  # several times where the source is slower
+                    yield planes[[2, 0, 1]].transpose(1, 2, 0)
             process.wait()
         finally:
             watch.cancel()
@@ -100,6 +104,12 @@ def frames_at_ticks(
             raise VideoError(f"truncated or damaged: no frame decodes ({said[:200]})")
         if process.returncode < 0:
             raise VideoError(f"ffmpeg crashed (exit code {process.returncode})")
+
+
+def _wanted(step: Fraction) -> str:
+    """Whether a multiple of `step` lies in tick n, for select: more of them lie before its end than its beginning."""
+    first, end = (f"ceil({tick}*{step.denominator}/{step.numerator})" for tick in ("n", "(n+1)"))
+    return f"gt({end},{first})"
 
 
 def _without_pauses(source: Source) -> str:

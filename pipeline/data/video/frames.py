@@ -41,7 +41,8 @@ def decode_video(
     path: Path,
     sink: Sink,
     *,
-    frame_step: int,
+    frame_step: int | None,
+    fps: float | None = None,
     size: int,
     crop: Crop,
     hdr: Hdr,
@@ -53,9 +54,10 @@ def decode_video(
 
     A source is first brought to its own constant rate, on average or, where it is uneven, of its motion, and pauses are
     cut out: at tick k, k / rate seconds after its first frame, it shows the last of its frames whose time rounds to k
-    or less. Ticks 0, frame_step, 2 frame_step, … are kept, at most max_frames of them. The short side is scaled to
-    `size` (swscale's bilinear, whose filter widens when it shrinks) and the square in the middle is cut out; crop
-    "none" squeezes the whole frame instead. A high dynamic range is brought to that of other videos, or the video is
+    or less. Ticks 0, frame_step, 2 frame_step, … are kept, at most max_frames of them, or those that make `fps` frames
+    a second (`Source.step`), with frames repeated where the source is slower. The short side is scaled to `size`
+    (swscale's bilinear, whose filter widens when it shrinks) and the square in the middle is cut out; crop "none"
+    squeezes the whole frame instead. A high dynamic range is brought to that of other videos, or the video is
     left out, as `hdr` says.
 
     timeout: seconds.
@@ -75,11 +77,12 @@ def decode_video(
         source = _examine(path, head, deadline)
         if source.transfer and hdr == "leave-out":
             raise VideoError(f"high dynamic range ({source.transfer}); decode.hdr: tone-map keeps it")
-        most = min(MAX_FRAMES, -(-(2 * source.packets + STILL) // frame_step))  # what goes on longer has broken times
+        step = source.step(frame_step, fps)
+        most = min(MAX_FRAMES, -(-(2 * source.packets + STILL) // step))  # what goes on longer has broken times
         frames = most + 1 if max_frames is None else min(max_frames, most + 1)
         if source.pauses:  # the last frame's length may be one of them
-            frames = min(frames, -(-source.packets // frame_step))
-        wanted = {"frame_step": frame_step, "size": size, "crop": crop, "frames": frames, "deadline": deadline}
+            frames = min(frames, -(-source.packets // step))
+        wanted = {"step": step, "size": size, "crop": crop, "frames": frames, "deadline": deadline}
         if engine == "ffmpeg":
             count = _pour(ffmpeg.frames_at_ticks(source, **wanted), sink, source)
         else:
@@ -93,6 +96,9 @@ def decode_video(
     except FFmpegError as error:
         raise VideoError(f"damaged: {error.strerror}") from error
     facts = source.facts
+    if step < 1:
+        slow = f"{facts.fps:.3g} frames a second, repeated for decode.fps"
+        facts = replace(facts, notes="; ".join(filter(None, (facts.notes, slow))))
     if not count:
         says = "" if facts.seconds is None else f"the header says {facts.seconds:.1f} s, "
         raise VideoError(f"truncated or damaged: {says}no frame decodes")
@@ -100,7 +106,7 @@ def decode_video(
         raise VideoError(f"more than {MAX_FRAMES} frames; decode.max_frames shortens it")
     if count > most:
         raise VideoError(f"damaged times: they would make more than {most} frames of the few that it has")
-    return facts if facts.seconds is not None else replace(facts, seconds=float(count * frame_step / source.rate))
+    return facts if facts.seconds is not None else replace(facts, seconds=float(count * step / source.rate))
 
 
 def _examine(path: Path, head: bytes, deadline: float) -> Source:

@@ -31,30 +31,30 @@ class NotAsSaid(Exception):
 
 
 def frames_at_ticks(
-    source: Source, *, frame_step: int, size: int, crop: str, frames: int, deadline: float, skip: bool
+    source: Source, *, step: Fraction, size: int, crop: str, frames: int, deadline: float, skip: bool
 ) -> Iterator[UInt8[np.ndarray, "{size} {size} 3"]]:
-    """The frames shown at ticks 0, frame_step, …, at most `frames` of them; see `video.decode_video`.
+    """The frames shown at ticks 0, step, 2 step, … (rounded down), at most `frames` of them; see `video.decode_video`.
 
     One decoded frame is held at a time. A yielded image is valid until the next.
 
     skip: leave undecoded what no wanted frame needs, where the codec can and the packets say enough. Raises NotAsSaid
         once the file turns out to be other than its packets said; without `skip` it never does.
     """
-    keep = _wanted_times(source, frame_step, frames) if skip and source.facts.codec in SKIPPING else None
+    keep = _wanted_times(source, step, frames) if skip and source.facts.codec in SKIPPING else None
     with open_file(source.path, deadline) as container:
         stream = video_stream(container, source.stream)
         decoded = _decoded(packets(container, [stream], deadline), stream, keep)
         if keep is not None:
             decoded = _checked(decoded, source, keep)
         image = _Image(source, size, crop)
-        for frame, count in _shown(decoded, source, frame_step, frames, stream.start_time or 0):
+        for frame, count in _shown(decoded, source, step, frames, stream.start_time or 0):
             array = image.of(frame)
             for _ in range(count):
                 yield array
 
 
 def _shown(
-    decoded: Iterator[VideoFrame], source: Source, frame_step: int, frames: int, start: int
+    decoded: Iterator[VideoFrame], source: Source, step: Fraction, frames: int, start: int
 ) -> Iterator[tuple[VideoFrame, int]]:
     """(frame, at how many of the wanted ticks it is shown), at `frames` ticks in all."""
     per_unit = source.base * source.rate  # ticks a unit of the timestamps
@@ -74,8 +74,8 @@ def _shown(
             # To the nearest, halves up: timestamps in whole milliseconds lie on both sides of their tick.
             moment = ((stamp - first) * numerator + half) // denominator
             length = frame.duration
-        if shown is not None and yielded * frame_step < moment:
-            count = min(-(-moment // frame_step), frames) - yielded
+        if shown is not None and yielded * step < moment:
+            count = min(-(-moment // step), frames) - yielded
             yield shown, count
             yielded += count
             if yielded == frames:
@@ -83,11 +83,11 @@ def _shown(
         if shown is None or moment >= tick:  # a time that goes backwards is a damaged one
             shown, tick = frame, max(moment, 0)
             end = max(tick + 1, tick + (length * numerator + half) // denominator)
-    if shown is not None and yielded * frame_step < end:
-        yield shown, min(-(-end // frame_step), frames) - yielded
+    if shown is not None and yielded * step < end:
+        yield shown, min(-(-end // step), frames) - yielded
 
 
-def _wanted_times(source: Source, frame_step: int, frames: int) -> frozenset[int] | None:
+def _wanted_times(source: Source, step: Fraction, frames: int) -> frozenset[int] | None:
     """Timestamps of the frames that `_shown` needs to see to yield what it would from all; None: not to be known."""
     if not source.times:
         return None
@@ -95,7 +95,7 @@ def _wanted_times(source: Source, frame_step: int, frames: int) -> frozenset[int
     numerator, denominator, half = 2 * per_unit.numerator, 2 * per_unit.denominator, per_unit.denominator
     first, last = source.times[0], source.times[-1]
     ticks = [((source.without_pauses(time) - first) * numerator + half) // denominator for time in source.times]
-    wanted = range(0, ticks[-1] + 1, frame_step)[:frames]
+    wanted = [int(number * step) for number in range(min(frames, -(-(ticks[-1] + 1) // step)))]
     # The last says how long it is shown, and one behind the last wanted tick that this is over.
     times = {first, last, *(source.times[bisect_right(ticks, tick) - 1] for tick in wanted)}
     if len(wanted) == frames:

@@ -29,6 +29,7 @@ MIN_RATE, MAX_RATE = Fraction(1, 60), 1000  # frames a second; what claims less 
 PAUSE_SECONDS = 2  # between two frames, and PAUSE times as long as is usual in the file: no part of the motion
 PAUSE = 10
 UNEVEN = 1.5  # times more frames a second than on average are the motion's rate, if most follow each other so
+EXACT = 100  # the largest denominator of native frames a frame: half a percent of a rate at most
 AS_LONG = Fraction(9, 10)  # of the longest stream: one of these is no shorter
 BACK_SECONDS = 1  # by which times may go back: what goes back further is two recordings in one file
 # Matrices of colours that swscale does not know: YCgCo, BT.2020 with constant luminance and rarer ones.
@@ -96,6 +97,17 @@ class Source:
         """A timestamp as if there had been no pauses before it."""
         before = bisect_right(self.pauses, (stamp, math.inf))
         return stamp - self.pauses[before - 1][1] if before else stamp
+
+    def step(self, frame_step: int | None, fps: float | None) -> Fraction:
+        """Ticks from one wanted frame to the next: `frame_step`, or what makes `fps` frames a second.
+
+        That is a ratio of small numbers, so that a rate which is written a little differently drops no frame.
+        """
+        if frame_step is not None:
+            return Fraction(frame_step)
+        assert fps is not None
+        step = self.rate / Fraction(fps)
+        return step.limit_denominator(EXACT) if step >= 1 else 1 / (1 / step).limit_denominator(EXACT)
 
 
 def examine(path: Path, deadline: float) -> Source:

@@ -18,6 +18,7 @@ from pipeline.data import decode_pool
 from pipeline.data.decode import decode
 from pipeline.data.decode_pool import STOPPED, Job, Shard, decode_one, decode_shards
 from pipeline.data.layouts.listing import prepare_listing
+from pipeline.data.predict import listed_videos, predict
 from pipeline.data.shapes_files import encode
 from pipeline.data.store.writer import StoreWriter
 from pipeline.errors import UserError
@@ -101,6 +102,17 @@ def test_the_pyramid(project):
     assert pd.read_csv(project.pyramid / "unlisted.csv")["path"].tolist() == ["loose.mp4"]
     assert len(pd.read_csv(project.pyramid / "missing.csv")) == 0
     assert not list((project.state / "work").iterdir())
+
+
+def test_frames_a_second_in_place_of_a_step(project):
+    chosen = params(max_failed=0.2, frame_step=None, fps=4)  # of films of 10 a second
+    decode(chosen, project, 1)
+    group = zarr.open_group(project.pyramid, mode="r")
+    assert (group.attrs["fps"], group.attrs["frame_step"]) == (4, None)
+    # Of 40, 33, broken, 21, 7 and 20 frames: 4, 3.3, 2.1, 0.7 and 2 seconds, the last begun.
+    assert np.asarray(group["n_frames"]).tolist() == [16, 14, 0, 9, 3, 8]
+    found = predict(chosen, project, listed_videos(chosen, project), ["none"])
+    assert (found.frames, found.left_out) == (16 + 14 + 9 + 3 + 8, 1)
 
 
 def test_too_many_failures(project, monkeypatch):

@@ -125,7 +125,11 @@ def test_stores_of_other_speeds_are_told(tmp_path, caplog):
     assert (same["frame_step"], same["generated_frame_step"]) == (4, 4) and "speeds" not in caplog.text
     found = measured(stores[0], stores[1])["protocol"]
     assert (found["frame_step"], found["generated_frame_step"]) == (4, 2)
-    assert "4 native frames from one frame of REAL to the next, 2 of GENERATED" in caplog.text
+    assert "4 native frames a frame of REAL, 2 native frames a frame of GENERATED: their speeds differ" in caplog.text
+    zarr.open_group(stores[1], mode="r+").attrs.update({"frame_step": None, "fps": 7.5})
+    found = measured(stores[0], stores[1])["protocol"]
+    assert (found["generated_frame_step"], found["fps"], found["generated_fps"]) == (None, None, 7.5)
+    assert "4 native frames a frame of REAL, 7.5 frames a second of GENERATED" in caplog.text
 
 
 @pytest.mark.parametrize("content", [b"{}", b"{", b"\xff", b"[]", b'{"zarr_format": 3, "node_type": "group"}'])
@@ -157,6 +161,8 @@ def test_folders_of_videos_are_scaled_and_what_is_broken_or_short_is_left_out(tm
     both = measured(tmp_path / "videos", tmp_path / "videos")  # the first video's own length and size
     assert (both["protocol"]["frames"], both["protocol"]["size"]) == (12, 64) and both["fvd"] < 1e-6
     stepped = open_set(tmp_path / "videos", split=None, frame_step=4)
+    slower = open_set(tmp_path / "videos", split=None, frame_step=None, fps=6.0)
+    assert np.array_equal(list(stepped.clips(3, 16)), list(slower.clips(3, 16))) and slower.fps == 6
     assert len(list(stepped.clips(3, 16))) == 3
 
 

@@ -71,6 +71,41 @@ def test_every_nth_frame(tmp_path, engine):
 
 
 @pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize(
+    ("fps", "shown"),
+    [
+        (10, list(range(12))),
+        (5, [0, 2, 4, 6, 8, 10]),
+        (4, [0, 2, 5, 7, 10]),  # at 0, 0.25, 0.5, 0.75 and 1 s
+        (7.5, [0, 1, 2, 4, 5, 6, 8, 9, 10]),
+        (2, [0, 5, 10]),
+        (0.01, [0]),
+        (15, [0, 0, 1, 2, 2, 3, 4, 4, 5, 6, 6, 7, 8, 8, 9, 10, 10, 11]),
+        (20, sorted(2 * list(range(12)))),
+        (9.97, list(range(12))),
+        (4.99, [0, 2, 4, 6, 8, 10]),
+    ],
+)
+def test_frames_a_second(tmp_path, engine, fps, shown):
+    path = write(tmp_path / "a.mp4", list(range(12)))
+    chosen = {"frame_step": None, "fps": float(fps)}
+    assert greys(path, engine, **chosen) == shown
+    assert greys(path, engine, **chosen, max_frames=3) == shown[:3]
+    _, facts = decode(path, engine, **chosen)
+    assert facts.fps == 10 and facts.seconds == 1.2
+    assert facts.notes == ("10 frames a second, repeated for decode.fps" if fps > 10 else "")
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_frames_a_second_of_an_uneven_rate(tmp_path, engine):
+    path = write(tmp_path / "a.mp4", [0, 1, 2, 3, 8, 9])  # 10 a second: 0 1 2 3 3 3 3 3 4 5
+    assert greys(path, engine, frame_step=None, fps=5.0) == [0, 2, 3, 3, 4]
+    assert decode(path, engine, frame_step=None, fps=20.0)[1].notes == (
+        "uneven, brought to 10 frames a second; 10 frames a second, repeated for decode.fps"
+    )
+
+
+@pytest.mark.parametrize("engine", ENGINES)
 def test_milliseconds_lose_no_frame(tmp_path, engine):
     times = [10 * round(number / 30, 3) for number in range(12)]  # 30 frames a second: 0, 33, 67, 100 ms …
     assert greys(write(tmp_path / "a.mkv", times, rate=30), engine) == list(range(12))
