@@ -271,7 +271,7 @@ def _impossible(params: Params) -> Iterator[tuple[str, str]]:
          f"must be null: only the layout bdd100k has label JSON, not {data.layout}"),
         ("data.listing", not re.fullmatch(r"data/(?!(pyramid|samples)/)(?!.*\.\.(/|$)).*[^/]\.csv", listing),
          "must be a .csv below data/, and outside data/pyramid and data/samples"),
-        ("decode.fps", (decode.fps is None) == (decode.frame_step is None), "either it or decode.frame_step is null"),
+        ("decode.fps", (decode.fps is None) == (decode.frame_step is None), "give it or decode.frame_step, and null for the other"),
         ("decode.max_frames", decode.max_frames and decode.max_frames < frames,
          f"fewer than the {frames} of the top view: no video would be whole"),
         ("decode.min_frames", kept < decode.min_frames, f"more than decode.max_frames, {kept}: no video would be left"),
