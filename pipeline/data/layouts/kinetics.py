@@ -1,6 +1,7 @@
 """Kinetics: a table a split, and clips named after their video and their times (Carreira et al., 2018)."""
 
 import logging
+import posixpath
 from pathlib import Path
 
 import pandas as pd
@@ -23,8 +24,9 @@ SEVERAL_SPLITS = "in the tables of several splits, and in the folder of none"
 
 
 def reads(path: str, data: DataParams) -> bool:
-    """CSV files, at most DEPTH folders deep; those with other columns do not matter."""
-    return path.lower().endswith(".csv") and path.count("/") <= DEPTH
+    """CSV files, and texts named as a split, at most DEPTH folders deep; CSV with other columns do not matter."""
+    stem, suffix = posixpath.splitext(posixpath.basename(path.lower()))
+    return path.count("/") <= DEPTH and (suffix == ".csv" or (suffix == ".txt" and stem in SPLITS))
 
 
 def index(listing: pd.DataFrame, root: Path, data: DataParams) -> Index:
@@ -34,7 +36,7 @@ def index(listing: pd.DataFrame, root: Path, data: DataParams) -> Index:
     split (train, videos_val, train_256) decides where a row of that name is in several; else folders mean nothing:
     classes come from the tables, as they are written there.
 
-    Tables: any listed CSV with the columns youtube_id, time_start and time_end; label and split where they have them,
+    Tables: any listed file with the columns youtube_id, time_start and time_end; label and split where they have them,
     else no class and the split that the file is named after. A row without file is missing, a file without row (or a
     second one of the same clip) unlisted.
 
@@ -102,10 +104,15 @@ def _choose(path: str, names: list[str], rows: dict[str, dict[str, str]]) -> tup
 
 def _annotations(files: list[Path], root: Path) -> dict[str, dict[str, str]]:
     """Class by name and split."""
-    tables = read_tables(files, COLUMNS)
+    tables, columns = read_tables(files, COLUMNS), ", ".join(sorted(COLUMNS))
+    read = {file for file, _ in tables}
+    way_out = "kinetics600.tar.gz of DeepMind has tables that do, and data.layout=folder needs none"
+    for file in files:
+        if file.suffix.lower() == ".txt" and file not in read:
+            log.warning("%s: not read, as no line at its head names the columns %s; %s", file, columns, way_out)
     if not tables:
         raise UserError(
-            f"{root}: data.layout is kinetics, but no CSV with the columns {', '.join(sorted(COLUMNS))} lies here; "
+            f"{root}: data.layout is kinetics, but no CSV with the columns {columns} lies here; "
             "data.layout=folder needs none"
         )
     rows: dict[str, dict[str, str]] = {}

@@ -224,6 +224,20 @@ def test_without_tables_it_says_so(tmp_path):
         found_in(tmp_path)
 
 
+def test_a_list_as_text_is_a_table_or_named(tmp_path, caplog):
+    """Kinetics-600 comes with train.txt and val.txt beside test.csv."""
+    table(tmp_path, "k600/annotations/train.txt", "yoga,a,0,10,train,0")
+    table(tmp_path, "k600/annotations/test.csv", ",c,0,10,test,0")
+    table(tmp_path, "k600/annotations/k600_train_path.txt", "zumba,d,0,10,train,0")
+    (tmp_path / "k600" / "annotations" / "val.txt").write_text("yoga b 0 10\n")
+    touch(tmp_path, *(f"k600/x/{name}_000000_000010.mp4" for name in "abcd"))
+    found = found_in(tmp_path)
+    assert [row[1:] for row in found.videos.to_numpy().tolist()] == [["train", "yoga"], ["test", ""]]
+    assert set(reasons(found).values()) == {"in no table"}
+    (told,) = (record.getMessage() for record in caplog.records)
+    assert told.startswith(f"{tmp_path}/k600/annotations/val.txt: not read, as no line at its head names the columns ")
+
+
 @pytest.mark.parametrize(
     "rows", [b"", b"youtube_id,time_start,time_end\n\xff,0,10\n", b'youtube_id,time_start,time_end\n"x']
 )

@@ -155,7 +155,7 @@ def test_names_survive(tmp_path):
     [
         ("folder", None, []),
         ("table", None, ["a.csv", "b.Parquet"]),
-        ("kinetics", None, ["a.csv", "k600/annotations/train.csv", "lists/c.csv"]),
+        ("kinetics", None, ["a.csv", "k600/annotations/train.csv", "lists/c.csv", "lists/test.txt"]),
         ("bdd100k", None, ["bdd100k/info/lists/val.txt", "lists/test.txt"]),
         ("bdd100k", "scene", ["bdd100k/info/lists/val.txt", "bdd100k/labels/100k/train/x.json", "lists/test.txt"]),
     ],
