@@ -20,7 +20,7 @@ VIDEO_SUFFIXES = frozenset(
     f".{name}"
     for name in (
         *("mp4", "m4v", "mov", "mkv", "webm", "avi", "mpg", "mpeg", "mpe", "vob"),
-        *("flv", "ogv", "3gp", "3g2", "wmv", "asf", "ts", "m2ts", "mts", "mxf"),
+        *("flv", "ogv", "gif", "3gp", "3g2", "wmv", "asf", "ts", "m2ts", "mts", "mxf"),
         *("m2v", "f4v", "divx", "dv", "ivf", "h264", "hevc"),
     )
 )

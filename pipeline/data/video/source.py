@@ -23,7 +23,7 @@ from av.stream import Disposition
 from av.video.stream import VideoStream
 
 # Demuxers of single files. Playlists (hls, dash, concat, image sequences) would open further files, and are not here.
-FORMATS = "mov,mp4,m4v,matroska,webm,avi,mpeg,mpegts,mpegvideo,flv,ogg,asf,h264,hevc,ivf,mxf,dv"
+FORMATS = "mov,mp4,m4v,matroska,webm,avi,gif,mpeg,mpegts,mpegvideo,flv,ogg,asf,h264,hevc,ivf,mxf,dv"
 MAX_PIXELS = 2**26  # of a frame, decoded or scaled: 8K twice
 MIN_RATE, MAX_RATE = Fraction(1, 60), 1000  # frames a second; what claims less or more has broken times
 PAUSE_SECONDS = 2  # between two frames, and PAUSE times as long as is usual in the file: no part of the motion
@@ -264,7 +264,9 @@ def _rate(stream: VideoStream, coded: _Packets) -> tuple[Fraction, tuple[tuple[i
     containers round their times.
     """
     said = [rate for rate in (stream.average_rate, stream.guessed_rate, stream.base_rate) if rate]
-    moments, base = coded.moments, stream.time_base
+    moments, base, gif = coded.moments, stream.time_base, stream.codec_context.name == "gif"
+    if gif and len(moments) < 2:
+        raise VideoError("a GIF of a single picture")
     pauses: list[tuple[int, int]] = []
     uneven, late = False, 0
     if len(moments) > 1 and base is not None:
@@ -278,7 +280,8 @@ def _rate(stream: VideoStream, coded: _Packets) -> tuple[Fraction, tuple[tuple[i
         measured = (len(moments) - 1) / ((moments[-1] - moments[0] - late) * base)
         uneven = UNEVEN * measured < 1 / (usual * base) <= PAUSE * measured  # above it is jitter, no motion
         measured = 1 / (usual * base) if uneven else measured
-        said = [rate for rate in said if abs(rate / measured - 1) < 0.1] or [measured]
+        near = 0 if gif else 0.1  # a GIF's header says no rate: it is a guess
+        said = [rate for rate in said if abs(rate / measured - 1) < near] or [measured]
     if not said or not MIN_RATE <= said[0] <= MAX_RATE:
         claimed = f"{float(said[0]):.3g} frames a second" if said else "it says none"
         raise VideoError(f"no believable frame rate: {claimed}")

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from pipeline.data.video.hdr import tone_mapped
 from pipeline.data.video.source import VideoError, VideoFacts
@@ -88,6 +89,24 @@ def test_a_pause_is_cut_out_and_the_motion_keeps_its_rate(tmp_path):
     assert len(frames) == different(frames) == 179
     some, _ = both(tmp_path / "a.mp4", frame_step=4, max_frames=30)
     assert (some == frames[:120:4]).all()
+
+
+def test_a_gif_is_a_video_by_its_own_times(tmp_path):
+    """Hundredths of a second, 12 frames a second: 8, 8, 9, … of them. Frames are stored as what differs."""
+    images = []
+    for number in range(24):
+        image = Image.new("RGB", (32, 32), (40, 80, 120))
+        image.paste((200, 10 * number, 0), (number, 4, number + 8, 12))
+        images.append(image)
+    times = [80, 80, 90] * 8
+    images[0].save(tmp_path / "a.gif", save_all=True, append_images=images[1:], duration=times, loop=0)
+    frames, facts = both(tmp_path / "a.gif")
+    assert (facts.codec, facts.notes, facts.seconds) == ("gif", "", 2.0) and facts.fps == pytest.approx(12, rel=0.01)
+    assert np.abs(frames.astype(int) - np.stack([np.asarray(image) for image in images])).max() <= 1
+    assert both(tmp_path / "a.gif", frame_step=None, fps=6.0)[0].tobytes() == frames[::2].tobytes()
+    images[0].save(tmp_path / "still.gif")
+    with pytest.raises(VideoError, match="a GIF of a single picture"):
+        decode(tmp_path / "still.gif")
 
 
 @pytest.mark.parametrize("default", [0, 1])
