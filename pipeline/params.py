@@ -2,11 +2,10 @@
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from itertools import chain, pairwise
 from pathlib import Path, PurePosixPath
-from statistics import median
 from typing import Annotated, Any, Literal
 
 import fsspec
@@ -14,7 +13,20 @@ from pydantic import ConfigDict, Field
 
 from models.config import DiscriminatorConfig, GeneratorConfig, LevelConfig, View
 from pipeline.errors import UserError
-from pipeline.system.values import LARGEST, Decay, Hash, I3DFile, Natural, Place, Positive, Rate, Several, Share, Text
+from pipeline.system.values import (
+    LARGEST,
+    Decay,
+    Fps,
+    Hash,
+    I3DFile,
+    Natural,
+    Place,
+    Positive,
+    Rate,
+    Several,
+    Share,
+    Text,
+)
 from pipeline.system.yaml import read_yaml, validated
 
 
@@ -39,6 +51,7 @@ class DataParams:
     # How many classes the networks know; 0: labels are ignored; null: as many as found.
     classes: Annotated[int, Field(ge=0, le=10**5)] | None
     mirror: bool  # whether training sees every second real clip, by chance, in a mirror; what measures never does
+    image_rate: Fps | None  # of folders of numbered images, which are videos then (folder, table); null: none are
     attribute: Literal["weather", "scene", "timeofday"] | None  # of BDD100K's label JSON, as classes; null: none
 
 
@@ -47,7 +60,7 @@ class DecodeParams:
     """How videos become the pyramid."""
 
     frame_step: Positive | None  # native frames from one frame of the top view to the next; null: as fps says
-    fps: Annotated[float, Field(ge=0.01, le=1000)] | None  # frames a second of the top view; null: as frame_step says
+    fps: Fps | None  # of the top view; null: as frame_step says
     crop: Literal["center", "none"]  # to a square, after scaling the short side; none squeezes
     hdr: Literal["tone-map", "leave-out"]  # videos of high dynamic range (PQ, HLG)
     max_frames: Positive | None  # of the top view a video; null: whole videos
@@ -59,10 +72,6 @@ class DecodeParams:
     store: Annotated[str, Field(min_length=1)] | None  # of the arrays: null, in data/pyramid; or a URL of fsspec
     shard_videos: Positive  # videos a shard file of the store
     timeout: Positive  # seconds a video may take
-
-    def top_rate(self, native: Iterable[float]) -> float:
-        """Frames a second of the top view, in the middle of all videos, which have `native`."""
-        return self.fps or median(native) / (self.frame_step or 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -269,6 +278,8 @@ def _impossible(params: Params) -> Iterator[tuple[str, str]]:
         ("last", params.last != last, f"must be the last level, {last!r}"),
         ("data.attribute", data.attribute and data.layout != "bdd100k",
          f"must be null: only the layout bdd100k has label JSON, not {data.layout}"),
+        ("data.image_rate", data.image_rate and data.layout not in ("folder", "table"),
+         f"must be null: the layout {data.layout} knows no folders of images"),
         ("data.listing", not re.fullmatch(r"data/(?!(pyramid|samples)/)(?!.*\.\.(/|$)).*[^/]\.csv", listing),
          "must be a .csv below data/, and outside data/pyramid and data/samples"),
         ("decode.fps", (decode.fps is None) == (decode.frame_step is None),

@@ -25,7 +25,8 @@ from av.error import FFmpegError
 from pipeline.bench.rounds import interleaved, medians
 from pipeline.data.decode_pool import Job, Shard, decode_one, decode_shards
 from pipeline.data.layouts.walk import files_below, is_video
-from pipeline.data.video.source import VideoError, open_file, video_stream
+from pipeline.data.video.errors import VideoError
+from pipeline.data.video.source import open_file, video_stream
 from pipeline.errors import UserError
 from pipeline.params import Params
 from pipeline.system.machine import cores, cpu_name

@@ -24,7 +24,8 @@ from pipeline.bench.rounds import interleaved, medians
 from pipeline.data.layouts.walk import files_below, is_video
 from pipeline.data.store.reader import ViewReader, open_group
 from pipeline.data.store.writer import StoreWriter
-from pipeline.data.video.source import VideoError, open_file, video_stream
+from pipeline.data.video.errors import VideoError
+from pipeline.data.video.source import open_file, video_stream
 from pipeline.errors import UserError
 from pipeline.system.machine import cores, cpu_name
 

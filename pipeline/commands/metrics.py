@@ -59,7 +59,7 @@ def sample(out: Path, videos: int, classes: tuple[str, ...], for_metrics: bool, 
 @click.option("--real-split", help="Where REAL is a store. Default: val of a pyramid, samples of samples.")
 @click.option("--real-step", type=click.IntRange(min=1),
               help="Native frames from one frame to the next of REAL, a folder of videos. Default: 1.")  # fmt: skip
-@click.option("--real-fps", type=click.FloatRange(0.01, 1000), help="Frames a second, in place of --real-step.")
+@click.option("--real-fps", type=click.FloatRange(0.02, 1000), help="Frames a second, in place of --real-step.")
 @click.option("--class", "class_name", metavar="NAME", help="Only videos of this class, of the sides that are stores.")
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def metrics(

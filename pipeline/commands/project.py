@@ -49,7 +49,7 @@ def index() -> None:
 
 def _index() -> None:
     from pipeline.data.layouts.listing import prepare_listing, read_listing
-    from pipeline.data.layouts.walk import is_video
+    from pipeline.data.layouts.walk import videos_of
     from pipeline.params import load_params
 
     params = load_params(PATHS.params)
@@ -58,7 +58,7 @@ def _index() -> None:
         return
     changed = prepare_listing(params, PATHS)
     files = read_listing(PATHS.root / params.data.listing)
-    videos = sum(map(is_video, files["path"]))
+    videos = len(videos_of(files["path"].tolist()))
     state = "written" if changed else "up to date"
     size = sum(files["size"]) / 1e9
     click.echo(f"{params.data.listing}: {state}, {videos} videos, {size:.2f} GB; next: hvg repro")

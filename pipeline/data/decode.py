@@ -17,7 +17,7 @@ from pipeline.data.decode_pool import FAILED, KEPT, SHORT, STOPPED, Job, Shard, 
 from pipeline.data.layouts.datasets import index_videos
 from pipeline.data.layouts.index import Index, label_names
 from pipeline.data.layouts.listing import data_root, made_here, read_listing
-from pipeline.data.layouts.walk import files_below
+from pipeline.data.layouts.walk import files_below, video_of
 from pipeline.data.outcome import log_lines
 from pipeline.data.video import ffmpeg
 from pipeline.errors import UserError
@@ -109,7 +109,7 @@ def _finish(job: Job, index: Index, classes: tuple[str, ...]) -> Path:
 def _inputs(params: Params, index: Index, listing: pd.DataFrame) -> str:
     """What the shards depend on: values, files in their order, and the code and libraries that make frames of them."""
     code = code_hash("pipeline.data.decode_pool")
-    files = index.videos[["path"]].merge(listing, on="path", validate="1:1").to_csv(index=False)
+    files = _files(index, listing).to_csv(index=False)
     made_by = [
         av.library_versions,
         imageio_ffmpeg.__version__,
@@ -121,15 +121,20 @@ def _inputs(params: Params, index: Index, listing: pd.DataFrame) -> str:
     return fingerprint(made_by, made_with(params), place, hashlib.sha256(files.encode()).hexdigest(), code)
 
 
+def _files(index: Index, listing: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the listing that belong to the videos, in their order."""
+    return listing.loc[listing["path"].map(video_of).isin(index.videos["path"])]
+
+
 def _check_files(index: Index, listing: pd.DataFrame, params: Params, paths: Paths) -> None:
     """Whether the files are those of the listing, by their sizes: times change with every copy."""
-    sizes, root = dict(zip(listing["path"], listing["size"], strict=True)), data_root(params, paths)
-    videos = list(index.videos["path"])
-    now = {path: size for path, size, _ in files_below(root, set(videos).__contains__, made_here(params, paths))}
-    changed = [path for path in videos if now.get(path) != sizes[path]]
+    files, root = _files(index, listing), data_root(params, paths)
+    sizes = dict(zip(files["path"], files["size"], strict=True))
+    now = {path: size for path, size, _ in files_below(root, sizes.__contains__, made_here(params, paths))}
+    changed = [path for path, size in sizes.items() if now.get(path) != size]
     if changed:
         raise UserError(
-            f"data.listing: {len(changed)} of {len(index.videos)} videos under {root} are gone or have another size, "
+            f"data.listing: {len(changed)} of {len(sizes)} files under {root} are gone or have another size, "
             f"the first {changed[0]}; `hvg index` lists them anew"
         )
 

@@ -23,8 +23,8 @@ from pipeline.data.pyramid import Pyramid
 from pipeline.data.store.codecs import Codec
 from pipeline.data.store.shard import ShardWriter
 from pipeline.data.store.writer import StoreWriter, frame_bounds
+from pipeline.data.video.errors import TooLate, Unreachable, VideoError
 from pipeline.data.video.frames import MAX_FRAMES, decode_video
-from pipeline.data.video.source import TooLate, Unreachable, VideoError
 from pipeline.errors import UserError
 from pipeline.params import Params
 from pipeline.progress import progress
@@ -74,7 +74,11 @@ def made_with(params: Params) -> dict[str, Any]:
     chosen = asdict(params.decode)
     for elsewhere in ("max_failed", "timeout", "store"):
         del chosen[elsewhere]
-    return {**chosen, "views": {str(level): asdict(view) for level, view in params.views.items()}}
+    return {
+        **chosen,
+        "image_rate": params.data.image_rate,
+        "views": {str(level): asdict(view) for level, view in params.views.items()},
+    }
 
 
 @dataclass(frozen=True)
@@ -244,6 +248,7 @@ def decode_one(job: Job, path: str, shard: ShardWriter, row: int, given_up: str 
                 max_frames=chosen.max_frames,
                 engine=chosen.engine,
                 timeout=chosen.timeout,
+                image_rate=params.data.image_rate,
             )
             frames, facts = pyramid.end(), asdict(found)
             if frames >= chosen.min_frames:

@@ -122,6 +122,11 @@ def training_windows(params: Params, level: int, n_frames: Int64[np.ndarray, " v
     return Windows(level, needs, int(counts[found > 0].sum()), int(counts @ found))
 
 
+def top_rate(params: Params, videos: pd.DataFrame) -> float:
+    """Frames a second of the top view, in the middle of a pyramid's videos."""
+    return params.decode.fps or float(np.median(videos["fps"])) / (params.decode.frame_step or 1)
+
+
 def kinds(table: pd.DataFrame) -> list[Kind]:
     """A table's paths grouped by the reasons without their numbers, the most frequent first."""
     found = []

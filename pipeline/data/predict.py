@@ -22,8 +22,9 @@ from pipeline.data.store.reader import open_group
 from pipeline.data.store.shard import Grid, ShardWriter
 from pipeline.data.store.size import StoreSize
 from pipeline.data.store.writer import cut
+from pipeline.data.video.errors import VideoError
 from pipeline.data.video.frames import MAX_FRAMES
-from pipeline.data.video.source import Source, VideoError, examine
+from pipeline.data.video.source import Source, examine
 from pipeline.errors import UserError
 from pipeline.params import Params
 from pipeline.paths import Paths
@@ -142,7 +143,7 @@ class _Look:
 def _look(params: Params, path: Path, grids: dict[Name, dict[int, Grid]], until: float) -> _Look:
     """until: in time.monotonic()'s seconds; a look that lasts longer says nothing."""
     try:
-        frames = _frames(examine(path, until), params)
+        frames = _frames(examine(path, until, params.data.image_rate), params)
     except (VideoError, FFmpegError):
         return _Look(0, {})
     most, rates = min(FRAMES, params.decode.max_frames or FRAMES), {}

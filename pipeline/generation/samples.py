@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.code_hash import code_hash
+from pipeline.data.outcome import top_rate
 from pipeline.data.store.reader import ViewReader
 from pipeline.errors import UserError
 from pipeline.generation import artifact
@@ -77,7 +78,7 @@ def sample(
             generate({split: generator}, source, store, workers)
             below = ViewReader(store, level, split, in_memory=0)
         assert below is not None
-        fps = params.decode.top_rate(data.videos["fps"])
+        fps = top_rate(params, data.videos)
         _write_videos(below, work / "samples" / "videos", fps)
         publish(work / "samples", out)
         shutil.rmtree(work)

@@ -16,8 +16,9 @@ from zarr.errors import ZarrUserWarning
 
 from pipeline.data.layouts.walk import files_below, is_video
 from pipeline.data.store.reader import ViewReader, open_group
+from pipeline.data.video.errors import VideoError
 from pipeline.data.video.frames import decode_video
-from pipeline.data.video.source import VideoError, examine
+from pipeline.data.video.source import examine
 from pipeline.errors import UserError
 from pipeline.metrics.arrays import open_array
 from pipeline.progress import progress

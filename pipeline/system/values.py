@@ -28,6 +28,7 @@ Positive = Annotated[int, Field(gt=0, le=MOST)]
 Natural = Annotated[int, Field(ge=0, lt=2**48)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Rate = Annotated[float, Field(gt=0, le=10)]
+Fps = Annotated[float, Field(ge=0.02, le=1000)]  # frames a second
 Decay = Annotated[float, Field(ge=0, lt=1)]
 Several = Annotated[int, Field(ge=2, le=MOST)]  # videos: one has no covariance
 Text = Annotated[str, Field(min_length=1, pattern=r"^[^\x00-\x1f\x7f]+$")]  # one line

@@ -100,7 +100,7 @@ NO_LISTINGS = (
         ("decode.fps", 10, "decode.fps: give it or decode.frame_step, and null"),
         ("decode.frame_step", None, "decode.fps: give it or decode.frame_step, and null"),
         ("decode.fps", 1001, "decode.fps: Input should be less than or equal to 1000, not 1001"),
-        ("decode.fps", 0, "decode.fps: Input should be greater than or equal to 0.01, not 0"),
+        ("decode.fps", 0, "decode.fps: Input should be greater than or equal to 0.02, not 0"),
         ("decode.max_frames", 15, "decode.max_frames: fewer than the 16 of the top view"),
         ("decode.store", "nosuch://a", "decode.store: fsspec knows no scheme nosuch://"),
         ("views.2.frames", 2**21, "views.2.frames: must be at most 1048576, not 2097152"),
@@ -124,13 +124,6 @@ def test_what_cannot_be_is_refused_by_its_key(raw, key, value, message):
         parse_params(put(raw, key, value))
     assert str(refused.value).startswith(f"params.yaml: {message}")
     assert "\n" not in str(refused.value)
-
-
-def test_the_top_views_rate(raw):
-    native = [24.0, 30.0, 25.0]
-    assert parse_params(raw).decode.top_rate(native) == 12.5  # every second frame
-    put(raw, "decode.frame_step", None)
-    assert parse_params(put(raw, "decode.fps", 8)).decode.top_rate(native) == 8
 
 
 def test_missing_parts(raw, tmp_path):

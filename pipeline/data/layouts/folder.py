@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from pipeline.data.layouts.index import SPLITS, Index, make_index
-from pipeline.data.layouts.walk import is_video
+from pipeline.data.layouts.walk import is_image, videos_of
 from pipeline.params import DataParams
 
 VAL_SHARE = 0.1
@@ -14,8 +14,8 @@ BESIDE = "beside the folders train, val and test"
 
 
 def reads(path: str, data: DataParams) -> bool:
-    """Nothing but videos."""
-    return False
+    """Nothing but videos, or their images."""
+    return data.image_rate is not None and is_image(path)
 
 
 def index(listing: pd.DataFrame, root: Path, data: DataParams) -> Index:
@@ -23,7 +23,7 @@ def index(listing: pd.DataFrame, root: Path, data: DataParams) -> Index:
 
     What lies beside split folders is unlisted.
     """
-    paths = list(filter(is_video, listing["path"]))
+    paths = videos_of(listing["path"].tolist())
     splits = split_paths(paths)
     below = any(path.split("/")[0].lower() in SPLITS for path in paths if "/" in path)
     videos = [(path, split, _class(path, below)) for path, split in splits.items()]

@@ -7,7 +7,7 @@ import pandas as pd
 
 from pipeline.data.layouts import folder
 from pipeline.data.layouts.index import SPLITS, Index, make_index, read_tables, split_of
-from pipeline.data.layouts.walk import is_video
+from pipeline.data.layouts.walk import is_video, videos_of
 from pipeline.errors import UserError
 from pipeline.params import DataParams
 
@@ -16,8 +16,8 @@ NO_VIDEO = "in a table, but named like no video"
 
 
 def reads(path: str, data: DataParams) -> bool:
-    """CSV and Parquet files directly in the root; those without a column `path` do not matter."""
-    return "/" not in path and path.lower().endswith((".csv", ".parquet"))
+    """CSV and Parquet files directly in the root, of which those without a column `path` do not matter; images."""
+    return folder.reads(path, data) or _is_table(path)
 
 
 def index(listing: pd.DataFrame, root: Path, data: DataParams) -> Index:
@@ -30,15 +30,15 @@ def index(listing: pd.DataFrame, root: Path, data: DataParams) -> Index:
 
     Raises UserError where no table has paths, where a path leaves the root, and where two rows of one path differ.
     """
-    rows = _rows([root / path for path in listing["path"] if reads(path, data)], root)
-    listed = set(filter(is_video, listing["path"]))
-    unsplit = [path for path, (_, split) in rows.items() if not split and is_video(path)]
+    rows = _rows([root / path for path in listing["path"] if _is_table(path)], root)
+    listed = set(videos_of(listing["path"].tolist()))
+    unsplit = [path for path, (_, split) in rows.items() if not split and (path in listed or is_video(path))]
     places = folder.split_paths([path for path in unsplit if path not in listed])
     places |= folder.split_paths([path for path in unsplit if path in listed])
     videos, missing, unlisted = [], [], [(path, UNKNOWN) for path in listed if path not in rows]
     for path, (label, given) in rows.items():
         split = given or places.get(path, "")
-        if not is_video(path):
+        if path not in listed and not is_video(path):
             unlisted.append((path, NO_VIDEO))
         elif path not in listed:
             missing.append((split, label, path))
@@ -47,6 +47,10 @@ def index(listing: pd.DataFrame, root: Path, data: DataParams) -> Index:
         else:
             unlisted.append((path, folder.BESIDE))
     return make_index(videos, missing, unlisted)
+
+
+def _is_table(path: str) -> bool:
+    return "/" not in path and path.lower().endswith((".csv", ".parquet"))
 
 
 def _rows(files: list[Path], root: Path) -> dict[str, tuple[str, str]]:

@@ -5,12 +5,13 @@ import logging
 import os
 import posixpath
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pandas as pd
 
+from pipeline.data.video.images import IMAGE
 from pipeline.errors import UserError
 from pipeline.progress import progress
 
@@ -26,6 +27,25 @@ VIDEO_SUFFIXES = frozenset(
 )
 
 
+def is_image(path: str) -> bool:
+    """Whether a file may be a frame of the video that its folder is."""
+    folder, name = posixpath.split(path)
+    return bool(folder) and IMAGE.fullmatch(name) is not None
+
+
+def video_of(path: str) -> str:
+    """The video that a file belongs to: itself, or its folder."""
+    return posixpath.dirname(path) if is_image(path) else path
+
+
+def videos_of(paths: Sequence[str]) -> list[str]:
+    """The videos among files, sorted. Images beside a video are none, but its pictures."""
+    files = set(filter(is_video, paths))
+    return sorted(
+        files | {posixpath.dirname(path) for path in filter(is_image, paths)} - set(map(posixpath.dirname, files))
+    )
+
+
 def is_video(path: str) -> bool:
     """By its suffix; what is inside shows when it is decoded."""
     return posixpath.splitext(path)[1].lower() in VIDEO_SUFFIXES
@@ -38,11 +58,11 @@ def list_files(root: Path, reads: Callable[[str], bool], leave_out: Iterable[Pat
 
     Raises UserError where there is no such folder, no video in it, or a name that is not UTF-8.
     """
-    way_out = "set it with `hvg recipe NAME --set data.root=PATH`"
+    way_out = "set it with `hvg recipe NAME --set data.root=PATH`; data.image_rate takes folders of images"
     if not root.is_dir():
         raise UserError(f"data.root: {root} is no folder; {way_out}")
     files = files_below(root, lambda path: is_video(path) or reads(path), leave_out)
-    if not any(is_video(path) for path, *_ in files):
+    if not any(is_video(path) or is_image(path) for path, *_ in files):
         raise UserError(f"data.root: no video under {root}; {way_out}")
     return pd.DataFrame(files, columns=["path", "size", "mtime"])
 

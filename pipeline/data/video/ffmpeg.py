@@ -14,7 +14,8 @@ import imageio_ffmpeg
 import numpy as np
 from jaxtyping import UInt8
 
-from pipeline.data.video.source import FORMATS, MAX_PIXELS, Source, TooLate, Unreachable, VideoError
+from pipeline.data.video.errors import TooLate, Unreachable, VideoError
+from pipeline.data.video.source import FORMATS, MAX_PIXELS, Source
 from pipeline.errors import UserError
 
 MAX_PAUSES, GROUP = 2500, 50  # that fit into an argument; terms of a sum

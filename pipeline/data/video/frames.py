@@ -15,8 +15,9 @@ from av.error import ExitError, FFmpegError
 from jaxtyping import UInt8
 
 from pipeline.data.video import ffmpeg, pyav
+from pipeline.data.video.errors import TooLate, Unreachable, VideoError
 from pipeline.data.video.hdr import tone_mapped
-from pipeline.data.video.source import Source, TooLate, Unreachable, VideoError, VideoFacts, examine
+from pipeline.data.video.source import Source, VideoFacts, examine
 
 Engine = Literal["pyav", "ffmpeg"]
 Crop = Literal["center", "none"]
@@ -49,6 +50,7 @@ def decode_video(
     max_frames: int | None,
     engine: Engine,
     timeout: float,
+    image_rate: float | None = None,
 ) -> VideoFacts:
     """Decode a video's top view: uint8 RGB frames [size, size, 3], at least one, one after another into `sink`.
 
@@ -60,21 +62,15 @@ def decode_video(
     squeezes the whole frame instead. A high dynamic range is brought to that of other videos, or the video is
     left out, as `hdr` says.
 
-    timeout: seconds.
+    timeout: seconds. image_rate: frames a second of a folder of images, which any engine decodes by PyAV.
 
     Damaged frames are left out and the rest is kept, as ffmpeg does. Raises VideoError with the reason where no frame
     is left, and TooLate; what the sink holds then is of no use.
     """
-    try:
-        with path.open("rb") as file:
-            head = file.read(HEAD)
-    except OSError as error:
-        raise Unreachable(f"cannot be opened: {str(error.strerror).lower()}") from error
-    if not head:
-        raise VideoError("0 bytes")
+    head = b"" if image_rate is not None and path.is_dir() else _head(path)
     deadline = time.monotonic() + timeout
     try:
-        source = _examine(path, head, deadline)
+        source = _examine(path, head, deadline, image_rate)
         if source.transfer and hdr == "leave-out":
             raise VideoError(f"high dynamic range ({source.transfer}); decode.hdr: tone-map keeps it")
         step = source.step(frame_step, fps)
@@ -83,7 +79,7 @@ def decode_video(
         if source.pauses:  # the last frame's length may be one of them
             frames = min(frames, -(-source.packets // step))
         wanted = {"step": step, "size": size, "crop": crop, "frames": frames, "deadline": deadline}
-        if engine == "ffmpeg":
+        if engine == "ffmpeg" and source.images is None:  # it would pass over damaged images and other sizes
             count = _pour(ffmpeg.frames_at_ticks(source, **wanted), sink, source)
         else:
             try:
@@ -109,9 +105,20 @@ def decode_video(
     return facts if facts.seconds is not None else replace(facts, seconds=float(count * step / source.rate))
 
 
-def _examine(path: Path, head: bytes, deadline: float) -> Source:
+def _head(path: Path) -> bytes:
     try:
-        return examine(path, deadline)
+        with path.open("rb") as file:
+            head = file.read(HEAD)
+    except OSError as error:
+        raise Unreachable(f"cannot be opened: {str(error.strerror).lower()}") from error
+    if not head:
+        raise VideoError("0 bytes")
+    return head
+
+
+def _examine(path: Path, head: bytes, deadline: float, image_rate: float | None) -> Source:
+    try:
+        return examine(path, deadline, image_rate)
     except ExitError:
         raise
     except FFmpegError as error:

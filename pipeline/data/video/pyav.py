@@ -15,7 +15,9 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from jaxtyping import UInt8
 
-from pipeline.data.video.source import MAX_PIXELS, Source, VideoError, open_file, packets, video_stream
+from pipeline.data.video.errors import VideoError
+from pipeline.data.video.images import Images
+from pipeline.data.video.source import MAX_PIXELS, Source, open_file, packets, video_stream
 
 SCALER = "bilinear+accurate_rnd+full_chroma_int"
 # Codecs whose decoders, told to, leave out frames that no other refers to, and stay exact in all others. Not mpeg4: AVI
@@ -41,9 +43,10 @@ def frames_at_ticks(
         once the file turns out to be other than its packets said; without `skip` it never does.
     """
     keep = _wanted_times(source, step, frames) if skip and source.facts.codec in SKIPPING else None
-    with open_file(source.path, deadline) as container:
+    with open_file(source.path, deadline, source.images) as container:
         stream = video_stream(container, source.stream)
-        decoded = _decoded(packets(container, [stream], deadline), stream, keep)
+        coded = packets(container, [stream], deadline)
+        decoded = _decoded(coded, stream, keep) if source.images is None else _alike(coded, stream, source.images)
         if keep is not None:
             decoded = _checked(decoded, source, keep)
         image = _Image(source, size, crop)
@@ -134,6 +137,24 @@ def _decoded(coded: Iterator[Packet], stream: VideoStream, keep: frozenset[int] 
         except FFmpegError as error:
             if keep is not None:
                 raise NotAsSaid from error
+
+
+def _alike(coded: Iterator[Packet], stream: VideoStream, images: Images) -> Iterator[VideoFrame]:
+    """Every image. Raises VideoError with the name of one that is damaged, or of another size than the first."""
+    size = None
+    for packet, name in zip(coded, images.names, strict=False):
+        try:
+            frames = stream.decode(packet)
+        except FFmpegError as error:
+            raise VideoError(f"{name}: damaged: {error.strerror}") from error
+        if len(frames) != 1:
+            raise VideoError(f"{name}: {len(frames)} images in one file")
+        (frame,) = frames
+        now = f"{frame.width}x{frame.height}"
+        size = size or now
+        if now != size:
+            raise VideoError(f"{name}: {now}, but the images before it have {size}")
+        yield frame
 
 
 class _Clock:

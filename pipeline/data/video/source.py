@@ -22,8 +22,12 @@ from av.packet import Packet
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
-# Demuxers of single files. Playlists (hls, dash, concat, image sequences) would open further files, and are not here.
+from pipeline.data.video.errors import TooLate, VideoError
+from pipeline.data.video.images import Images
+
+# Demuxers of single files. Playlists (hls, dash, concat) would open further files, and are not here.
 FORMATS = "mov,mp4,m4v,matroska,webm,avi,gif,mpeg,mpegts,mpegvideo,flv,ogg,asf,h264,hevc,ivf,mxf,dv"
+IMAGES = "image2"  # the demuxer of numbered ones
 MAX_PIXELS = 2**26  # of a frame, decoded or scaled: 8K twice
 MIN_RATE, MAX_RATE = Fraction(1, 60), 1000  # frames a second; what claims less or more has broken times
 PAUSE_SECONDS = 2  # between two frames, and PAUSE times as long as is usual in the file: no part of the motion
@@ -36,21 +40,6 @@ BACK_SECONDS = 1  # by which times may go back: what goes back further is two re
 UNKNOWN_MATRICES = frozenset({8, 10, 11, 12, 13, 14, 15, 16, 17})
 Transfer = Literal["PQ", "HLG"]
 TRANSFERS: dict[int, Transfer] = {16: "PQ", 18: "HLG"}  # H.273's numbers
-
-
-class VideoError(Exception):
-    """Why a file yields no frames, in words for the table of failures."""
-
-
-class Unreachable(VideoError):
-    """The file cannot be opened; perhaps a file system is away."""
-
-
-class TooLate(VideoError):
-    """The deadline is past; perhaps the machine was busy."""
-
-    def __init__(self):
-        super().__init__("took longer than decode.timeout")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +66,7 @@ class Source:
     times: the timestamps of its frames in order, where every packet says one of its own; else ().
     pauses: in order, the first timestamp behind each, and by how many units it comes too late for all of them.
     aspect: of a pixel, width by height.
+    images: that it is made of, where it is a folder.
     transfer: of a high dynamic range; else None.
     odd_matrix: whether swscale knows no matrix of its colours' name, so that they are taken as unnamed ones.
     """
@@ -89,6 +79,7 @@ class Source:
     times: tuple[int, ...]
     pauses: tuple[tuple[int, int], ...]
     aspect: Fraction
+    images: Images | None
     transfer: Transfer | None
     odd_matrix: bool
     facts: VideoFacts
@@ -110,14 +101,15 @@ class Source:
         return step.limit_denominator(EXACT) if step >= 1 else 1 / (1 / step).limit_denominator(EXACT)
 
 
-def examine(path: Path, deadline: float) -> Source:
+def examine(path: Path, deadline: float, image_rate: float | None = None) -> Source:
     """Open a file and walk through its packets, decoding nothing.
 
-    deadline: in time.monotonic()'s seconds.
+    deadline: in time.monotonic()'s seconds. image_rate: frames a second of a folder of images.
 
     Raises VideoError, or FFmpegError where the file is no readable video.
     """
-    with open_file(path, deadline) as container:
+    images = None if image_rate is None or not path.is_dir() else Images.of(path, image_rate)
+    with open_file(path, deadline, images) as container:
         streams = _moving(container)
         by_stream = {stream.index: _Packets() for stream in streams}
         for packet in packets(container, streams, deadline):
@@ -147,6 +139,7 @@ def examine(path: Path, deadline: float) -> Source:
             times=tuple(moments) if coded.complete and stream.time_base is not None else (),
             pauses=pauses,
             aspect=stream.sample_aspect_ratio or context.sample_aspect_ratio or Fraction(1),
+            images=images,
             transfer=transfer,
             odd_matrix=odd_matrix,
             facts=VideoFacts(
@@ -160,11 +153,16 @@ def examine(path: Path, deadline: float) -> Source:
         )
 
 
-def open_file(path: Path, deadline: float) -> InputContainer:
-    """No option of a demuxer lets it open a second file; the list of formats keeps playlists out."""
+def open_file(path: Path, deadline: float, images: Images | None = None) -> InputContainer:
+    """No option of a demuxer lets it open a second file but the images of a folder; the list of formats keeps
+    playlists out."""
     options = {"protocol_whitelist": "file", "format_whitelist": FORMATS, "max_pixels": str(MAX_PIXELS)}
-    left = max(deadline - time.monotonic(), 0.001)
-    container = av.open(f"file:{path.absolute()}", options=options, timeout=left, metadata_errors="replace")
+    left, url, kind = max(deadline - time.monotonic(), 0.001), f"file:{path.absolute()}", None
+    if images is not None:
+        url, kind = f"file:{images.pattern}", IMAGES
+        options |= {"format_whitelist": kind, "pattern_type": "sequence"}
+        options |= {"start_number": str(images.first), "start_number_range": "1", "framerate": str(images.rate)}
+    container = av.open(url, format=kind, options=options, timeout=left, metadata_errors="replace")
     # PyAV asks for guesses where packets say no time; in AVI with B-frames they are wrong. The decoder's order is not.
     container.flags &= ~Flags.gen_pts.value
     return container
@@ -185,7 +183,8 @@ def video_stream(container: InputContainer, index: int) -> VideoStream:
         raise VideoError("no decoder knows its codec")
     if stream.width * stream.height > MAX_PIXELS:
         raise VideoError(f"{stream.width}x{stream.height} is larger than {MAX_PIXELS} pixels")
-    stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
+    options = {"max_pixels": str(MAX_PIXELS)}
+    stream.codec_context.options = options | ({"err_detect": "explode"} if container.format.name == IMAGES else {})
     stream.thread_type = "NONE"
     stream.codec_context.thread_count = 1
     return stream

@@ -17,13 +17,14 @@ from ruamel.yaml import YAML
 from pipeline.data import decode_pool
 from pipeline.data.decode import decode
 from pipeline.data.decode_pool import STOPPED, Job, Shard, decode_one, decode_shards
-from pipeline.data.layouts.listing import prepare_listing
+from pipeline.data.layouts.listing import prepare_listing, read_listing
 from pipeline.data.predict import listed_videos, predict
 from pipeline.data.shapes_files import encode
 from pipeline.data.store.writer import StoreWriter
 from pipeline.errors import UserError
 from pipeline.params import Params, parse_params
 from pipeline.paths import Paths
+from tests.pipeline.data.video.test_images import images
 
 PROJECT = Path(__file__).parents[3]
 
@@ -37,6 +38,7 @@ def raw_params(**decode_params: Any) -> dict[str, Any]:
         "listing": "data/listing.csv",
         "classes": None,
         "mirror": False,
+        "image_rate": None,
         "attribute": None,
     }
     raw["decode"] |= {"shard_videos": 2, **decode_params}
@@ -115,6 +117,42 @@ def test_frames_a_second_in_place_of_a_step(project):
     assert (found.frames, found.left_out) == (16 + 14 + 9 + 3 + 8, 1)
 
 
+def test_folders_of_images(tmp_path):
+    for name, count in (("a/long", 30), ("a/short", 12), ("b/hole", 12)):
+        images(tmp_path / "videos" / name, "{:03d}.png", range(1, 1 + count))
+    (tmp_path / "videos" / "b" / "hole" / "005.png").unlink()
+    raw, paths = raw_params(max_failed=0.5), Paths(tmp_path)
+    raw["data"]["image_rate"] = 20
+    chosen = parse_params(raw)
+    assert prepare_listing(chosen, paths) and len(read_listing(tmp_path / "data/listing.csv")) == 30 + 12 + 11
+    found = predict(chosen, paths, listed_videos(chosen, paths), ["none"])
+    assert (found.videos, found.frames, found.left_out) == (3, 15 + 6, 1)
+    decode(chosen, paths, 1)
+    table = pd.read_parquet(paths.pyramid / "videos.parquet")
+    assert table[["path", "n_frames", "fps", "seconds"]].to_numpy().tolist() == [
+        *(["a/long", 15, 20.0, 1.5], ["a/short", 6, 20.0, 0.6])
+    ]
+    (reason,) = pd.read_csv(paths.pyramid / "failed.csv")["reason"]
+    assert reason.startswith("no image 005.png, but 006.png")
+    # Two images change their places: no folder has another size, and yet it is another video.
+    first, second = (tmp_path / "videos" / "a" / "short" / f"{number:03d}.png" for number in (1, 11))
+    before = np.asarray(zarr.open_group(paths.pyramid, mode="r")["level-2"])[1]
+    first.rename(tmp_path / "kept.png")
+    second.rename(first)
+    (tmp_path / "kept.png").rename(second)
+    os.utime(first)
+    assert prepare_listing(chosen, paths)
+    decode(chosen, paths, 1)
+    after = np.asarray(zarr.open_group(paths.pyramid, mode="r")["level-2"])[1]
+    assert (after[[0, 5]] == before[[5, 0]]).all() and (after[1:5] == before[1:5]).all()
+    raw["data"]["image_rate"] = 10
+    decode(parse_params(raw), paths, 1)
+    assert pd.read_parquet(paths.pyramid / "videos.parquet")["fps"].tolist() == [10, 10]
+    first.write_bytes(b"smaller")
+    with pytest.raises(UserError, match=r"1 of 53 files under .* the first a/short/001\.png; `hvg index`"):
+        decode(chosen, paths, 1)
+
+
 def test_too_many_failures(project, monkeypatch):
     with pytest.raises(UserError, match=r"1 of 6 videos .* decode\.max_failed allows 10%: train/a/broken.mp4: not a"):
         decode(params(max_failed=0.1), project, 1)
@@ -164,7 +202,7 @@ def test_codecs_of_the_pyramid(project, codec):
 
 def test_changed_files_need_a_new_listing(project):
     film(project.root / "videos/train/a/0.mp4", 11)
-    with pytest.raises(UserError, match=r"1 of 6 videos .* the first train/a/0\.mp4; `hvg index`"):
+    with pytest.raises(UserError, match=r"1 of 6 files .* the first train/a/0\.mp4; `hvg index`"):
         decode(params(), project, 1)
 
 

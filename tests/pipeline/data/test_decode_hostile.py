@@ -22,7 +22,7 @@ from av.error import FFmpegError
 
 from pipeline.data.decode import decode
 from pipeline.data.layouts.listing import prepare_listing
-from pipeline.data.video.source import TooLate, VideoError
+from pipeline.data.video.errors import TooLate, VideoError
 from pipeline.paths import Paths
 from tests.pipeline.data.test_decode import params
 from tests.pipeline.data.video import test_video

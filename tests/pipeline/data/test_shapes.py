@@ -15,7 +15,9 @@ from pipeline.paths import Paths
 from tests.pipeline.data.video.test_video import decode
 
 SET = ShapesParams(train=11, val=8, size=32, frames=12, fps=8)
-KINETICS = DataParams(layout="kinetics", root="", listing="", classes=None, mirror=False, attribute=None)
+KINETICS = DataParams(
+    layout="kinetics", root="", listing="", classes=None, mirror=False, image_rate=None, attribute=None
+)
 
 
 @pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.name)

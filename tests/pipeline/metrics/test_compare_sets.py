@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 
 from models.i3d import I3D
 from pipeline.cli import cli
-from pipeline.data.video.source import VideoError
+from pipeline.data.video.errors import VideoError
 from pipeline.errors import UserError
 from pipeline.media.video import write_mp4
 from pipeline.metrics import arrays, clip_sets, compare_sets, evaluation

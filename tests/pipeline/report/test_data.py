@@ -11,7 +11,7 @@ import pytest
 
 from pipeline.data.decode import decode
 from pipeline.data.layouts.listing import prepare_listing
-from pipeline.data.outcome import Outcome, kinds, read_outcome, training_windows, visible
+from pipeline.data.outcome import Outcome, kinds, read_outcome, top_rate, training_windows, visible
 from pipeline.data.store.size import StoreSize, finished_size
 from pipeline.errors import UserError
 from pipeline.paths import Paths
@@ -73,6 +73,12 @@ def test_what_is_counted(tmp_path):
     assert [len(table) for table in found.left_out.values()] == [3, 2, 2, 1]
     assert found.noted.to_numpy().tolist() == [["val/a/0.mp4", "pauses cut out: 1, 30.0 s"]]
     assert class_counts(found) == [("a", [2, 1, 0]), ("b", [0, 0, 0]), ("c", [0, 0, 0])]
+
+
+def test_the_top_views_rate():
+    videos = pd.DataFrame({"fps": [24.0, 30.0, 25.0]})
+    assert top_rate(params(), videos) == 12.5  # every second frame
+    assert top_rate(params(frame_step=None, fps=8), videos) == 8
 
 
 def test_windows_are_those_of_training():

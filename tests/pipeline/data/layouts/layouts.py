@@ -12,9 +12,11 @@ from pipeline.params import DataParams
 CLIPS = Path(__file__).parents[5] / "shared" / "clips"
 
 
-def of(layout: Any, attribute: Any = None) -> DataParams:
+def of(layout: Any, attribute: Any = None, image_rate: float | None = None) -> DataParams:
     """The parameters of a layout; an index depends on no other."""
-    return DataParams(layout=layout, root="", listing="", classes=None, mirror=False, attribute=attribute)
+    return DataParams(
+        layout=layout, root="", listing="", classes=None, mirror=False, image_rate=image_rate, attribute=attribute
+    )
 
 
 def listing(*paths: str) -> pd.DataFrame:

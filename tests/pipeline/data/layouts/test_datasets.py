@@ -8,7 +8,7 @@ from pipeline.data.layouts.datasets import index_videos, reads
 from pipeline.data.layouts.index import label_names, make_index, split_of
 from pipeline.data.layouts.walk import list_files
 from pipeline.errors import UserError
-from tests.pipeline.data.layouts.layouts import CLIPS, counts, listing, of, reasons, split_by_path
+from tests.pipeline.data.layouts.layouts import CLIPS, counts, listing, of, reasons, split_by_path, touch
 
 clips = pytest.mark.skipif(not CLIPS.is_dir(), reason="the real clips are not beside this checkout")
 
@@ -51,6 +51,26 @@ def test_folders_are_classes():
     found = index_videos(of("folder"), listing("b/x.mp4", "a/deep/y.mp4", "z.mp4"), Path())
     assert found.videos["class"].tolist() == ["a", "b", ""]
     assert found.classes == ("a", "b")
+
+
+IMAGES = (
+    *("train/a/clip/1.png", "train/a/clip/2.png", "val/b/c1/f_01.JPG", "val/b/c1/f_02.JPG", "3.png"),
+    *("train/a/x.mp4", "train/a/1.jpg", "train/a/poster.jpg", "val/poster.jpg", "val/b/.1.png"),
+)
+
+
+def test_folders_of_images_are_videos_where_they_have_a_rate(tmp_path):
+    touch(tmp_path, *IMAGES)
+    data = of("folder", image_rate=24.0)
+    found = index_videos(data, list_files(tmp_path, reads(data)), tmp_path)
+    assert found.videos.to_numpy().tolist() == [
+        *(["train/a/clip", "train", "a"], ["train/a/x.mp4", "train", "a"], ["val/b/c1", "val", "b"])
+    ]
+    assert found.unlisted.empty  # what lies beside a video, in the root, or has no number is none
+    plain = of("folder")
+    assert list_files(tmp_path, reads(plain))["path"].tolist() == ["train/a/x.mp4"]
+    with pytest.raises(UserError, match=r"no video under .*; data\.image_rate takes folders of images"):
+        list_files(tmp_path / "val", reads(plain))
 
 
 def test_folders_named_as_splits_are_splits():

@@ -8,9 +8,10 @@ from pipeline.data.layouts.datasets import reads
 from pipeline.data.layouts.listing import list_root, prepare_listing, read_listing
 from pipeline.data.layouts.walk import list_files
 from pipeline.errors import UserError
-from pipeline.params import DataParams, Params, parse_params
+from pipeline.params import Params, parse_params
 from pipeline.paths import Paths
 from pipeline.progress import COLUMNS
+from tests.pipeline.data.layouts.layouts import of
 
 RECIPE = Path(__file__).parents[4] / "recipes" / "shapes.yaml"
 
@@ -164,8 +165,7 @@ def test_every_layout_lists_what_it_reads(tmp_path, layout, attribute, expected)
     touch(tmp_path, "x.mp4", "a.csv", "b.Parquet", "lists/c.csv", "lists/d.parquet", "lists/test.txt", "notes.txt")
     touch(tmp_path, "k600/annotations/train.csv", "k600/a/b/deep.csv", "bdd100k/info/lists/val.txt", "a/b/c/d/val.txt")
     touch(tmp_path, "bdd100k/labels/100k/train/x.json")
-    data = DataParams(layout=layout, root="", listing="", classes=None, mirror=False, attribute=attribute)
-    assert list_files(tmp_path, reads(data))["path"].tolist() == sorted([*expected, "x.mp4"])
+    assert list_files(tmp_path, reads(of(layout, attribute)))["path"].tolist() == sorted([*expected, "x.mp4"])
 
 
 def test_what_the_pipeline_makes_is_no_data(tmp_path):

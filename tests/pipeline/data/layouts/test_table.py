@@ -10,8 +10,8 @@ from pipeline.errors import UserError
 from tests.pipeline.data.layouts.layouts import counts, of, reasons, split_by_path, touch
 
 
-def found_in(root: Path) -> Index:
-    data = of("table")
+def found_in(root: Path, image_rate: float | None = None) -> Index:
+    data = of("table", image_rate=image_rate)
     return index_videos(data, list_files(root, reads(data)), root)
 
 
@@ -38,6 +38,14 @@ def test_paths_labels_and_splits(tmp_path):
     ]
     assert found.missing.to_numpy().tolist() == [["val", "massaging person's head", "gone.mp4"]]
     assert reasons(found) == {"stray.mp4": "in no table", "notes.bin": "in a table, but named like no video"}
+
+
+def test_a_path_may_be_that_of_a_folder_of_images(tmp_path):
+    touch(tmp_path, "a/1.png", "a/2.png", "b/c/01.jpg", "stray/1.webp")
+    (tmp_path / "train.csv").write_text("path,label\na/,yoga\nb/c,tai chi\ngone,yoga\n")
+    found = found_in(tmp_path, image_rate=12.5)
+    assert found.videos.to_numpy().tolist() == [["a", "train", "yoga"], ["b/c", "train", "tai chi"]]
+    assert reasons(found) == {"stray": "in no table", "gone": "in a table, but named like no video"}
 
 
 def test_parquet_of_any_column_types(tmp_path):

@@ -11,7 +11,8 @@ import pytest
 
 from pipeline.data.layouts.walk import list_files
 from pipeline.data.video import pyav
-from pipeline.data.video.source import VideoError, examine
+from pipeline.data.video.errors import VideoError
+from pipeline.data.video.source import examine
 from tests.pipeline.data.video.test_video import CLIPS, ENGINES, clips, decode
 
 RED, GREEN, BLUE, YELLOW = (192, 32, 32), (32, 160, 32), (32, 48, 192), (176, 176, 48)

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pipeline.data.video.errors import VideoError
 from pipeline.data.video.hdr import tone_mapped
-from pipeline.data.video.source import VideoError, VideoFacts
+from pipeline.data.video.source import VideoFacts
 from tests.pipeline.data.video.test_video import decode
 from tests.pipeline.data.video.test_video_kinds import ffmpeg
 
