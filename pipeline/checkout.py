@@ -1,4 +1,4 @@
-"""The checkout that runs: its name, its commit."""
+"""The checkout that runs: its name, its commit, what git knows of it."""
 
 import subprocess
 import uuid
@@ -6,7 +6,9 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from pipeline.errors import UserError
 from pipeline.paths import Paths, origin, write_atomic
+from pipeline.system.yaml import shortened
 
 GIT = "git"  # named here alone
 
@@ -31,3 +33,18 @@ def revision(root: Path) -> tuple[str, bool]:
         return "", False
     commit, _, dirty = described.partition("-")
     return commit, bool(dirty)
+
+
+def track(root: Path, file: Path) -> None:
+    """Have git know a file, ignored or not: experiments of DVC's run in copies that hold nothing else.
+
+    Nothing happens where there is no repository. Raises UserError, with git's own words, where it cannot be.
+    """
+    if not (root / ".git").exists():
+        return
+    try:
+        subprocess.run([GIT, "-C", root, "add", "--force", "--", file.absolute()], check=True, capture_output=True)
+    except FileNotFoundError:
+        return
+    except subprocess.CalledProcessError as error:
+        raise UserError(f"{file}: {shortened(error.stderr.decode(errors='replace'))}") from error

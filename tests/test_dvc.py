@@ -45,7 +45,7 @@ def test_a_person_can_read_it():
 def test_a_stage_says_what_it_does_and_reads(name):
     body = GRAPH[name].get("do", GRAPH[name])
     assert body["desc"] and body["params"] and body["deps"]
-    assert body["cmd"].startswith("PATH=.venv/bin:$PATH exec hvg run ")
+    assert body["cmd"].startswith("PATH=$DVC_ROOT/.venv/bin:$PATH exec hvg run ")
 
 
 @pytest.mark.parametrize("shell", [shell for shell in ("sh", "dash", "bash") if shutil.which(shell)])
@@ -56,7 +56,8 @@ def test_a_stage_is_dvcs_own_child(tmp_path, shell):
     hvg.write_text("#!/bin/sh\necho $$ $2\n")
     hvg.chmod(0o755)
     command = GRAPH["decode"]["cmd"]
-    with subprocess.Popen([shell, "-c", command], cwd=tmp_path, stdout=subprocess.PIPE, text=True) as process:
+    env = {**os.environ, "DVC_ROOT": str(tmp_path)}
+    with subprocess.Popen([shell, "-c", command], env=env, stdout=subprocess.PIPE, text=True) as process:
         assert process.communicate()[0] == f"{process.pid} decode\n"
 
 

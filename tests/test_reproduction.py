@@ -24,6 +24,7 @@ import torch
 import zarr
 from ruamel.yaml import YAML
 
+from pipeline.media.video import write_mp4
 from pipeline.metrics.weights import INSTALLED_SHA256
 from stages import decode, evaluate, generate, report, train
 
@@ -276,6 +277,19 @@ def test_killed_training_resumes_to_the_same_bytes(shapes):
     assert resumed
     assert 0 < int(resumed[1]) < ITERATIONS
     assert sha256(generator) == undisturbed
+
+
+def test_an_experiment_decodes_ones_own_videos(tmp_path):
+    checkout = Checkout(tmp_path)
+    for number in range(4):
+        write_mp4(checkout.path(f"data/mine/{number}.mp4"), np.full((24, 32, 32, 3), 60 * number, np.uint8), 24.0)
+    checkout.recipe("kinetics-mini", "data.layout=folder", "data.root=data/mine")
+    checkout.run("git", "add", ".")
+    checkout.run("git", "-c", "user.name=a", "-c", "user.email=a@b", "commit", "-q", "-m", "a project")
+    checkout.run(str(BIN / "dvc"), "exp", "run", "--temp", "-n", "shorter", "-S", "decode.max_frames=16", "decode")
+    assert not checkout.path("data/pyramid").exists()  # it ran in a copy
+    checkout.run(str(BIN / "dvc"), "exp", "apply", "shorter")
+    assert pd.read_parquet(checkout.path("data/pyramid/videos.parquet"))["n_frames"].tolist() == [16] * 4
 
 
 @on_real_clips

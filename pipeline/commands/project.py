@@ -24,6 +24,7 @@ def recipe(name: str | None, settings: tuple[str, ...], force: bool, listing: bo
     hvg recipe folder --set data.root=/videos
     hvg recipe --set levels.2.training.iterations=2000
     """
+    from pipeline.data.layouts.listing import data_root
     from pipeline.project.recipes import apply_recipe, recipe_names, set_aside
 
     if listing or (name is None and not settings):
@@ -33,8 +34,7 @@ def recipe(name: str | None, settings: tuple[str, ...], force: bool, listing: bo
     click.echo(f"{PATHS.params}: {name or 'changed'}{''.join(f', {setting}' for setting in settings)}")
     for old, new in set_aside(PATHS, params):
         click.echo(f"{old} is no level of this recipe: it lies in {new} now")
-    root = (PATHS.root / params.data.root).expanduser()
-    if not root.is_dir() and not params.rendered:
+    if not params.rendered and not data_root(params, PATHS).is_dir():
         click.echo(f"data.root {params.data.root} does not exist yet: put the videos there and run `hvg index`, "
                    "or give another by `hvg recipe --set data.root=PATH`")  # fmt: skip
         return
@@ -48,6 +48,7 @@ def index() -> None:
 
 
 def _index() -> None:
+    from pipeline.checkout import track
     from pipeline.data.layouts.listing import prepare_listing, read_listing
     from pipeline.data.layouts.walk import videos_of
     from pipeline.params import load_params
@@ -56,8 +57,9 @@ def _index() -> None:
     if params.rendered:
         click.echo(f"{params.data.root}: make-shapes renders it and writes the listing; next: hvg repro")
         return
-    changed = prepare_listing(params, PATHS)
-    files = read_listing(PATHS.root / params.data.listing)
+    changed, listing = prepare_listing(params, PATHS), PATHS.root / params.data.listing
+    track(PATHS.root, listing)
+    files = read_listing(listing)
     videos = len(videos_of(files["path"].tolist()))
     state = "written" if changed else "up to date"
     size = sum(files["size"]) / 1e9

@@ -1,9 +1,23 @@
-"""A checkout's name and commit."""
+"""A checkout's name and commit, and what git knows of it."""
 
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
-from pipeline.checkout import name_of, revision
+import pytest
+
+from pipeline.checkout import name_of, revision, track
+from pipeline.errors import UserError
+
+
+@pytest.fixture
+def git(tmp_path):
+    def run(*arguments):
+        identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
+        command = ["git", "-C", str(tmp_path), *identity, *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    return run
 
 
 def test_stages_that_begin_together_agree_on_the_name(tmp_path):
@@ -13,12 +27,7 @@ def test_stages_that_begin_together_agree_on_the_name(tmp_path):
     assert {file.name for file in (tmp_path / ".hvg" / "tracking").iterdir()} == {"id"}
 
 
-def test_the_commit_and_whether_files_differ(tmp_path):
-    def git(*arguments):
-        identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
-        command = ["git", "-C", str(tmp_path), *identity, *arguments]
-        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
-
+def test_the_commit_and_whether_files_differ(tmp_path, git):
     assert revision(tmp_path) == ("", False)
     git("init", "-q")
     assert revision(tmp_path) == ("", False)
@@ -35,3 +44,18 @@ def test_the_commit_and_whether_files_differ(tmp_path):
 def test_without_git_there_is_no_commit(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     assert revision(tmp_path) == ("", False)
+
+
+def test_git_knows_a_file_that_it_ignores(tmp_path, git, monkeypatch):
+    listing = tmp_path / "data" / "listing.csv"
+    listing.parent.mkdir()
+    listing.touch()
+    (tmp_path / ".gitignore").write_text("/data/\n")
+    track(tmp_path, listing)  # no repository
+    git("init", "-q")
+    monkeypatch.chdir(tmp_path)
+    track(Path(), Path("data/listing.csv"))
+    assert git("ls-files") == "data/listing.csv"
+    (tmp_path / ".git" / "index").write_bytes(b"damaged")
+    with pytest.raises(UserError, match=r"data/listing\.csv: .*index"):
+        track(tmp_path, listing)

@@ -9,13 +9,16 @@ from pipeline.data.layouts.datasets import reads
 from pipeline.data.layouts.walk import list_files, listing_bytes
 from pipeline.errors import UserError
 from pipeline.params import Params
-from pipeline.paths import Paths, write_atomic
+from pipeline.paths import Paths, origin, write_atomic
 from pipeline.system.yaml import shortened
 
 
 def data_root(params: Params, paths: Paths) -> Path:
-    """The folder of the videos: data.root, absolute or from the project's root."""
-    return paths.root / Path(params.data.root).expanduser()
+    """The folder of the videos: data.root, absolute or from the project's root.
+
+    Of an experiment of DVC's it is the root of the checkout that it comes from: git knows no videos, its copy has none.
+    """
+    return (paths.root if params.rendered else origin(paths.root)) / Path(params.data.root).expanduser()
 
 
 def list_root(params: Params, paths: Paths) -> pd.DataFrame:
@@ -29,6 +32,7 @@ def list_root(params: Params, paths: Paths) -> pd.DataFrame:
 
 def made_here(params: Params, paths: Paths) -> list[Path]:
     """What the pipeline makes in the project's folder, and is no data."""
+    paths = Paths(origin(paths.root))  # whose folder data.root may be
     listing = paths.root / params.data.listing
     return [listing, paths.pyramid, paths.samples(1).parent, paths.artifact(1).parent, paths.reports]
 
