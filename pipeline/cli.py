@@ -77,6 +77,10 @@ def main() -> None:
         message, code = f"{error.format_message()} (`{path} --help` explains)", 2
     except (UserError, Failed) as error:
         message, code = str(error), 2 if isinstance(error, UserError) else 1
+    except OSError as error:  # a full disk, a folder where a file should be, or that may not be written
+        if error.filename is None:
+            raise
+        message, code = f"{error.filename2 or error.filename}: {error.strerror}", 2
     except (click.Abort, KeyboardInterrupt):
         message, code = "interrupted", 130
     click.echo(f"error: {' '.join(message.split())}", err=True)

@@ -1,6 +1,7 @@
 """hvg sample, metrics, fetch-i3d, convert-i3d: more videos of a trained hierarchy, numbers of any videos, weights."""
 
 import json
+import os
 from pathlib import Path
 
 import click
@@ -13,13 +14,13 @@ FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 
 @click.command(short_help="More videos of the trained levels.")
 @click.argument("out", type=click.Path(path_type=Path))
-@click.option("--videos", "-n", type=click.IntRange(min=1), default=16, show_default=True, help="In all.")
+@click.option("--videos", "-n", type=click.IntRange(1, 10**9), default=16, show_default=True, help="In all.")
 @click.option("--class", "classes", multiple=True, metavar="NAME",
               help="Of this class; may be repeated, in equal parts. Default: all, as in the data.")  # fmt: skip
 @click.option(
     "--for-metrics", is_flag=True, help="At sigma.metrics: as varied as the model is. Default: sigma.figures."
 )
-@click.option("--seed", type=click.IntRange(min=0), help="Default: that of params.yaml.")
+@click.option("--seed", type=click.IntRange(0, 2**48 - 1), help="Default: that of params.yaml.")
 def sample(out: Path, videos: int, classes: tuple[str, ...], for_metrics: bool, seed: int | None) -> None:
     """Generate videos by the trained levels, on this machine, into the new folder OUT.
 
@@ -137,6 +138,8 @@ def convert_i3d(checkpoint: Path, out: Path) -> None:
 
     if out.suffix != ".safetensors":
         raise UserError(f"{out}: must end in .safetensors")
+    if os.path.lexists(out):
+        raise UserError(f"{out}: is there already; name a new file")
     state = state_of_tensorflow(read_checkpoint(checkpoint))
     content = save(state)
     write_atomic(out, content)

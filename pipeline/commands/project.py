@@ -14,7 +14,7 @@ PATHS = Paths()
 @click.command(short_help="Choose or change the active recipe, params.yaml.")
 @click.argument("name", required=False)
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A value in YAML; may be repeated.")
-@click.option("--force", is_flag=True, help="Replace a params.yaml that was edited.")
+@click.option("--force", is_flag=True, help="Replace a params.yaml that was edited, and keep it in .hvg/set-aside.")
 @click.option("--list", "listing", is_flag=True, help="Name the recipes.")
 def recipe(name: str | None, settings: tuple[str, ...], force: bool, listing: bool) -> None:
     """Make recipes/NAME.yaml the active params.yaml; without NAME change params.yaml as it is.

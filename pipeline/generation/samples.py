@@ -2,14 +2,17 @@
 
 import difflib
 import logging
+import os
 import re
 import shutil
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from pipeline.code_hash import code_hash
+from pipeline.data.layouts.listing import made_here
 from pipeline.data.outcome import top_rate
 from pipeline.data.store.reader import ViewReader
 from pipeline.errors import UserError
@@ -46,10 +49,9 @@ def sample(
     classes: their names; each gets as many videos as the others. None: all, in the data's proportions.
     split: "samples", at sigma.metrics, or "figures", at sigma.figures. params.seed gives the pipeline's own latents.
 
-    Raises UserError where `out` is there already, a level is not trained, or a class is unknown.
+    Raises UserError where `out` is there already or cannot be written, a level is not trained, or a class is unknown.
     """
-    if out.exists():
-        raise UserError(f"{out}: is there already; name a new folder")
+    _check_new(params, paths, out)
     data = ViewReader(paths.pyramid, 1, "train", in_memory=0)
     levels = range(1, params.n_levels + 1)
     sigma = sigma_of(split, params.sigma)
@@ -80,8 +82,22 @@ def sample(
         assert below is not None
         fps = top_rate(params, data.videos)
         _write_videos(below, work / "samples" / "videos", fps)
+        _check_new(params, paths, out)  # also after hours: by the same call with another name all is there at once
         publish(work / "samples", out)
         shutil.rmtree(work)
+
+
+def _check_new(params: Params, paths: Paths, out: Path) -> None:
+    """Raise UserError where no new folder can be made of this name, or it is the pipeline's."""
+    if os.path.lexists(out):
+        raise UserError(f"{out}: is there already; name a new folder")
+    if any(out.resolve().is_relative_to(place.resolve()) for place in made_here(params, paths)):
+        raise UserError(f"{out}: is in a folder that the pipeline makes anew; name one elsewhere")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=out.parent).close()
+    except OSError as error:
+        raise UserError(f"{out}: cannot be written there: {error.strerror}") from error
 
 
 def _labels(classes: Sequence[str], data: ViewReader) -> np.ndarray:

@@ -14,7 +14,7 @@ from pipeline.errors import UserError
 from pipeline.metrics.weights import weights_of
 from pipeline.params import Params, parse_params
 from pipeline.paths import Paths, write_atomic
-from pipeline.system.yaml import parse_yaml
+from pipeline.system.yaml import parse_yaml, read_text
 
 WEIGHTS = ("i3d", "i3d_k400", "i3d_k600")  # parameters that are files, with their SHA-256
 
@@ -29,7 +29,8 @@ def apply_recipe(paths: Paths, name: str | None, settings: Sequence[str] = (), *
 
     Without a name the settings change params.yaml as it is. The result is checked before anything is written. A
     params.yaml that someone has edited (neither a recipe nor what this function wrote last) is replaced only with
-    `force`. Raises UserError for an unknown recipe, a setting that cannot be, or an edited file.
+    `force`, and kept in .hvg/set-aside. Raises UserError for an unknown recipe, a setting that cannot be, or an edited
+    file.
     """
     source = paths.params if name is None else paths.root / "recipes" / f"{name}.yaml"
     if name is not None and name not in recipe_names(paths):
@@ -37,13 +38,16 @@ def apply_recipe(paths: Paths, name: str | None, settings: Sequence[str] = (), *
     if not source.is_file():
         raise UserError(f"{source}: no such parameter file; `hvg recipe shapes` makes one")
     if name is not None and not force and edited(paths):
-        raise UserError(f"{paths.params} has been edited: `--force` replaces it, `hvg recipe --set …` changes it")
-    content = with_settings(source.read_text(), settings, source, paths.root)
+        way_out = f"`hvg recipe {name} --force` replaces it and keeps it aside, `hvg recipe --set …` changes it"
+        raise UserError(f"{paths.params} has been edited: {way_out}")
+    content = with_settings(read_text(source), settings, source, paths.root)
     params = parse_params(parse_yaml(content, str(source)), paths.params)
-    known = name is not None or not edited(paths)  # a change by hand stays one, whatever is set on top of it
-    write_atomic(paths.params, content)
-    if known:
+    by_hand = edited(paths)
+    if name is not None and by_hand:
+        _move_aside(paths, paths.params)
+    if name is not None or not by_hand:  # a change by hand stays one, whatever is set on top of it
         write_atomic(_written(paths), content)
+    write_atomic(paths.params, content)
     return params
 
 
@@ -57,14 +61,19 @@ def set_aside(paths: Paths, params: Params) -> list[tuple[Path, Path]]:
         for old in sorted(place.glob("level-*")):
             if old.name.removeprefix("level-") in params.levels:
                 continue
-            aside = paths.state / "set-aside" / place.name / old.name
-            new = next(free for n in itertools.count(1) if not (free := aside.with_name(f"{old.name}.{n}")).exists())
-            try:
-                new.parent.mkdir(parents=True, exist_ok=True)
-                moved.append((old, old.rename(new)))
-            except OSError as error:
-                raise UserError(f"{old} is no level of this recipe and cannot be moved to {new}: {error}") from error
+            moved.append((old, _move_aside(paths, old)))
     return moved
+
+
+def _move_aside(paths: Paths, old: Path) -> Path:
+    """Move what another recipe would be in the way of to .hvg/set-aside, beside what is there. Returns where."""
+    aside = paths.state / "set-aside" / old.relative_to(paths.root)
+    new = next(free for n in itertools.count(1) if not (free := aside.with_name(f"{old.name}.{n}")).exists())
+    try:
+        new.parent.mkdir(parents=True, exist_ok=True)
+        return old.rename(new)
+    except OSError as error:
+        raise UserError(f"{old} is none of this recipe's and cannot be moved to {new}: {error}") from error
 
 
 def edited(paths: Paths) -> bool:
@@ -86,6 +95,7 @@ def with_settings(text: str, settings: Sequence[str], source: Path, root: Path) 
     yaml.width = 4096
     yaml.indent(mapping=2, sequence=4, offset=2)
     yaml.representer.add_representer(type(None), lambda r, _: r.represent_scalar("tag:yaml.org,2002:null", "null"))
+    parse_yaml(text, str(source))  # raises where it is none
     tree = yaml.load(text)
     for setting in settings:
         _set(tree, setting, source, root)

@@ -28,7 +28,7 @@ def compare_page(parents: tuple[TrackedRun, TrackedRun], runs: Sequence[TrackedR
     """
     if parents[0].id == parents[1].id:
         raise UserError(f"both runs belong to one reproduction, {parents[0].id}; name two")
-    if out.exists() and not (out.is_dir() and {path.name for path in out.iterdir()} <= {"index.html", MEDIA}):
+    if out.exists() and not (out.is_dir() and {path.name for path in out.iterdir()} in (set(), {"index.html", MEDIA})):
         raise UserError(f"--out {out}: holds other files, which would be lost; name a new folder")
     within = [{run.name: run for run in runs if run.parent == parent.id} for parent in parents]
     work = out.with_name(f".{out.name}.{uuid.uuid4().hex}")

@@ -19,11 +19,15 @@ LARGEST = 2**63
 
 def read_yaml(path: Path) -> Any:
     """The values of a file in YAML. Raises UserError where there is none that can be read."""
+    return parse_yaml(read_text(path), str(path))
+
+
+def read_text(path: Path) -> str:
+    """A file's text. Raises UserError where there is none."""
     try:
-        text = path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read: {shortened(str(error))}") from error
-    return parse_yaml(text, str(path))
 
 
 def parse_yaml(text: str, source: str) -> Any:

@@ -80,6 +80,14 @@ def test_what_is_missing_is_said_before_anything_runs(project):
         weights.unlink(missing_ok=True)
 
 
+def test_what_the_file_system_refuses_is_one_line(project):
+    (project / ".hvg").touch()
+    before = (project / "params.yaml").read_bytes()
+    done = hvg("recipe", "--set", "seed=3", cwd=project)
+    assert (done.returncode, done.stderr) == (2, "error: .hvg: File exists\n")
+    assert (project / "params.yaml").read_bytes() == before
+
+
 def test_elsewhere_it_says_where_to_go(tmp_path):
     program = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from pipeline.cli import main; main()"
     command = [sys.executable, "-c", program, "runs"]

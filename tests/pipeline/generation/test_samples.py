@@ -1,6 +1,7 @@
 """`hvg sample`: a hierarchy of untrained but calibrated networks, small enough to generate in a moment."""
 
 import json
+from pathlib import Path
 
 import av
 import numpy as np
@@ -99,11 +100,33 @@ def test_what_cannot_be_drawn_is_said_in_a_line(project, tmp_path):
     with pytest.raises(UserError, match=r"--class: no class 'plane' in the data; there is 'plain'"):
         draw(project, tmp_path / "out", classes=["plane"])
     (tmp_path / "there").mkdir()
-    with pytest.raises(UserError, match="is there already"):
-        draw(project, tmp_path / "there")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "file").touch()
+    for out, message in (
+        (tmp_path / "there", "is there already"),
+        (tmp_path / "link", "is there already"),
+        (tmp_path / "file" / "out", "cannot be written there"),
+        (tmp_path / ("x" * 256) / "out", "cannot be written there: File name too long"),
+        (Path("/proc/out"), "cannot be written there"),
+        (project.samples(3), "is in a folder that the pipeline makes"),
+    ):
+        with pytest.raises(UserError, match=message):
+            draw(project, out)
     without = make_project(tmp_path / "without", classes=())
     with pytest.raises(UserError, match="train it first"):
         draw(without, tmp_path / "out")
+
+
+def test_what_came_to_its_place_meanwhile_is_kept(project, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    with monkeypatch.context() as patch:
+        patch.setattr(samples, "_write_videos", lambda _reader, folder, _fps: (folder.mkdir(), out.mkdir()))
+        with pytest.raises(UserError, match="is there already"):
+            draw(project, out, seed=6)
+    assert list(out.iterdir()) == []
+    with monkeypatch.context() as patch:
+        patch.setattr("pipeline.generation.generate.unroll", None)  # everything is there already
+        draw(project, tmp_path / "another", seed=6)
 
 
 def test_the_command_draws_a_class_that_metrics_measures(project, tmp_path, monkeypatch):

@@ -68,7 +68,30 @@ def test_an_edited_file_is_refused_without_force(paths):
     with pytest.raises(UserError, match="has been edited"):
         apply_recipe(paths, "shapes")
     assert load_params(paths.params).seed == 5
+    mine = paths.params.read_text()
     assert apply_recipe(paths, "shapes", force=True).seed == 0
+    assert (paths.state / "set-aside" / "params.yaml.1").read_text() == mine
+
+
+@pytest.mark.parametrize("damage", [b"a: [1\n", b"\xff\xfe", b""])
+def test_a_damaged_file_is_kept_beside_the_recipe_in_its_place(paths, damage):
+    paths.params.write_bytes(damage)
+    with pytest.raises(UserError, match=r"has been edited: `hvg recipe shapes --force` replaces it and keeps it"):
+        apply_recipe(paths, "shapes")
+    with pytest.raises(UserError, match=r"params.yaml") as raised:
+        apply_recipe(paths, None, ["seed=3"])
+    assert "\n" not in str(raised.value) and paths.params.read_bytes() == damage
+    apply_recipe(paths, "shapes", force=True)
+    assert (paths.state / "set-aside" / "params.yaml.1").read_bytes() == damage
+
+
+def test_what_is_known_of_the_last_recipe_may_be_damaged(paths):
+    apply_recipe(paths, "shapes", ["seed=3"])
+    (paths.state / "params.yaml").write_bytes(b"\xff\xfe")
+    with pytest.raises(UserError, match="has been edited"):  # for all one knows
+        apply_recipe(paths, "shapes")
+    apply_recipe(paths, "shapes", force=True)
+    assert apply_recipe(paths, "shapes", ["seed=4"]).seed == 4
 
 
 @pytest.mark.parametrize(
@@ -132,4 +155,4 @@ def test_levels_that_a_recipe_does_not_have_are_set_aside_and_kept(paths):
         assert [(new / "of").read_text() for _, new in moved] == [f"3 {round_}"] * 2
         assert {folder.name for folder in (paths.root / "artifacts").iterdir()} == {"level-1", "level-2"}
     assert set_aside(paths, params) == []
-    assert len(list((paths.state / "set-aside").glob("*/level-3.*"))) == 4
+    assert len(list((paths.state / "set-aside").rglob("level-3.*"))) == 4

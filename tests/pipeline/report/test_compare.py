@@ -67,7 +67,9 @@ def test_the_page_replaces_an_older_one_and_nothing_else(tmp_path):
     assert comparison(left, right, tmp_path / "out").read_text() == first
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
-    for out in (tmp_path / "mine", tmp_path / "mine" / "thesis.txt"):
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "index.html").write_text("my page")
+    for out in (tmp_path / "mine", tmp_path / "mine" / "thesis.txt", tmp_path / "site"):
         with pytest.raises(UserError, match="--out"):
             comparison(left, right, out)
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
