@@ -35,12 +35,17 @@ def revision(root: Path) -> tuple[str, bool]:
     return commit, bool(dirty)
 
 
+def in_git(root: Path) -> bool:
+    """Whether there is a repository, of this folder or one above it."""
+    return any((folder / ".git").exists() for folder in (root.resolve(), *root.resolve().parents))
+
+
 def track(root: Path, file: Path) -> None:
     """Have git know a file, ignored or not: experiments of DVC's run in copies that hold nothing else.
 
     Nothing happens where there is no repository. Raises UserError, with git's own words, where it cannot be.
     """
-    if not (root / ".git").exists():
+    if not in_git(root):
         return
     try:
         subprocess.run([GIT, "-C", root, "add", "--force", "--", file.absolute()], check=True, capture_output=True)

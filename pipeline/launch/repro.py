@@ -10,8 +10,10 @@ from typing import Any
 
 import psutil
 
+from pipeline.checkout import in_git
 from pipeline.launch.remote import CANCEL_SECONDS, REMOVAL_SECONDS
 from pipeline.launch.server import API_URL, prefect_server
+from pipeline.progress import write_line
 from pipeline.system.processes import HURRIED_SECONDS, JOB_SECONDS, LEAVE_SECONDS, end_group, group, living, start
 
 
@@ -21,6 +23,7 @@ def run_dvc_repro(state: Path, arguments: Sequence[str], *options: str) -> int:
     It has a process group of its own, and so no terminal to read from, and is stopped as if by Ctrl-C, whatever ends
     this call: its command stops its job, then DVC ends, and the server last.
     """
+    _do_without_git()
     # DVC runs commands in the user's shell, which may be no sh, and in copies that hold no .venv.
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
     with prefect_server(state) as url:
@@ -31,6 +34,16 @@ def run_dvc_repro(state: Path, arguments: Sequence[str], *options: str) -> int:
         except BaseException:
             end_dvc(dvc)
             raise
+
+
+def _do_without_git() -> None:
+    """Let DVC work in a folder that is no git repository, such as a release's ZIP. It alone would ask for one."""
+    configs = [Path(".dvc", name) for name in ("config", "config.local")]
+    if not in_git(Path()) and not any("no_scm" in config.read_text() for config in configs if config.is_file()):
+        subprocess.run([sys.executable, "-m", "dvc", "config", "--local", "core.no_scm", "true"], check=True)
+        write_line(
+            "no git repository: .dvc/config.local has core.no_scm now; delete it after `git init`, for experiments"
+        )
 
 
 def end_dvc(dvc: subprocess.Popen[Any]) -> None:

@@ -29,12 +29,19 @@ def examine(paths: Paths) -> list[Check]:
     import torch
 
     gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-    git = shutil.which(checkout.GIT)
+    git, repository = shutil.which(checkout.GIT), checkout.in_git(paths.root)
+    found = (
+        "not found; dvc needs it: install git"
+        if git is None
+        else git
+        if repository
+        else "no repository: no experiments"
+    )
     checks = [
         Check("python", True, f"{platform.python_version()} at {sys.executable}"),
         Check("torch", True, f"{torch.__version__}, {', '.join(gpus) if gpus else 'no GPU: small recipes only'}"),
         _ffmpeg(),
-        Check("git", git is not None, git or "not found; dvc needs it: install git"),
+        Check("git", git is not None and repository, found, necessary=git is None),
     ]
     try:
         params = load_params(paths.params)

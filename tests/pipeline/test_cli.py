@@ -115,7 +115,8 @@ def test_a_recipe_lists_the_videos_it_finds(project):
 
 def test_the_doctor_says_what_is_missing(project):
     found = {check.name: check for check in examine(Paths(project))}
-    assert all(found[name].ok for name in ("python", "torch", "ffmpeg", "git", "params"))
+    assert all(found[name].ok for name in ("python", "torch", "ffmpeg", "params"))
+    assert (found["git"].found, found["git"].necessary) == ("no repository: no experiments", False)
     text = (project / "params.yaml").read_text()
     (project / "params.yaml").write_text(text.replace("root: data/shapes", "root: nowhere"))
     (missing,) = [check for check in examine(Paths(project)) if not check.ok and check.necessary]

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -65,6 +66,21 @@ def test_no_name_reaches_a_shell_or_becomes_an_option(tmp_path, monkeypatch, cap
     said = capfd.readouterr().err
     assert said.startswith("ERROR: ") and name in said
     assert not list(tmp_path.rglob("hurt"))
+
+
+@pytest.mark.timeout(60)
+def test_a_folder_without_git_is_enough(tmp_path, monkeypatch, capfd):
+    folder = project(tmp_path / "p", {"one": {"cmd": "touch one", "outs": ["one"]}})
+    (folder / ".dvc" / "config").write_text("[core]\n    analytics = false\n    check_update = false\n")
+    (folder / ".dvc" / "config.local").write_text("[core]\n    checksum_jobs = 1\n")  # somebody's
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(repro, "prefect_server", lambda _: contextlib.nullcontext("http://127.0.0.1:9/api"))
+    assert repro.run_dvc_repro(Path(".hvg"), []) == 0
+    assert (folder / "one").exists()
+    assert capfd.readouterr().err.startswith("no git repository: .dvc/config.local has core.no_scm now")
+    assert "checksum_jobs = 1" in (folder / ".dvc" / "config.local").read_text()
+    assert repro.run_dvc_repro(Path(".hvg"), []) == 0
+    assert "no git" not in capfd.readouterr().err
 
 
 # Between two commands, and busy for a moment.
