@@ -1,5 +1,6 @@
 """The command line. Heavy libraries are imported by the commands that need them: `hvg --help` answers at once."""
 
+import locale
 import logging
 import os
 import signal
@@ -58,8 +59,16 @@ def _terminate(number: int, _frame: FrameType | None) -> None:
     sys.exit(128 + number)  # an exception, so that what was started is stopped
 
 
+def _speak_utf8() -> None:
+    """Begin again in UTF-8 where the locale has another encoding: names of files and classes go through it."""
+    if not sys.flags.utf8_mode and locale.getencoding().lower() != "utf-8":
+        os.environ["PYTHONUTF8"] = "1"  # and what this process starts
+        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])  # noqa: S606 - no shell
+
+
 def main() -> None:
     """The entry point: one line and exit code 2 for what the user can mend, a traceback for bugs."""
+    _speak_utf8()
     bound_spinning()
     os.environ |= {"DO_NOT_TRACK": "1", "DVC_NO_ANALYTICS": "true", "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[Terminal()])

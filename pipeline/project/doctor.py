@@ -90,13 +90,15 @@ def _disk(params: Params, paths: Paths) -> Check:
 
 
 def _data(params: Params, paths: Paths) -> list[Check]:
-    from pipeline.data.layouts.listing import list_root
+    from pipeline.data.layouts.listing import list_root, read_listing
     from pipeline.data.layouts.walk import listing_bytes
 
     listing = paths.root / params.data.listing
     if params.rendered:
         return [Check("data", True, f"{params.data.root}, which make-shapes renders")]
     try:
+        if listing.exists():
+            read_listing(listing)  # raises where `hvg index` would not replace it
         now = listing_bytes(list_root(params, paths))
     except UserError as error:
         return [Check("data", False, str(error))]

@@ -65,7 +65,9 @@ class Store:
         self.root = origin(paths.root).resolve()
         self.database, self.state = self.root / "mlflow.db", Paths(self.root).state
         self.given, self._takes_files = os.environ.get(URI), True
-        self.uri = self.given or f"sqlite:///{self.database}"
+        # ? and % mean something else in a URI and cannot be escaped: a relative path has none of those above it.
+        place = os.path.relpath(self.database) if {"?", "%"} & set(str(self.database)) else self.database
+        self.uri = self.given or f"sqlite:///{place}"
         self.shown = without_secrets(self.uri, self.uri)
 
     @cached_property
@@ -170,7 +172,7 @@ class Store:
 
     def runs(self, name: str | None = None) -> list[TrackedRun]:
         """All runs, or those of a name, oldest first; of all checkouts that share a server. Empty before the first."""
-        if not self.given and not self.database.is_file():
+        if not self.given and not self.database.exists():
             return []
         runs = self.search({"hvg.name": name} if name else {})
         return sorted(map(_tracked, runs), key=lambda run: (run.start, run.parent is not None))

@@ -1,6 +1,7 @@
 """The command line as a user meets it: quick help, and errors of one line with exit code 2."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -111,6 +112,19 @@ def test_a_recipe_lists_the_videos_it_finds(project):
     assert "up to date, 1 videos" in run("index")
     (videos / "b.mp4").write_bytes(b"x")
     assert "written, 2 videos" in run("index")
+
+
+def test_names_are_utf8_whatever_the_locale(project):
+    videos = project / "vidéos" / "日本"
+    videos.mkdir(parents=True)
+    (videos / "ü.mp4").write_bytes(b"x")
+    settings = ["data.layout=folder", "shapes={}", "data.listing=data/listing.csv", "data.root=vidéos"]
+    program = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from pipeline.cli import main; main()"
+    command = [sys.executable, "-c", program, "recipe", "shapes", *(f"--set={setting}" for setting in settings)]
+    env = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run(command, cwd=project, env=env, capture_output=True, encoding="utf-8", check=True)
+    assert "data.root=vidéos" in done.stdout and "written, 1 videos" in done.stdout
+    assert "日本/ü.mp4" in (project / "data" / "listing.csv").read_text(encoding="utf-8")
 
 
 def test_the_doctor_says_what_is_missing(project):

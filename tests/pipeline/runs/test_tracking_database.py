@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.paths import Paths
-from pipeline.runs.store import Store
+from pipeline.runs.store import Away, Store
 
 pytestmark = pytest.mark.slow
 
@@ -76,3 +76,17 @@ def test_one_that_is_killed_half_way_leaves_none(tmp_path):
     run(KILLED, tmp_path)
     assert Store(Paths(tmp_path)).runs() == []
     assert not (tmp_path / "mlflow.db-new").exists()
+
+
+def test_it_lies_in_the_checkout_whatever_its_folder_is_called(tmp_path):
+    folder = tmp_path / "a?b %41 #c"
+    folder.mkdir()
+    run("assert codes([asking()]) == [0]", folder)
+    assert (folder / "mlflow.db").is_file()
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_what_is_no_database_is_told(tmp_path):
+    (tmp_path / "mlflow.db").mkdir()
+    with pytest.raises(Away, match=r"mlflow\.db does not answer: "):
+        Store(Paths(tmp_path)).runs()
