@@ -3,6 +3,7 @@
 import locale
 import logging
 import os
+import pwd
 import signal
 import sys
 from types import FrameType
@@ -66,9 +67,19 @@ def _speak_utf8() -> None:
         os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])  # noqa: S606 - no shell
 
 
+def _have_a_name() -> None:
+    """Give an account that the system knows no name of, as in containers, what DVC and MLflow end without."""
+    try:
+        pwd.getpwuid(os.getuid())
+    except KeyError:
+        os.environ.setdefault("USER", f"uid-{os.getuid()}")
+        os.environ.setdefault("HOME", str(Paths().state.absolute()))
+
+
 def main() -> None:
     """The entry point: one line and exit code 2 for what the user can mend, a traceback for bugs."""
     _speak_utf8()
+    _have_a_name()
     bound_spinning()
     os.environ |= {"DO_NOT_TRACK": "1", "DVC_NO_ANALYTICS": "true", "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[Terminal()])

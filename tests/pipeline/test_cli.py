@@ -1,5 +1,6 @@
 """The command line as a user meets it: quick help, and errors of one line with exit code 2."""
 
+import getpass
 import json
 import os
 import shutil
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.cli import _have_a_name
 from pipeline.paths import Paths
 from pipeline.project.doctor import examine
 
@@ -125,6 +127,18 @@ def test_names_are_utf8_whatever_the_locale(project):
     done = subprocess.run(command, cwd=project, env=env, capture_output=True, encoding="utf-8", check=True)
     assert "data.root=vidéos" in done.stdout and "written, 1 videos" in done.stdout
     assert "日本/ü.mp4" in (project / "data" / "listing.csv").read_text(encoding="utf-8")
+
+
+def test_an_account_without_a_name_has_one_and_a_home(project, monkeypatch):
+    def unknown(uid: int) -> None:
+        raise KeyError(f"getpwuid(): uid not found: {uid}")
+
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    monkeypatch.setattr(os, "environ", {})
+    monkeypatch.chdir(project)
+    _have_a_name()
+    assert getpass.getuser() == f"uid-{os.getuid()}"
+    assert os.environ["HOME"] == str(project / ".hvg")
 
 
 def test_the_doctor_says_what_is_missing(project):
