@@ -1,11 +1,32 @@
 """What a user can cause and mend."""
 
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
 
 class UserError(ValueError):
     """A mistake in a parameter, a file or the machine's set-up: one line that names it and the way out.
 
     Commands and stages print it without a traceback and exit with code 2. Anything else is a bug and keeps its own.
     """
+
+
+@contextlib.contextmanager
+def reading(path: Path, way_out: str) -> Iterator[None]:
+    """UserError for whatever comes of reading `path`: of damaged bytes a reader raises anything.
+
+    A device or a pipe, which may never end, is not read at all.
+    """
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise UserError(f"{path}: neither a file nor a folder; {way_out}")
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise UserError(f"{path}: cannot be read ({reason:.200}); {way_out}") from error
 
 
 class Failed(RuntimeError):

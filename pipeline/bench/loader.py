@@ -22,7 +22,8 @@ from jaxtyping import UInt8
 
 from pipeline.bench.rounds import interleaved, medians
 from pipeline.data.layouts.walk import files_below, is_video
-from pipeline.data.store.reader import ViewReader, open_group
+from pipeline.data.store.opening import open_group
+from pipeline.data.store.reader import ViewReader
 from pipeline.data.store.writer import StoreWriter
 from pipeline.data.video.errors import VideoError
 from pipeline.data.video.source import open_file, video_stream

@@ -11,9 +11,9 @@ import pandas as pd
 from jaxtyping import Int64
 from jinja2.filters import do_filesizeformat
 
-from pipeline.data.store.size import finished_size
+from pipeline.data.store.opening import WAY_OUT, finished_size, read_table
 from pipeline.data.windows import windows_of_videos
-from pipeline.errors import UserError
+from pipeline.errors import UserError, reading
 from pipeline.params import Params
 
 EXAMPLES = 3  # of paths a kind
@@ -72,10 +72,8 @@ class Outcome:
 
 
 def read_outcome(pyramid: Path) -> Outcome:
-    """The tables in the folder of a finished pyramid. Raises UserError where there is none."""
-    if not (pyramid / "videos.parquet").is_file():
-        raise UserError(f"{pyramid}: nothing is decoded yet; `hvg repro decode` does it")
-    kept = pd.read_parquet(pyramid / "videos.parquet")
+    """The tables in the folder of a finished pyramid. Raises UserError where there is none, or one is damaged."""
+    kept = read_table(pyramid)
     if "notes" not in kept:
         raise UserError(f"{pyramid}: made by an older version; `hvg repro decode` makes it anew")
     tables = {name: read_left_out(pyramid / f"{name}.csv") for name in LEFT_OUT}
@@ -95,7 +93,8 @@ def read_outcome(pyramid: Path) -> Outcome:
 
 def read_left_out(table: Path) -> pd.DataFrame:
     """One of a pyramid's tables of what is not in it; a name may hold a carriage return."""
-    return pd.read_csv(table, dtype=str, keep_default_na=False, lineterminator="\n")
+    with reading(table, WAY_OUT):
+        return pd.read_csv(table, dtype=str, keep_default_na=False, lineterminator="\n")
 
 
 def log_lines(pyramid: Path, params: Params) -> list[str]:

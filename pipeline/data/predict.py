@@ -18,14 +18,13 @@ from pipeline.data.decode_pool import Job, decode_one, made_with, views
 from pipeline.data.layouts.datasets import index_videos
 from pipeline.data.layouts.listing import data_root, read_listing
 from pipeline.data.store.codecs import Codec
-from pipeline.data.store.reader import open_group
+from pipeline.data.store.opening import WAY_OUT, StoreSize, open_group, read_table
 from pipeline.data.store.shard import Grid, ShardWriter
-from pipeline.data.store.size import StoreSize
 from pipeline.data.store.writer import cut
 from pipeline.data.video.errors import VideoError
 from pipeline.data.video.frames import MAX_FRAMES
 from pipeline.data.video.source import Source, examine
-from pipeline.errors import UserError
+from pipeline.errors import UserError, reading
 from pipeline.params import Params
 from pipeline.paths import Paths
 
@@ -122,14 +121,13 @@ def finished_table(params: Params, paths: Paths, videos: int | None = None) -> p
     videos: that the data set has, decodable or not; None: unknown.
     """
     try:
-        group = open_group(paths.pyramid)
-    except UserError:  # none yet, one whose URL does not answer, or an old one
+        group, table = open_group(paths.pyramid), read_table(paths.pyramid)
+        with reading(paths.pyramid, WAY_OUT):
+            rows = cast("zarr.Array[Any]", group["labels"]).shape[0]
+    except UserError:  # none yet, one whose URL does not answer, an old or a damaged one
         return None
-    if any(group.attrs.get(name) != value for name, value in made_with(params).items()):
-        return None
-    if videos not in (None, cast("zarr.Array[Any]", group["labels"]).shape[0]):
-        return None
-    return pd.read_parquet(paths.pyramid / "videos.parquet")
+    same = all(group.attrs.get(name) == value for name, value in made_with(params).items())
+    return table if same and videos in (None, rows) else None
 
 
 @dataclass(frozen=True)

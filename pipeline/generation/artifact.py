@@ -13,18 +13,18 @@ from typing import Any
 import pandas as pd
 import torch
 from pydantic import ConfigDict, TypeAdapter, ValidationError
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from models.config import LevelConfig
 from models.discriminator import Discriminators
 from models.generator import Generator
 from models.unroll import Statistics, use_statistics
-from pipeline.errors import UserError
+from pipeline.errors import UserError, reading
 from pipeline.paths import write_atomic
 from pipeline.system.yaml import explain, shortened
 
 CONFIG_BYTES = 2**20  # of a config.json at most
+_WAY_OUT = "train the level first, or again, by `dvc repro`"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,12 +80,10 @@ def read(folder: Path, split: str, sigma: float, made: LevelConfig) -> Generator
     Raises UserError where the level is not trained, where its files do not belong together, where it is another level,
     and where its statistics are for another sigma.
     """
-    try:
-        size = (folder / "config.json").stat().st_size
-        text = (folder / "config.json").read_bytes() if size <= CONFIG_BYTES else b""
+    with reading(folder / "config.json", _WAY_OUT):
+        text = _config(folder)
+    with reading(folder / "generator.safetensors", _WAY_OUT):
         tensors = load_file(folder / "generator.safetensors")
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{folder}: no trained level here ({error}); train it first, by `dvc repro`") from error
     try:
         stored = TypeAdapter(_Config).validate_json(text)
     except ValidationError as error:
@@ -123,6 +121,18 @@ def read(folder: Path, split: str, sigma: float, made: LevelConfig) -> Generator
 def under(prefix: str, tensors: Statistics) -> Statistics:
     """The tensors whose names begin so, without that."""
     return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+
+
+def about(folder: Path) -> tuple[int, str | None]:
+    """Of a trained level its classes, and the hash of what it was made from. UserError where it is none."""
+    with reading(folder / "config.json", _WAY_OUT):
+        stored = json.loads(_config(folder))
+        return int(stored["config"]["classes"]), stored.get("inputs")
+
+
+def _config(folder: Path) -> bytes:
+    with (folder / "config.json").open("rb") as file:
+        return file.read(CONFIG_BYTES)  # no whole JSON where there is more
 
 
 def digest(folder: Path) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
-from pipeline.errors import UserError
+from pipeline.errors import UserError, reading
 
 LOOKED_AT_VIDEOS = 8  # of an array, whose values are looked at beforehand
 MAX_NPZ_BYTES = 4 * 2**30  # of an array that is held in memory whole
@@ -35,14 +35,8 @@ def open_array(path: Path) -> UInt8[np.ndarray, "N T S S 3"]:
 
 
 def _load(path: Path) -> np.ndarray:
-    try:
+    with reading(path, "save it as .npy anew"):
         return _load_npz(path) if path.suffix == ".npz" else np.lib.format.open_memmap(path, mode="r")
-    except UserError:
-        raise
-    except Exception as error:  # a reader of damaged bytes raises anything
-        way = "; save it as .npy" if path.suffix == ".npz" else ""
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise UserError(f"{path}: no readable array: {reason}{way}") from error
 
 
 def _load_npz(path: Path) -> np.ndarray:

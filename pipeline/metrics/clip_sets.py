@@ -11,15 +11,15 @@ from typing import Any, cast
 import numpy as np
 from av.error import FFmpegError
 from jaxtyping import UInt8
-from pyarrow import ArrowException
 from zarr.errors import ZarrUserWarning
 
 from pipeline.data.layouts.walk import files_below, is_video
-from pipeline.data.store.reader import ViewReader, open_group
+from pipeline.data.store.opening import WAY_OUT, open_group, read_table
+from pipeline.data.store.reader import ViewReader
 from pipeline.data.video.errors import VideoError
 from pipeline.data.video.frames import decode_video
 from pipeline.data.video.source import examine
-from pipeline.errors import UserError
+from pipeline.errors import UserError, reading
 from pipeline.metrics.arrays import open_array
 from pipeline.progress import progress
 
@@ -143,13 +143,7 @@ def open_set(
             size=array.shape[2], read=lambda video, frames: np.asarray(array[video, :frames]),
         )  # fmt: skip
     if (path / "videos.parquet").is_file():
-        try:
-            return _read_store(path, split, class_name)
-        except UserError:
-            raise
-        except (ArrowException, OSError, ValueError, KeyError, TypeError, AttributeError) as error:  # of damaged bytes
-            reason = f"{type(error).__name__}: {error}".splitlines()[0]
-            raise UserError(f"{path}: a damaged store ({reason}); make it anew, or copy it whole") from error
+        return _read_store(path, split, class_name)
     if path.is_dir():
         return _folder_set(path, frame_step, fps)
     raise UserError(f"{path}: no such set; give a folder of videos, a store, a .npy or a .npz file")
@@ -174,14 +168,14 @@ def _folder_set(path: Path, frame_step: int | None, fps: float | None) -> Folder
 
 
 def _read_store(path: Path, split: str | None, class_name: str | None) -> FrameSet:
-    group = open_group(path)
-    with warnings.catch_warnings():  # the tables that lie beside the arrays are no news
+    table, group = read_table(path), open_group(path)
+    with warnings.catch_warnings(), reading(path, WAY_OUT):  # the tables that lie beside the arrays are no news
         warnings.filterwarnings("ignore", "Object at", ZarrUserWarning)
         names = list(group.array_keys())
     level = max((int(name.removeprefix("level-")) for name in names if name.startswith("level-")), default=None)
     if level is None:
-        raise UserError(f"{path}: a store without a level; make it anew, or copy it whole")
-    splits = set(ViewReader(path, level, in_memory=0).videos["split"])
+        raise UserError(f"{path}: a store without a level; {WAY_OUT}")
+    splits = set(table["split"])
     split = split or next((name for name in ("samples", "figures") if name in splits), "val")
     if split not in splits:
         raise UserError(f"--real-split: {path} has the splits {', '.join(sorted(splits))}, not {split!r}")

@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 
 from pipeline.data.sampling import generator
+from pipeline.data.store.opening import read_table
 from pipeline.data.store.reader import ViewReader
 from pipeline.data.windows import choose_start, start_in_view, windows_of_videos
 from pipeline.errors import UserError
@@ -215,7 +216,7 @@ def load_networks(
 
 def real_split(pyramid: Path, chosen: str, frames: int) -> str:
     """The split that real clips come from: the wanted one, or train where it has no two videos long enough."""
-    videos = pd.read_parquet(pyramid / "videos.parquet", columns=["split", "n_frames"])
+    videos = read_table(pyramid)
     long_enough = videos.loc[videos["n_frames"] >= frames, "split"].value_counts()
     for split in (chosen, "train"):
         if long_enough.get(split, 0) >= 2:

@@ -65,7 +65,7 @@ def describe_data(params: Params, paths: Paths) -> dict[str, Any]:
     """
     from pipeline.data.outcome import training_windows
     from pipeline.data.predict import finished_table, listed_videos, predict
-    from pipeline.data.store.size import finished_size
+    from pipeline.data.store.opening import finished_size
 
     try:
         videos, reason = listed_videos(params, paths), ""

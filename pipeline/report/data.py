@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.data.outcome import LEFT_OUT, NOTED, Outcome, kinds, read_outcome, training_windows, visible
-from pipeline.data.store.size import StoreSize, finished_size
+from pipeline.data.store.opening import StoreSize, finished_size
 from pipeline.params import Params
 from pipeline.paths import Paths, write_atomic
 from pipeline.report import plots

@@ -6,10 +6,10 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
 
 from pipeline import checkout
+from pipeline.data.store.opening import read_table
 from pipeline.paths import origin
 
 DATABASE = "mlflow.db"
@@ -20,7 +20,7 @@ def splits(pyramid: Path) -> list[tuple[str, int, int, int]]:
     """Of each split of a pyramid its name, videos, frames of the top view and seconds."""
     return [
         (str(split), len(rows), int(rows["n_frames"].to_numpy().sum()), round(float(np.nansum(rows["seconds"]))))
-        for split, rows in pd.read_parquet(pyramid / "videos.parquet").groupby("split", sort=True)
+        for split, rows in read_table(pyramid).groupby("split", sort=True)
     ]
 
 

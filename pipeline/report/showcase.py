@@ -9,6 +9,7 @@ import pandas as pd
 from jaxtyping import UInt8
 
 from pipeline.data.outcome import top_rate
+from pipeline.data.store.opening import read_table
 from pipeline.data.store.reader import ViewReader
 from pipeline.media.grid import GAP, enlarge, fitting, spread, tile, write_png
 from pipeline.media.video import write_gif, write_mp4
@@ -67,7 +68,7 @@ def showcase(params: Params, paths: Paths, split: str, folder: Path) -> Showcase
     top, view = params.n_levels, params.view(params.n_levels)
     samples = [ViewReader(paths.samples(level), level, "figures", in_memory=0) for level in range(1, top + 1)]
     real = ViewReader(paths.pyramid, top, split, in_memory=0)
-    rate = top_rate(params, pd.read_parquet(paths.pyramid / "videos.parquet"))
+    rate = top_rate(params, read_table(paths.pyramid))
     fps, seconds = max(rate, SLOWEST), view.frames / rate
     long_enough = np.flatnonzero(real.n_frames >= view.frames).tolist()
     some = min(GRID * GRID, len(samples[-1]), len(long_enough))

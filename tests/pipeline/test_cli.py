@@ -53,7 +53,7 @@ def test_help_is_at_once(monkeypatch):
         (["recipe", "nothing"], "no recipe 'nothing'; there are shapes"),
         (["recipe", "shapes", "--set", "a.b=1"], "a.b: no such parameter"),
         (["describe", "--params", "none.yaml"], "none.yaml: no such parameter file"),
-        (["summary"], "nothing is decoded yet; `hvg repro decode` does it"),
+        (["summary"], "no finished store here; `dvc repro` makes it"),
         (["run", "report", "--workers", "2"], "--workers: report runs in one process"),
     ],
 )

@@ -1,9 +1,5 @@
-"""Reading one view of a store by window: out of memory, of shard files in a local folder, or of a store at a URL.
+"""Reading one view of a store by window: out of memory, of shard files in a local folder, or of a store at a URL."""
 
-A store whose arrays lie at a URL has a `store.json` in the place of `zarr.json`: {"url": …, "digest": …, "files": …}.
-"""
-
-import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, cast
@@ -12,11 +8,11 @@ import numpy as np
 import pandas as pd
 import zarr
 from jaxtyping import UInt8
-from zarr.storage import FsspecStore
 
 from pipeline.data.store.codecs import Codec
+from pipeline.data.store.opening import WAY_OUT, open_group, place_of, read_table
 from pipeline.data.store.shard_reader import ShardReader
-from pipeline.errors import UserError
+from pipeline.errors import UserError, reading
 
 READERS = 16  # videos that are read into memory at a time
 
@@ -34,25 +30,28 @@ class ViewReader:
     """
 
     def __init__(self, path: Path, level: int, split: str | None = None, in_memory: int = 2**31):
-        if not (path / "videos.parquet").is_file():
-            raise UserError(f"{path}: no finished store here; `dvc repro` makes it")
-        group = open_group(path)
-        if f"level-{level}" not in group:
-            raise UserError(f"{path}: has no level {level}")
-        array = cast("zarr.Array[Any]", group[f"level-{level}"])
-        if array.shards is None or array.dtype != np.uint8 or array.shards[2:] != array.shape[2:]:
-            raise UserError(f"{path}: level-{level} is not stored as shards of whole uint8 frames; decode writes such")
-        videos = pd.read_parquet(path / "videos.parquet")
-        if split is not None:
-            videos = videos.loc[videos["split"] == split].reset_index(drop=True)
-            if videos.empty:
-                raise UserError(f"{path}: no video of the split {split!r}")
+        videos, group = read_table(path), open_group(path)
+        with reading(path, WAY_OUT):
+            if f"level-{level}" not in group:
+                raise UserError(f"{path}: has no level {level}")
+            array = cast("zarr.Array[Any]", group[f"level-{level}"])
+            if array.shards is None or array.dtype != np.uint8 or array.shards[2:] != array.shape[2:]:
+                raise UserError(
+                    f"{path}: level-{level} is not stored as shards of whole uint8 frames; decode writes such"
+                )
+            self.level, self.codec = level, Codec.of_array(array)
+            self.factor = int(cast(int, array.attrs["time_factor"]))  # K_T to the store's highest view
+            self.classes: tuple[str, ...] = tuple(cast("list[str]", group.attrs["classes"]))
+            self.digest = str(group.attrs["digest"])
+            self.size = int(array.shape[2])
+            last, longest = (max(videos[name].tolist(), default=0) for name in ("row", "n_frames"))
+            if last >= array.shape[0] or array.shape[1] != max(1, -(-longest // self.factor)):
+                raise ValueError(f"level-{level} has not the frames of videos.parquet")
+            if split is not None:
+                videos = videos.loc[videos["split"] == split].reset_index(drop=True)
+        if split is not None and videos.empty:
+            raise UserError(f"{path}: no video of the split {split!r}")
         self.videos: pd.DataFrame = videos
-        self.level, self.codec = level, Codec.of_array(array)
-        self.factor = int(cast(int, array.attrs["time_factor"]))  # K_T to the store's highest view
-        self.classes: tuple[str, ...] = tuple(cast("list[str]", group.attrs["classes"]))
-        self.digest = str(group.attrs["digest"])
-        self.size = int(array.shape[2])
         self.rows = self.videos["row"].to_numpy(np.int64)
         self.labels = self.videos["label"].to_numpy(np.int64)
         self.top_frames = self.videos["n_frames"].to_numpy(np.int64)  # of the store's highest view
@@ -60,7 +59,7 @@ class ViewReader:
         self._first = np.concatenate([[0], np.cumsum(self.n_frames)])
         (rows, shard_frames), chunk = array.shards[:2], array.chunks[1]
         cut = {"rows": rows, "chunk": chunk, "chunks": shard_frames // chunk, "size": self.size}
-        self._source = ShardReader(f"{_place(path)}/level-{level}", self.codec, **cut)
+        self._source = ShardReader(f"{place_of(path)}/level-{level}", self.codec, **cut)
         total = int(self._first[-1]) * self.size * self.size * 3
         self._frames = self._load() if total < in_memory else None
 
@@ -87,28 +86,3 @@ class ViewReader:
         with ThreadPoolExecutor(READERS) as pool:
             list(pool.map(lambda row, place: self._source.fill(int(row), 0, place), self.rows, places))
         return frames
-
-
-def open_group(path: Path) -> zarr.Group:
-    """The arrays of a store's folder, or those at the URL that its store.json names."""
-    place = _place(path)
-    if "://" not in place:
-        return zarr.open_group(path, mode="r")
-    try:
-        group = zarr.open_group(FsspecStore.from_url(place, read_only=True), mode="r")
-    except ImportError as error:  # fsspec says which package a URL needs
-        raise UserError(f"decode.store {place}: {error}") from error
-    except FileNotFoundError as error:
-        raise UserError(f"decode.store {place}: no store there, though {path} points to it; decode again") from error
-    if group.attrs.get("digest") != json.loads((path / "store.json").read_text())["digest"]:
-        raise UserError(f"decode.store {place}: holds another store than {path} points to; decode again")
-    return group
-
-
-def _place(path: Path) -> str:
-    """Where the arrays of a store lie: in its folder, or at the URL that its store.json names."""
-    if (path / "zarr.json").is_file():
-        return str(path)
-    if not (path / "store.json").is_file():
-        raise UserError(f"{path}: no finished store here; `dvc repro` makes it")
-    return json.loads((path / "store.json").read_text())["url"]

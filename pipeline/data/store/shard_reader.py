@@ -8,6 +8,7 @@ for are read, of encoded ones the whole. What a store lacks is an error: Zarr it
 import functools
 import math
 import os
+import stat
 
 import fsspec
 import google_crc32c
@@ -67,10 +68,11 @@ class ShardReader:
 
     def _read_index(self, file: "_File") -> np.ndarray:
         shape = (self._rows, self._chunks, 2)
-        data = np.empty(math.prod(shape) * 8 + 4, np.uint8)
-        end = file.size - data.nbytes  # of the chunks
+        length = math.prod(shape) * 8 + 4
+        end = file.size - length  # of the chunks
         if end < 0:
             raise file.damaged(f"{file.size} bytes are less than its index has")
+        data = np.empty(length, np.uint8)
         file.fill(data, end)
         if google_crc32c.value(data[:-4].tobytes()) != int(data[-4:].view("<u4")[0]):
             raise file.damaged("its index has another checksum")
@@ -96,10 +98,15 @@ class _File:
                 there, name = fsspec.core.url_to_fs(path)
                 self.size = there.size(name)
             else:
-                self._descriptor = os.open(path, os.O_RDONLY)
-                self.size = os.fstat(self._descriptor).st_size
+                self._descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe is not waited for
+                facts = os.fstat(self._descriptor)
+                self.size = facts.st_size
+                if not stat.S_ISREG(facts.st_mode):
+                    raise self.damaged("it is no file")
         except FileNotFoundError as error:
             raise UserError(f"{path}: lost from the store; {self._way_out}") from error
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read: {error}") from error
 
     def __del__(self) -> None:
         if self._descriptor >= 0:
@@ -109,7 +116,10 @@ class _File:
         """The bytes from `offset` on into a contiguous array."""
         left, end = out.data.cast("B"), offset + out.nbytes
         while left:  # a signal came, or more than 2 GiB
-            count = self._read(left, end - len(left))
+            try:
+                count = self._read(left, end - len(left))
+            except OSError as error:  # a disk's; it names no file
+                raise UserError(f"{self.path}: cannot be read: {error}") from error
             if count == 0:
                 raise self.damaged(f"it ends before byte {end}")
             left = left[count:]

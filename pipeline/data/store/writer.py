@@ -33,6 +33,7 @@ from pipeline.data.store.codecs import Codec
 from pipeline.data.store.shard import Grid, ShardWriter
 from pipeline.errors import UserError
 from pipeline.paths import write_atomic
+from pipeline.system.values import fingerprint
 
 CHUNK_FRAMES = 12  # of the highest view; windows of the views below are shorter
 LOWER_CHUNK_FRAMES = 6
@@ -181,15 +182,17 @@ class StoreWriter:
         with self._reached():
             self._finish_arrays(index)
         index.to_parquet(self.path / "videos.parquet", index=False)
+        table = hashlib.sha256((self.path / "videos.parquet").read_bytes()).hexdigest()
         meaning = {"kind": kind, "classes": list(classes)}
         content = hashlib.sha256("".join(f"{key} {facts['sha256']}\n" for key, facts in sorted(files.items())).encode())
         content.update(index.to_csv(index=False).encode())
         content.update(json.dumps(meaning, sort_keys=True).encode())
         digest = content.hexdigest()
         with self._reached():
-            zarr.open_group(self._store, mode="r+").attrs.put({**meaning, **attributes, "digest": digest})
+            said = {**meaning, **attributes, "digest": digest, "table": table}
+            zarr.open_group(self._store, mode="r+").attrs.put({**said, "checksum": fingerprint(said)})
         if self.url is not None:
-            manifest = {"url": self.url, "digest": digest, "files": dict(sorted(files.items()))}
+            manifest = {"url": self.url, "digest": digest, "table": table, "files": dict(sorted(files.items()))}
             write_atomic(self.path / "store.json", json.dumps(manifest, indent=1))
         return digest
 

@@ -8,7 +8,7 @@ from click.testing import CliRunner
 from pipeline import cli
 from pipeline.bench import loader
 from pipeline.bench.loader import bench_loader, read_source, write_synthetic
-from pipeline.data.store.reader import open_group
+from pipeline.data.store.opening import open_group
 from pipeline.errors import UserError
 from pipeline.paths import Paths
 

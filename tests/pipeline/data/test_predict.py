@@ -8,7 +8,7 @@ from pipeline.data import predict as module
 from pipeline.data.decode import decode
 from pipeline.data.layouts.listing import prepare_listing
 from pipeline.data.predict import finished_table, listed_videos, predict
-from pipeline.data.store.size import finished_size
+from pipeline.data.store.opening import finished_size
 from pipeline.data.store.writer import SHARD_CHUNKS
 from pipeline.errors import UserError
 from pipeline.paths import Paths

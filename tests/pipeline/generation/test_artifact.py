@@ -55,9 +55,9 @@ def test_files_that_do_not_belong_together_are_refused(published):
     with pytest.raises(UserError, match=r"does not fit config\.json"):
         artifact.read(folder, "samples", 1.0, SECOND)
     (folder / "generator.safetensors").write_bytes(b"no tensors")
-    with pytest.raises(UserError, match="no trained level here"):
+    with pytest.raises(UserError, match=r"generator\.safetensors: cannot be read .*train the level"):
         artifact.read(folder, "samples", 1.0, SECOND)
-    with pytest.raises(UserError, match="no trained level here"):
+    with pytest.raises(UserError, match=r"config\.json: cannot be read .*train the level"):
         artifact.read(folder / "elsewhere", "samples", 1.0, SECOND)
 
 
@@ -112,7 +112,7 @@ def test_a_config_that_is_no_json_is_one_line(published, content):
     file = published[0] / "config.json"
     file.unlink()
     file.write_bytes(content) if content is not None else file.mkdir()
-    with pytest.raises(UserError, match=r"config\.json|no trained level") as caught:
+    with pytest.raises(UserError, match=r"config\.json: ") as caught:
         artifact.read(published[0], "samples", 1.0, SECOND)
     assert len(str(caught.value).splitlines()) == 1
 
@@ -142,5 +142,5 @@ def test_tensors_of_other_shapes_are_refused(published):
             artifact.read(folder, "samples", 1.0, SECOND)
     (folder / "generator.safetensors").unlink()
     (folder / "generator.safetensors").mkdir()
-    with pytest.raises(UserError, match="no trained level here"):
+    with pytest.raises(UserError, match=r"generator\.safetensors: cannot be read .*train the level"):
         artifact.read(folder, "samples", 1.0, SECOND)

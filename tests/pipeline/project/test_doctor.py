@@ -4,7 +4,7 @@ import pytest
 
 from pipeline.data.decode import decode
 from pipeline.data.layouts.listing import prepare_listing
-from pipeline.data.store.size import finished_size
+from pipeline.data.store.opening import finished_size
 from pipeline.paths import Paths
 from pipeline.project import doctor
 from tests.pipeline.data.test_decode import film, params

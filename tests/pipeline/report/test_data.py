@@ -12,7 +12,7 @@ import pytest
 from pipeline.data.decode import decode
 from pipeline.data.layouts.listing import prepare_listing
 from pipeline.data.outcome import Outcome, kinds, read_outcome, top_rate, training_windows, visible
-from pipeline.data.store.size import StoreSize, finished_size
+from pipeline.data.store.opening import StoreSize, finished_size
 from pipeline.errors import UserError
 from pipeline.paths import Paths
 from pipeline.report import plots
@@ -33,13 +33,14 @@ def outcome(
     folder.mkdir(exist_ok=True)
     table = pd.DataFrame(rows, columns=["path", "split", "class", "n_frames", "status", "reason"])
     kept = table[table["status"] == "kept"].assign(fps=30.0, width=64, height=48, codec="h264")
-    kept = kept.assign(notes=kept["reason"])
+    kept = kept.assign(notes=kept["reason"], row=range(len(kept)), label=-1)
     kept.assign(seconds=kept["n_frames"] / 15).to_parquet(folder / "videos.parquet")
     for name in ("failed", "short"):
         left = table.loc[table["status"] == name, ["path", "split", "class", "reason"]]
         left.to_csv(folder / f"{name}.csv", index=False)
     pd.DataFrame(missing, columns=["split", "class", "name"]).to_csv(folder / "missing.csv", index=False)
     pd.DataFrame(unlisted, columns=["path", "reason"]).to_csv(folder / "unlisted.csv", index=False)
+    (folder / "zarr.json").write_text('{"attributes": {}}')
     return read_outcome(folder)
 
 
@@ -190,7 +191,7 @@ def test_a_decode_is_shown_the_same_every_time(tmp_path, caplog):
 
 
 def test_nothing_decoded_is_said(tmp_path):
-    with pytest.raises(UserError, match="nothing is decoded yet; `hvg repro decode`"):
+    with pytest.raises(UserError, match="no finished store here"):
         data_page(params(), Paths(tmp_path))
 
 

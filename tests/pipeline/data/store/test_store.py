@@ -7,6 +7,7 @@ import pytest
 import zarr
 
 from pipeline.data.store.writer import StoreWriter, frame_bounds
+from pipeline.system.values import fingerprint
 
 
 def make(path: Path) -> StoreWriter:
@@ -42,7 +43,10 @@ def test_what_was_written_is_read_by_plain_zarr(tmp_path):
     fill(writer)
     digest = writer.finish(index(), kind="pyramid", classes=["a", "b"], frame_step=2)
     group = zarr.open_group(tmp_path / "s", mode="r")
-    assert dict(group.attrs) == {"kind": "pyramid", "classes": ["a", "b"], "frame_step": 2, "digest": digest}
+    said = dict(group.attrs)
+    assert said.pop("checksum") == fingerprint(said)
+    assert said.pop("table") == hashlib.sha256((tmp_path / "s" / "videos.parquet").read_bytes()).hexdigest()
+    assert said == {"kind": "pyramid", "classes": ["a", "b"], "frame_step": 2, "digest": digest}
     assert np.asarray(group["n_frames"]).tolist() == [3, 300, 0, 12, 1]
     assert np.asarray(group["labels"]).tolist() == [0, 1, -1, 1, 0]
     top = group["level-2"]
