@@ -88,8 +88,8 @@ def predict(params: Params, paths: Paths, videos: Sequence[str], codecs: Sequenc
         files, stored, each = {}, {}, np.zeros(len(sample))
         for level, grid in of_level.items():
             there = -(-frames // grid.factor)
-            if grid.codec.name == "none":
-                chunks = -(-there // grid.chunk) * grid.chunk * grid.size**2 * 3
+            if (raw := grid.codec.raw_bytes(grid.chunk, grid.size)) is not None:
+                chunks = -(-there // grid.chunk) * raw
             else:
                 chunks = there * [look.rates.get((name, level), 0) for look in sample]
             files[level] = _files(frames, grid, rows, len(videos))

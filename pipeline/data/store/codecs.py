@@ -1,7 +1,7 @@
 """How the chunks of a store's views are encoded: raw, by Blosc (lossless) or as JPEG (lossy).
 
-A chunk is T frames of one video, uint8 [T, H, W, 3]. What is compressed ends with its crc32c, 4 bytes, so that damage
-is an error and never a wrong picture. Raw chunks have none: a window reads only its own frames of them.
+A chunk is T frames of one video, uint8 [T, H, W, 3]. It ends with its crc32c, 4 bytes, so that damage is an error and
+never a wrong picture. Raw chunks of stores made by an earlier version have none.
 
 On frames of real clips at 128 px (one core; encoding, decoding, size):
     blosc      177 MB/s, 874 MB/s, 1.5 times smaller (zstd 5: 96 MB/s and 1.6; zstd 9: 8 MB/s and 1.7)
@@ -36,10 +36,14 @@ _CHECKSUM = CRC32C(location="end")
 
 @dataclass(frozen=True)
 class Codec:
-    """How the chunks of a view are stored. quality: of "jpeg" alone, 1 to 100."""
+    """How the chunks of a view are stored.
+
+    quality: of "jpeg" alone, 1 to 100. checked: by a crc32c, as all but raw chunks of old stores.
+    """
 
     name: Literal["none", "blosc", "jpeg"] = "none"
     quality: int = 95
+    checked: bool = True
 
     @classmethod
     def of(cls, chosen: DecodeParams) -> "Codec":
@@ -53,16 +57,20 @@ class Codec:
 
     def encode(self, chunk: UInt8[np.ndarray, "T H W 3"]) -> bytes | memoryview:
         """A whole, contiguous chunk to what the store holds; the same bytes every time."""
-        if self.name == "none":
-            return _flat(chunk).data
-        data = _BLOSC.encode(_flat(chunk)) if self.name == "blosc" else encode_jpeg(chunk, self.quality)
+        match self.name:
+            case "none":
+                data = _flat(chunk)
+            case "blosc":
+                data = _BLOSC.encode(_flat(chunk))
+            case "jpeg":
+                data = encode_jpeg(chunk, self.quality)
         return _CHECKSUM.encode(data).data
 
     def decode(self, data: bytes | memoryview, frames: int, size: int) -> UInt8[np.ndarray, "T H W 3"]:
         """The chunk of `frames` frames of size x size, perhaps not writeable. ValueError where the data is damaged."""
         shape = (frames, size, size, 3)
         try:
-            if self.name != "none":
+            if self.checked:
                 data = np.asarray(_CHECKSUM.decode(data)).data
             if self.name == "jpeg":
                 return decode_jpeg(data, shape)
@@ -73,11 +81,15 @@ class Codec:
             raise ValueError(f"a damaged chunk: {raw.size} bytes, not {math.prod(shape)}")
         return raw.reshape(shape)
 
+    def raw_bytes(self, frames: int, size: int) -> int | None:
+        """Of every chunk of so many frames, stored as they are; None where a codec makes them smaller."""
+        return frames * size * size * 3 + 4 * self.checked if self.name == "none" else None
+
     @property
     def zarr_arguments(self) -> dict[str, Any]:
         """The same as arguments of zarr.create_array, whose chunks have the shape (1, T, H, W, 3)."""
         if self.name == "none":
-            return {"serializer": BytesCodec(endian=None), "compressors": None}
+            return {"serializer": BytesCodec(endian=None), "compressors": (Crc32cCodec(),)}
         if self.name == "jpeg":
             return {"serializer": JpegCodec(quality=self.quality), "compressors": (Crc32cCodec(),)}
         blosc = BloscCodec(cname="zstd", clevel=_BLOSC.clevel, shuffle="bitshuffle", typesize=1)
@@ -87,8 +99,8 @@ class Codec:
     def of_array(cls, array: "zarr.Array[Any]") -> "Codec":
         """The codec of a stored view, by its metadata. UserError for one that is none of these."""
         names = [type(codec) for codec in (*array.filters, array.serializer, *array.compressors)]
-        if names == [BytesCodec]:
-            return cls("none")
+        if names in ([BytesCodec], [BytesCodec, Crc32cCodec]):
+            return cls("none", checked=len(names) == 2)
         if names == [BytesCodec, BloscCodec, Crc32cCodec]:  # any Blosc: its data says how it was made
             return cls("blosc")
         if names == [JpegCodec, Crc32cCodec]:

@@ -1,19 +1,21 @@
 """Frames of a stored view straight from its shard files: for random windows, by far faster than zarr-python.
 
 A shard file holds the chunks of some videos, and at its end the index of Zarr v3's sharding codec: (offset, bytes) of
-every chunk in the order of the grid, little-endian uint64, and the index's crc32c. Of raw chunks only the frames asked
-for are read, of encoded ones the whole. What a store lacks is an error: Zarr itself would read a lost file as zeros.
+every chunk in the order of the grid, little-endian uint64, and the index's crc32c. Encoded chunks are read whole, and
+so is a raw one the first time, to check it; later only its frames that are asked for. What a store lacks is an error:
+Zarr itself would read a lost file as zeros.
 """
 
 import functools
 import math
 import os
 import stat
+from typing import NamedTuple
 
 import fsspec
 import google_crc32c
 import numpy as np
-from jaxtyping import UInt8, UInt64
+from jaxtyping import Bool, UInt8, UInt64
 
 from pipeline.data.store.codecs import Codec
 from pipeline.data.store.shard import ABSENT
@@ -25,7 +27,7 @@ OPEN_FILES = 128  # of one reader at a time; a process has a few readers, and 10
 class ShardReader:
     """The frames of a view's rows, out of shard files in a local folder or at a URL.
 
-    Threads may share one: nothing has a place in a file. Indexes are checked when first read and then kept, 16 bytes
+    Threads may share one: nothing has a place in a file. Indexes are checked when first read and then kept, 17 bytes
     a chunk.
 
     folder: the array's, or its URL. rows: of a shard. chunk: frames of one; chunks: of a shard along time.
@@ -34,7 +36,7 @@ class ShardReader:
     def __init__(self, folder: str, codec: Codec, *, rows: int, chunk: int, chunks: int, size: int):
         self._folder, self._codec, self._rows, self._chunk, self._chunks = folder, codec, rows, chunk, chunks
         self._size, self._frame_bytes = size, size * size * 3
-        self._indexes: dict[str, UInt64[np.ndarray, "rows chunks 2"]] = {}
+        self._indexes: dict[str, _Index] = {}
         self._open = functools.lru_cache(OPEN_FILES)(_File)
 
     def fill(self, row: int, start: int, out: UInt8[np.ndarray, "frames H W 3"]) -> None:
@@ -48,14 +50,15 @@ class ShardReader:
             file = self._open(path)
             if (index := self._indexes.get(path)) is None:
                 index = self._indexes[path] = self._read_index(file)
-            offset, length = index[row, chunk].tolist()
+            offset, length = index.places[row, chunk].tolist()
             frames = out[done : done + self._chunk - skipped]
             if offset == ABSENT:
                 frames[:] = 0
-            elif self._codec.name == "none":
+            elif index.plain[row, chunk]:
                 file.fill(frames, offset + skipped * self._frame_bytes)
             else:
                 frames[:] = self._decode(file, offset, length)[skipped : skipped + len(frames)]
+                index.plain[row, chunk] = self._codec.name == "none"
             done += len(frames)
 
     def _decode(self, file: "_File", offset: int, length: int) -> np.ndarray:
@@ -66,7 +69,7 @@ class ShardReader:
         except ValueError as error:
             raise file.damaged(f"at byte {offset} {error}") from error
 
-    def _read_index(self, file: "_File") -> np.ndarray:
+    def _read_index(self, file: "_File") -> "_Index":
         shape = (self._rows, self._chunks, 2)
         length = math.prod(shape) * 8 + 4
         end = file.size - length  # of the chunks
@@ -80,9 +83,16 @@ class ShardReader:
         offsets, lengths = index[index[..., 0] != ABSENT].T
         if (offsets > end).any() or (lengths > end - offsets).any():
             raise file.damaged("its index names chunks behind its end")
-        if self._codec.name == "none" and (lengths != self._chunk * self._frame_bytes).any():
+        if (raw := self._codec.raw_bytes(self._chunk, self._size)) is not None and (lengths != raw).any():
             raise file.damaged("its index names chunks of another size")
-        return index
+        return _Index(index, np.full(shape[:2], raw is not None and not self._codec.checked))
+
+
+class _Index(NamedTuple):
+    """Of a shard's chunks: (offset, bytes), and whether single frames may be read of it."""
+
+    places: UInt64[np.ndarray, "rows chunks 2"]
+    plain: Bool[np.ndarray, "rows chunks"]
 
 
 class _File:

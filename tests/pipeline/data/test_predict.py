@@ -61,17 +61,18 @@ def test_a_sample_stands_for_all(tmp_path, monkeypatch):
     paths = Paths(tmp_path)
     prepare_listing(params(), paths)
     found = predict(params(), paths, listed_videos(params(), paths), ["none"])
-    # Rows 0, 5, 10, 14, 19 (of 4.75 apart) have 0, 24, 12, 12, 24 frames in chunks of 12 of the top view, 6 below.
+    # Rows 0, 5, 10, 14, 19 (of 4.75 apart) have 0, 24, 12, 12, 24 frames in chunks of 12 of the top view, 6 below,
+    # each with 4 bytes of its checksum.
     assert (found.sampled, found.left_out) == (5, 1)
     assert found.frames == round((24 + 12 + 12 + 24) / 5 * 20)
     chunks = np.array([0, 2, 1, 1, 2])
     assert found.spread["none"] == pytest.approx(
-        20 * chunks.std(ddof=1) * (12 * 32**2 + 6 * 16**2) * 3 / math.sqrt(5) * math.sqrt(15 / 20)
+        20 * chunks.std(ddof=1) * ((12 * 32**2 + 6 * 16**2) * 3 + 2 * 4) / math.sqrt(5) * math.sqrt(15 / 20)
     )
     # Shards of 2 rows: of the sample over and over, every pair has at least one video; so has every file.
     assert found.sizes["none"].files == {1: 10, 2: 10}
     index = 10 * (2 * 16 * SHARD_CHUNKS + 4)
-    assert found.sizes["none"].bytes[2] == 20 * chunks.mean() * 12 * 32**2 * 3 + index
+    assert found.sizes["none"].bytes[2] == 20 * chunks.mean() * (12 * 32**2 * 3 + 4) + index
 
 
 def test_what_cannot_be_predicted_says_why(tmp_path):
