@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 import torch
 from pydantic import ConfigDict, TypeAdapter, ValidationError
-from safetensors.torch import load_file, save
+from safetensors.torch import load, save
 
 from models.config import LevelConfig
 from models.discriminator import Discriminators
@@ -42,6 +42,7 @@ class _Config:
 
     config: LevelConfig
     statistics: _Calibrated
+    sha256: str | None = None  # of generator.safetensors; not of an earlier version's
 
 
 def write(
@@ -68,6 +69,7 @@ def write(
     sigmas = {split: sigma for split, (sigma, _) in statistics.items()}
     length = generator.config.view.frames
     config = {"config": asdict(generator.config), "statistics": {"frames": length, "sigma": sigmas}, **about}
+    config["sha256"] = digest(folder)
     write_atomic(folder / "config.json", json.dumps(config, indent=2) + "\n")
     write_atomic(folder / "history.csv", pd.DataFrame(history).to_csv(index=False))
 
@@ -82,8 +84,6 @@ def read(folder: Path, split: str, sigma: float, made: LevelConfig) -> Generator
     """
     with reading(folder / "config.json", _WAY_OUT):
         text = _config(folder)
-    with reading(folder / "generator.safetensors", _WAY_OUT):
-        tensors = load_file(folder / "generator.safetensors")
     try:
         stored = TypeAdapter(_Config).validate_json(text)
     except ValidationError as error:
@@ -91,6 +91,11 @@ def read(folder: Path, split: str, sigma: float, made: LevelConfig) -> Generator
         key = ".".join(map(str, first["loc"]))
         where = ": ".join(part for part in (f"{folder}/config.json", key) if part)
         raise UserError(f"{where}: {explain(first)}; train the level again") from error
+    with reading(folder / "generator.safetensors", _WAY_OUT):
+        content = (folder / "generator.safetensors").read_bytes()
+        if stored.sha256 not in (None, hashlib.sha256(content).hexdigest()):
+            raise ValueError("it has another checksum than config.json says")
+        tensors = load(content)
     calibrated, config = stored.statistics.sigma.get(split), stored.config
     if calibrated != sigma:
         raise UserError(f"{folder}: recalibrated for sigma {calibrated}, not {sigma}: train the level again")

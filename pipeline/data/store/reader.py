@@ -33,7 +33,7 @@ class ViewReader:
         videos, group = read_table(path), open_group(path)
         with reading(path, WAY_OUT):
             if f"level-{level}" not in group:
-                raise UserError(f"{path}: has no level {level}")
+                raise UserError(f"{path}: has no level {level}; {WAY_OUT}")
             array = cast("zarr.Array[Any]", group[f"level-{level}"])
             if array.shards is None or array.dtype != np.uint8 or array.shards[2:] != array.shape[2:]:
                 raise UserError(

@@ -1,5 +1,8 @@
 import json
+import os
+import random
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,6 +29,14 @@ def published(tmp_path):
     about = {"classes": ["a", "b", "c"]}
     artifact.write(tmp_path, generator, trained.discriminators, statistics, [{"step": 1, "loss": 0.5}], about)
     return tmp_path, generator, statistics, inputs
+
+
+def repack(folder: Path, tensors: dict[str, torch.Tensor]) -> None:
+    """Other tensors, as of a version that wrote no checksum."""
+    save_file(tensors, folder / "generator.safetensors")
+    config = json.loads((folder / "config.json").read_text())
+    config.pop("sha256", None)
+    (folder / "config.json").write_text(json.dumps(config))
 
 
 def test_what_is_published_generates_the_same(published):
@@ -122,7 +133,7 @@ def test_statistics_of_another_length_or_of_no_numbers_are_refused(published):
     tensors = load_file(folder / "generator.safetensors")
     name = next(key for key in tensors if key.startswith("statistics.samples."))
     for changed in (tensors[name][:-1].clone(), tensors[name] * torch.nan):
-        save_file({**tensors, name: changed}, folder / "generator.safetensors")
+        repack(folder, {**tensors, name: changed})
         with pytest.raises(UserError, match=r"does not fit config\.json"):
             artifact.read(folder, "samples", 1.0, SECOND)
         assert artifact.read(folder, "figures", 0.5, SECOND)
@@ -133,14 +144,52 @@ def test_tensors_of_other_shapes_are_refused(published):
     tensors = load_file(folder / "generator.safetensors")
     for name in ("generator.", "statistics.samples."):
         which = next(key for key in tensors if key.startswith(name))
-        save_file({**tensors, which: tensors[which][:-1].clone()}, folder / "generator.safetensors")
+        repack(folder, {**tensors, which: tensors[which][:-1].clone()})
         if name == "generator.":
             with pytest.raises(UserError, match="its networks are others"):
                 artifact.read(folder, "samples", 1.0, SECOND)
-        save_file({key: t for key, t in tensors.items() if key != which}, folder / "generator.safetensors")
+        repack(folder, {key: t for key, t in tensors.items() if key != which})
         with pytest.raises(UserError, match=r"does not fit config\.json"):
             artifact.read(folder, "samples", 1.0, SECOND)
     (folder / "generator.safetensors").unlink()
     (folder / "generator.safetensors").mkdir()
     with pytest.raises(UserError, match=r"generator\.safetensors: cannot be read .*train the level"):
         artifact.read(folder, "samples", 1.0, SECOND)
+
+
+def fuzz(folder: Path, inputs: tuple[Any, ...], tries: int) -> int:
+    """How many of so many damages were told; the others changed nothing of what is generated."""
+    expected = artifact.read(folder, "samples", 1.0, SECOND)(*inputs)
+    told, draw = 0, random.Random(0)  # noqa: S311 - no secret
+    for _ in range(tries):
+        file = folder / draw.choice(["config.json", "generator.safetensors"])
+        content = file.read_bytes()
+        place = draw.randrange(len(content))
+        change = bytes([content[place] ^ 1 << draw.randrange(8)]) + content[place + 1 :] if draw.random() < 0.8 else b""
+        file.write_bytes(content[:place] + change)
+        try:
+            assert torch.equal(artifact.read(folder, "samples", 1.0, SECOND)(*inputs), expected)
+        except UserError as error:
+            assert str(error).startswith(str(folder)) and len(str(error).splitlines()) == 1
+            told += 1
+        file.write_bytes(content)
+    return told
+
+
+def test_a_damaged_level_is_told_of_or_harmless(published):
+    assert fuzz(published[0], published[3], 60) > 30
+
+
+@pytest.mark.slow
+def test_any_damaged_level_is_told_of_or_harmless(published):
+    assert fuzz(published[0], published[3], 2000) > 1000
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("name", ["config.json", "generator.safetensors"])
+@pytest.mark.parametrize("other", [Path.mkdir, os.mkfifo, lambda file: file.symlink_to("/dev/zero"), lambda _: None])
+def test_what_is_no_file_is_told(published, name, other):
+    (published[0] / name).unlink()
+    other(published[0] / name)
+    with pytest.raises(UserError, match=rf"{name}: .*train the level"):
+        artifact.read(published[0], "samples", 1.0, SECOND)
