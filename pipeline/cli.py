@@ -16,7 +16,7 @@ from pipeline.commands.project import describe, doctor, index, recipe, summary
 from pipeline.commands.repro import deploy, repro
 from pipeline.commands.runs import runs
 from pipeline.commands.stages import run
-from pipeline.errors import Failed, UserError
+from pipeline.errors import Failed, UserError, writing
 from pipeline.paths import Paths
 from pipeline.system.machine import bound_spinning
 from pipeline.system.stage import Terminal
@@ -88,7 +88,8 @@ def main() -> None:
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup's wish
             signal.signal(number, _terminate)
     try:
-        sys.exit(cli.main(standalone_mode=False))
+        with writing():
+            sys.exit(cli.main(standalone_mode=False))
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message())
         sys.exit(0)

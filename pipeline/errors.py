@@ -1,8 +1,16 @@
 """What a user can cause and mend."""
 
 import contextlib
+import errno
+import os
 from collections.abc import Iterator
 from pathlib import Path
+
+_REFUSALS = (
+    *map(os.strerror, (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)),
+    "disk is full",  # SQLite's words
+    "readonly database",
+)
 
 
 class UserError(ValueError):
@@ -27,6 +35,20 @@ def reading(path: Path, way_out: str) -> Iterator[None]:
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise UserError(f"{path}: cannot be read ({reason:.200}); {way_out}") from error
+
+
+@contextlib.contextmanager
+def writing() -> Iterator[None]:
+    """UserError for what a disk or its rights refuse, by the words of whatever library met it."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        said = " ".join(str(error).split())
+        if not any(refusal in said for refusal in _REFUSALS):
+            raise
+        raise UserError(f"in {Path.cwd()}: {said:.300}; mend that, and the same command goes on") from error
 
 
 class Failed(RuntimeError):

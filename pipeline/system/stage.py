@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from pipeline.errors import UserError
+from pipeline.errors import UserError, writing
 from pipeline.progress import write_line
 from pipeline.system.tether import die_with_parent
 
@@ -48,7 +48,8 @@ def run_stage(main: Callable[[], Any]) -> None:
     if JOB in os.environ:
         die_with_parent()
     try:
-        main()
+        with writing():
+            main()
     except UserError as error:
         if JOB not in os.environ:
             write_line(f"error: {' '.join(str(error).split())}")
