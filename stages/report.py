@@ -8,10 +8,10 @@ import argparse
 import logging
 from collections.abc import Sequence
 
-from pipeline.generation import artifact
 from pipeline.params import Params, load_params
 from pipeline.paths import Paths
 from pipeline.report.build import build
+from pipeline.report.facts import level as level_facts
 from pipeline.report.showcase import MEDIA
 from pipeline.runs.store import Away, Store, TrackedRun
 from pipeline.runs.tracking import of_this_checkout
@@ -58,7 +58,7 @@ def _runs(runs: Sequence[TrackedRun], ours: TrackedRun | None, params: Params, p
     own = [run for run in runs if of_this_checkout(run, paths)]
     chosen = [] if ours is None else [ours]
     for level in range(1, params.n_levels + 1):
-        _, inputs = artifact.about(paths.artifact(level))
+        _, inputs = level_facts(paths.artifact(level))
         chosen += [run for run in (*runs, *own) if inputs and run.tags.get("hvg.inputs") == inputs][-1:]
     if ours is not None:
         chosen += [run for run in runs if run.name == "evaluate" and run.parent == ours.id][-1:]

@@ -82,8 +82,8 @@ def read(folder: Path, split: str, sigma: float, made: LevelConfig) -> Generator
     Raises UserError where the level is not trained, where its files do not belong together, where it is another level,
     and where its statistics are for another sigma.
     """
-    with reading(folder / "config.json", _WAY_OUT):
-        text = _config(folder)
+    with reading(folder / "config.json", _WAY_OUT), (folder / "config.json").open("rb") as file:
+        text = file.read(CONFIG_BYTES)  # no whole JSON where there is more
     try:
         stored = TypeAdapter(_Config).validate_json(text)
     except ValidationError as error:
@@ -126,18 +126,6 @@ def read(folder: Path, split: str, sigma: float, made: LevelConfig) -> Generator
 def under(prefix: str, tensors: Statistics) -> Statistics:
     """The tensors whose names begin so, without that."""
     return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
-
-
-def about(folder: Path) -> tuple[int, str | None]:
-    """Of a trained level its classes, and the hash of what it was made from. UserError where it is none."""
-    with reading(folder / "config.json", _WAY_OUT):
-        stored = json.loads(_config(folder))
-        return int(stored["config"]["classes"]), stored.get("inputs")
-
-
-def _config(folder: Path) -> bytes:
-    with (folder / "config.json").open("rb") as file:
-        return file.read(CONFIG_BYTES)  # no whole JSON where there is more
 
 
 def digest(folder: Path) -> str:

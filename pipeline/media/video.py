@@ -35,7 +35,7 @@ def write_mp4(path: Path, frames: UInt8[np.ndarray, "T H W 3"], fps: float, enla
     raw = {"format": "rawvideo", "pix_fmt": "rgb24", "video_size": (width, height), "framerate": f"{fps:.6f}"}
     encoder = {"vcodec": "libx264", "pix_fmt": "yuv420p", "preset": "medium", "crf": _QUALITY, **_COLOURS, **_EXACT}
     source: Any = ffmpeg.input("pipe:", **raw)
-    job = source.filter("scale", **_SCALE).output(str(temporary), movflags="+faststart", **encoder)
+    job = source.filter("scale", **_SCALE).output(str(temporary), movflags="+faststart", loglevel="error", **encoder)
     try:
         job.run(cmd=imageio_ffmpeg.get_ffmpeg_exe(), input=np.ascontiguousarray(frames).tobytes(), quiet=True)
         temporary.replace(path)

@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 import pandas as pd
 
 from pipeline.errors import UserError, reading
-from pipeline.generation import artifact
 from pipeline.params import Params
 from pipeline.paths import Paths, publish, write_atomic
 from pipeline.report import facts, plots
@@ -41,7 +40,7 @@ def build(params: Params, paths: Paths, runs: Sequence[TrackedRun], store: str =
     for path in (metrics, psd, *histories.values()):
         if not path.exists():
             raise UserError(f"{path}: missing; `dvc repro` makes it")
-    classes, _ = artifact.about(paths.artifact(params.n_levels))
+    classes, _ = facts.level(paths.artifact(params.n_levels))
     with reading(metrics, AGAIN):
         evaluation: dict[str, Any] = json.loads(metrics.read_bytes())
         measured, protocol = measurements(params, classes, evaluation), evaluation["protocol"]

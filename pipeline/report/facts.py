@@ -1,5 +1,6 @@
 """What a page says of the data, the code, the machine and the tracker."""
 
+import json
 import os
 import platform
 from importlib.metadata import version
@@ -10,6 +11,7 @@ import torch
 
 from pipeline import checkout
 from pipeline.data.store.opening import read_table
+from pipeline.errors import reading
 from pipeline.paths import origin
 
 DATABASE = "mlflow.db"
@@ -22,6 +24,13 @@ def splits(pyramid: Path) -> list[tuple[str, int, int, int]]:
         (str(split), len(rows), int(rows["n_frames"].to_numpy().sum()), round(float(np.nansum(rows["seconds"]))))
         for split, rows in read_table(pyramid).groupby("split", sort=True)
     ]
+
+
+def level(folder: Path) -> tuple[int, str | None]:
+    """Of a trained level its classes, and the hash of what it was made from. UserError where it is none."""
+    with reading(folder / "config.json", "train the level first, or again, by `dvc repro`"):
+        stored = json.loads((folder / "config.json").read_bytes())
+        return int(stored["config"]["classes"]), stored.get("inputs")
 
 
 def run_link(store: str, run_id: str) -> str:
