@@ -6,7 +6,9 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from models.layers import ConditionalBatchNorm, Conv
+from models.folded import PooledConv, UpsampledConv, pool
+from models.layers import Conv, autocasted
+from models.norm import ConditionalBatchNorm
 
 
 class ConvGRU(nn.Module):
@@ -26,14 +28,19 @@ class ConvGRU(nn.Module):
 
     def forward(self, x: Float[Tensor, "B T C H W"], condition: Tensor) -> Float[Tensor, "B T C H W"]:
         del condition  # no batch norm here: the argument is the separable block's
-        gates = torch.cat((self.update.normalized(), self.reset.normalized()))
-        gates_bias = torch.cat([gate.bias for gate in (self.update, self.reset) if gate.bias is not None])
-        candidate = self.candidate.normalized()
+        layers = self.update, self.reset, self.candidate
+        of_h, of_x = torch.cat([layer.normalized() for layer in layers]).split(self.channels, dim=1)
+        bias = torch.cat([layer.bias for layer in layers if layer.bias is not None])
+        # W [h, x] = W_h h + W_x x: the second for all timesteps at once
+        from_x = F.conv2d(x.flatten(0, 1), of_x, bias, padding=1).unflatten(0, x.shape[:2])
+        parts = [2 * self.channels, self.channels]
+        gates, candidate = autocasted(of_h).split(parts)
         h = torch.zeros_like(x[:, 0])
         states = []
-        for now in x.unbind(1):
-            u, r = F.conv2d(torch.cat((h, now), 1), gates, gates_bias, padding=1).sigmoid().chunk(2, dim=1)
-            c = F.conv2d(torch.cat((r * h, now), 1), candidate, self.candidate.bias, padding=1).relu()
+        for step in from_x.unbind(1):
+            gates_x, candidate_x = step.split(parts, dim=1)
+            u, r = (F.conv2d(h, gates, padding=1) + gates_x).sigmoid().chunk(2, dim=1)
+            c = (F.conv2d(r * h, candidate, padding=1) + candidate_x).relu()
             h = u * h + (1 - u) * c
             states.append(h)
         return torch.stack(states, dim=1)
@@ -52,7 +59,7 @@ class SeparableBlock(nn.Module):
         self.over_space = Conv(channels, channels, (3, 3))
 
     def forward(self, x: Float[Tensor, "B T C H W"], condition: Float[Tensor, "B d"]) -> Float[Tensor, "B T C H W"]:
-        h = F.relu(self.norm(x, condition))
+        h = self.norm(x, condition)
         h = rearrange(self.over_time(rearrange(h, "b t c h w -> b c t h w")), "b c t h w -> (b t) c h w")
         return x + self.over_space(h).view_as(x)
 
@@ -62,26 +69,20 @@ class GeneratorBlock(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, condition: int, *, upsample: bool) -> None:
         super().__init__()
-        self.upsample = upsample
+        conv = UpsampledConv if upsample else Conv
         self.norm1 = ConditionalBatchNorm(inputs, condition)
-        self.conv1 = Conv(inputs, outputs)
+        self.conv1 = conv(inputs, outputs)
         self.norm2 = ConditionalBatchNorm(outputs, condition)
         self.conv2 = Conv(outputs, outputs)
         # PAPER: the skip connection is not described; 1x1 where channels or resolution change, as in BigGAN
-        self.skip = Conv(inputs, outputs, (1, 1)) if inputs != outputs or upsample else None
+        self.skip = conv(inputs, outputs, (1, 1)) if inputs != outputs or upsample else None
 
     def forward(self, x: Float[Tensor, "B T i H W"], condition: Float[Tensor, "B d"]) -> Float[Tensor, "B T o h w"]:
         batch = x.shape[:2]
-        h = self._up(F.relu(self.norm1(x, condition)).flatten(0, 1))
-        h = self.conv1(h).unflatten(0, batch)
-        h = self.conv2(F.relu(self.norm2(h, condition)).flatten(0, 1))
-        skip = x.flatten(0, 1)
-        if self.skip is not None:
-            skip = self.skip(self._up(skip))
+        h = self.conv1(self.norm1(x, condition).flatten(0, 1)).unflatten(0, batch)
+        h = self.conv2(self.norm2(h, condition).flatten(0, 1))
+        skip = x.flatten(0, 1) if self.skip is None else self.skip(x.flatten(0, 1))
         return (h + skip).unflatten(0, batch)
-
-    def _up(self, frames: Float[Tensor, "N C H W"]) -> Float[Tensor, "N C h w"]:
-        return F.interpolate(frames, scale_factor=2, mode="nearest") if self.upsample else frames
 
 
 class DiscriminatorBlock(nn.Module):
@@ -96,17 +97,9 @@ class DiscriminatorBlock(nn.Module):
         self.first = first
         self.downsample = downsample
         self.conv1 = Conv(inputs, outputs, (3,) * dims, bias=True)
-        self.conv2 = Conv(outputs, outputs, (3,) * dims, bias=True)
+        self.conv2 = (PooledConv if downsample else Conv)(outputs, outputs, (3,) * dims, bias=True)
         self.skip = Conv(inputs, outputs, (1,) * dims, bias=True)
 
     def forward(self, x: Float[Tensor, "N i ..."]) -> Float[Tensor, "N o ..."]:
-        h = self.conv1(x if self.first else F.relu(x))
-        return self._down(self.conv2(F.relu(h))) + self.skip(self._down(x))
-
-    def _down(self, x: Float[Tensor, "N C ..."]) -> Float[Tensor, "N C ..."]:
-        if not self.downsample:
-            return x
-        if x.ndim == 4:
-            return F.avg_pool2d(x, 2)
-        # PAPER: how 3D blocks pool is not said; in time as well while two timesteps are left, an odd last one by itself
-        return F.avg_pool3d(x, (min(2, x.shape[2]), 2, 2), ceil_mode=True)
+        h = self.conv2(F.relu(self.conv1(x if self.first else F.relu(x))))
+        return h + self.skip(pool(x) if self.downsample else x)

@@ -9,7 +9,8 @@ from torch.utils.checkpoint import checkpoint
 
 from models.blocks import ConvGRU, GeneratorBlock, SeparableBlock
 from models.config import LevelConfig
-from models.layers import ConditionalBatchNorm, Conv, Embedding, Linear, widened
+from models.layers import Conv, Embedding, Linear, widened
+from models.norm import ConditionalBatchNorm
 
 
 class Residual(nn.Module):
@@ -111,5 +112,5 @@ class Generator(nn.Module):
                 x = checkpoint(unit, x, z, condition, use_reentrant=False, preserve_rng_state=False)
             else:
                 x = unit(x, z, condition)
-        x = F.relu(self.last_norm(x, z)).flatten(0, 1)
+        x = self.last_norm(x, z).flatten(0, 1)
         return torch.tanh(widened(self.last_conv(x))).unflatten(0, (-1, frames))

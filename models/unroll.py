@@ -9,7 +9,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from models.generator import Generator
-from models.layers import ConditionalBatchNorm, Conv, global_moments
+from models.layers import Conv
+from models.norm import ConditionalBatchNorm, global_moments
 
 Inputs = tuple[Tensor, Tensor | None, Tensor | None]  # noise, labels, condition, as the generator takes them
 Statistics = dict[str, Tensor]  # "<module>.mean" and "<module>.variance", each [T, C]

@@ -12,9 +12,9 @@ from pipeline.paths import Paths
 PATHS = Paths()
 
 
-@click.group(short_help="Measure data paths on this machine.")
+@click.group(short_help="Measure data paths and training on this machine.")
 def bench() -> None:
-    """What the data's path costs on this machine, beside other ways, in CPU time."""
+    """What data's path and training cost on this machine, beside other ways of doing the same."""
 
 
 def _show(cost: dict[str, Any], as_json: bool) -> None:
@@ -96,3 +96,24 @@ def bench_features(clips: int, frames: int, size: int, rounds: int, as_json: boo
     from pipeline.bench import features
 
     _show(features.bench_features(clips=clips, frames=frames, size=size, rounds=rounds), as_json)
+
+
+@bench.command("train", short_help="An iteration of training.")
+@click.option("--level", type=click.IntRange(min=1), required=True)
+@click.option("--params", "file", type=click.Path(path_type=Path), default=PATHS.params, show_default=True,
+              help="Its networks and its section training.")  # fmt: skip
+@click.option("--batch", type=click.IntRange(min=2), help="Clips an update, in place of the level's own.")
+@click.option("--rounds", type=click.IntRange(min=1), default=5, show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def bench_train(level: int, file: Path, batch: int | None, rounds: int, as_json: bool) -> None:
+    """An iteration of a level on random clips, D's updates and G's, beside the same by a plain PyTorch program and
+    beside the rate of a matrix product. On a CPU in CPU time; OMP_NUM_THREADS says how many threads.
+
+    \b
+    hvg bench train --level 1
+    hvg bench train --level 2 --params recipes/kinetics-48x128.yaml --batch 4
+    """
+    from pipeline.bench import train
+    from pipeline.params import load_params
+
+    _show(train.bench_train(load_params(file), level, batch=batch, rounds=rounds), as_json)

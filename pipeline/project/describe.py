@@ -15,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from models.config import LevelConfig
 from models.discriminator import Discriminators
+from models.folded import unfolded
 from models.generator import Generator
 from pipeline.errors import UserError
 from pipeline.params import Params
@@ -191,7 +192,9 @@ def _pass(generator: Generator, discriminators: Discriminators, window: int, bat
     seen = torch.zeros(batch, min(config.discriminators.frames, frames), dtype=torch.long, device=device)
     noise = torch.empty(batch, config.generator.noise, device=device)
     saving = torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor)
-    with saving, FlopCounterMode(display=False) as flop:
+    with saving:
+        discriminators(generator(noise, labels, condition), condition, labels, seen, None)
+    with unfolded(), torch.no_grad(), FlopCounterMode(display=False) as flop:
         video = generator(noise, labels, condition)
         of_generator = flop.get_total_flops()
         discriminators(video, condition, labels, seen, None)

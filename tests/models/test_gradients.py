@@ -10,8 +10,8 @@ from models.blocks import ConvGRU, SeparableBlock
 from models.config import DiscriminatorConfig, GeneratorConfig, LevelConfig, View
 from models.discriminator import Discriminators
 from models.generator import Generator
-from models.layers import ConditionalBatchNorm
 from models.losses import discriminator_loss, generator_loss
+from models.norm import ConditionalBatchNorm
 from tests.models.level_configs import FIRST, SECOND
 
 TINY = LevelConfig(

@@ -6,7 +6,7 @@ import torch
 
 from models.config import LevelConfig, View
 from models.generator import Generator
-from models.layers import ConditionalBatchNorm
+from models.norm import ConditionalBatchNorm
 from models.unroll import reach, recalibrate, unroll, use_statistics
 from tests.models.level_configs import FIRST, SECOND
 from tests.models.test_generator import inputs

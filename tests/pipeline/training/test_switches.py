@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from models.generator import Generator
-from models.layers import ConditionalBatchNorm, Conv
+from models.layers import Conv
+from models.norm import ConditionalBatchNorm
 from models.unroll import recalibrate
 from pipeline.errors import UserError
 from pipeline.training.step import Networks

@@ -20,7 +20,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn.modules.module import register_module_forward_hook
 
-from models.layers import ConditionalBatchNorm
+from models.norm import ConditionalBatchNorm
 from models.unroll import recalibrate
 from pipeline.params import TrainingParams
 from pipeline.training.batches import Batches, Clips
@@ -81,7 +81,7 @@ def statistics(networks: Networks, source: Batches, workers: Workers) -> dict[st
 
 def updated(level: int, workers: Workers, dtype: torch.dtype) -> dict[str, Tensor]:
     """Losses, gradients, singular vectors and statistics of an update each of D and G, with weights of float32."""
-    networks, source = Networks(CONFIGS[level], STILL, seed=7, workers=workers), batches(level)
+    networks, source = Networks(CONFIGS[level], STILL, seed=26, workers=workers), batches(level)
     both = {"D": networks.discriminators, "G": networks.generator}
     if dtype != torch.float32:
         for network in both.values():
