@@ -1,33 +1,14 @@
-"""params.yaml, parsed once and checked whole: unknown keys and impossible combinations are refused by key."""
+"""The sections of params.yaml, by key, and what follows from them."""
 
-import json
-import re
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from itertools import chain, pairwise
-from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Literal
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Annotated, Literal
 
-import fsspec
 from pydantic import ConfigDict, Field
 
 from models.config import DiscriminatorConfig, GeneratorConfig, LevelConfig, View
 from pipeline.errors import UserError
-from pipeline.system.values import (
-    LARGEST,
-    Decay,
-    Fps,
-    Hash,
-    I3DFile,
-    Natural,
-    Place,
-    Positive,
-    Rate,
-    Several,
-    Share,
-    Text,
-)
-from pipeline.system.yaml import read_yaml, validated
+from pipeline.system.values import Decay, Fps, Hash, I3DFile, Natural, Place, Positive, Rate, Several, Share, Text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -219,110 +200,3 @@ class Params:
     def window(self, level: int) -> int:
         """How many frames a training clip of a level has in the level's condition (level 1: in its own view)."""
         return self.of_level(level).training.window or self.view(max(level - 1, 1)).frames
-
-
-def load_params(path: Path = Path("params.yaml")) -> Params:
-    """A parameter file, checked. Raises UserError where there is none, with a key's path where a value cannot be."""
-    if not path.is_file():
-        raise UserError(f"{path}: no such parameter file; `hvg recipe shapes` makes one")
-    return parse_params(read_yaml(path), path)
-
-
-def parse_params(raw: Any, path: Path = Path("params.yaml")) -> Params:
-    """Check a mapping as a parameter file; `path` is for messages."""
-    if not isinstance(raw, dict):
-        raise UserError(f"{path}: expected a mapping of parameters")
-    for section in ("levels", "views"):
-        keys = raw[section] if isinstance(raw.get(section), dict) else ()
-        if unquoted := [key for key in keys if not isinstance(key, str)]:
-            raise UserError(f'{path}: {section}: keys must be quoted, "{unquoted[0]}": DVC drops numbers silently')
-    params: Params = validated(Params, raw, str(path))
-    for key, problem in _impossible(params):
-        raise UserError(f"{path}: {key}: {problem}")
-    return params
-
-
-def _impossible(params: Params) -> Iterator[tuple[str, str]]:
-    """Keys of values and combinations that no hierarchy can have, and why not. Each check relies on those before it."""
-    numbers = [str(number) for number in range(1, max(len(params.levels), 1) + 1)]
-    for section, given in (("levels", params.levels), ("views", params.views)):
-        if set(given) != set(numbers):
-            yield section, f'keys must be "1", "2", … without a gap, one a level, not {list(given)}'
-    # The networks' and views' numbers, whose dataclasses know no checks.
-    sections: dict[str, Any] = {f"views.{key}": view for key, view in params.views.items()}
-    for key, level in params.levels.items():
-        sections |= {f"levels.{key}.generator": level.generator, f"levels.{key}.discriminators": level.discriminators}
-    for section, values in sections.items():
-        for name, value in asdict(values).items():
-            given = value if isinstance(value, tuple) else (value,)
-            out = [number for number in given if type(number) is int and not 1 <= number <= LARGEST[name]]
-            if out or not given:
-                bound = f"at most {LARGEST[name]}" if out and out[0] > 0 else "positive"
-                yield f"{section}.{name}", f"must be {bound}, not {json.dumps(value)}"
-    for low, high in pairwise(numbers):
-        below, above = params.views[low], params.views[high]
-        if above.size % below.size or above.frames % below.frames:
-            yield f"views.{high}", f"must be a whole multiple of view {low} in frames and size"
-        for name in ("videos", "figures"):
-            most = getattr(params.levels[low].generation, name)
-            if getattr(params.levels[high].generation, name) > most:
-                yield f"levels.{high}.generation.{name}", f"each needs a sample of level {low}, which makes {most}"
-    last, data, decode, evaluation = numbers[-1], params.data, params.decode, params.evaluation
-    samples, frames = params.levels[last].generation.videos, params.views[last].frames
-    kept, store = decode.max_frames or decode.min_frames, decode.store or "file:///"
-    listing = str(PurePosixPath(data.listing))  # without . and //
-    odd = ", ".join(repr(k) for k in params.shapes if not re.fullmatch("(?!(pyramid|samples)$)[a-z0-9][a-z0-9-]*", k))
-    for key, wrong, why in (
-        *chain.from_iterable(_of_level(params, int(number)) for number in numbers),
-        ("shapes", odd, f"{odd} names a folder of data/: small letters, digits and -, not pyramid or samples"),
-        ("last", params.last != last, f"must be the last level, {last!r}"),
-        ("data.attribute", data.attribute and data.layout != "bdd100k",
-         f"must be null: only the layout bdd100k has label JSON, not {data.layout}"),
-        ("data.image_rate", data.image_rate and data.layout not in ("folder", "table"),
-         f"must be null: the layout {data.layout} knows no folders of images"),
-        ("data.listing", not re.fullmatch(r"data/(?!(pyramid|samples)/)(?!.*\.\.(/|$)).*[^/]\.csv", listing),
-         "must be a .csv below data/, and outside data/pyramid and data/samples"),
-        ("decode.fps", (decode.fps is None) == (decode.frame_step is None),
-         "give it or decode.frame_step, and null for the other"),
-        ("decode.max_frames", decode.max_frames and decode.max_frames < frames,
-         f"fewer than the {frames} of the top view: no video would be whole"),
-        ("decode.min_frames", kept < decode.min_frames, f"more than decode.max_frames, {kept}: no video would be left"),
-        ("decode.store", "://" not in store, f"must be a URL such as s3://bucket/folder, or null, not {store!r}"),
-        ("decode.store", store.partition("://")[0] not in fsspec.available_protocols(), f"fsspec knows no scheme {store.partition(':')[0]}://"),
-        ("decode.store", store.startswith("memory:"), "must outlive the processes that write it: no memory"),
-        ("decode.store", re.match(r"(file|local)://(?!/)", store),
-         f"must be an absolute path, file:///…, not {store!r}"),
-        ("evaluation.videos", evaluation.videos > samples,
-         f"level {last} generates only {samples} (levels.{last}.generation.videos)"),
-        ("evaluation.splits", (evaluation.splits or 0) > evaluation.videos, "more than evaluation.videos"),
-        ("evaluation.psd_sets", evaluation.psd_sets > evaluation.videos, "more than evaluation.videos"),
-        ("evaluation.psd_frames", not evaluation.psd_frames or max(evaluation.psd_frames) > frames,
-         f"must be some of the top view's frames, 1 to {frames}"),
-    ):  # fmt: skip
-        if wrong:
-            yield key, why
-
-
-def _of_level(params: Params, number: int) -> Iterator[tuple[str, Any, str]]:
-    """Keys, whether their value is wrong, and why."""
-    level, config = params.of_level(number), params.level(number, classes=0)
-    generator, discriminators, training = level.generator, level.discriminators, level.training
-    first, top, condition = number == 1, config.view.size, config.condition or config.view
-    expected = "data/pyramid/videos.parquet" if first else f"data/samples/level-{number - 1}"
-    units, blocks = len(generator.multipliers), len(discriminators.multipliers)
-    smallest = min(top // 2, condition.size)
-    yield from ((f"levels.{number}.{key}", wrong, why) for key, wrong, why in (
-        ("condition", level.condition != expected, f"must be {expected!r}"),
-        ("generator.multipliers", config.first_size << config.doublings != top or config.first_size < 1,
-         f"{units} units cannot double up to {top} pixels"),
-        ("discriminators.multipliers", not smallest >> (blocks - 1),
-         f"{blocks} blocks halve {smallest} pixels to less than one"),
-        ("discriminators.matching", first and discriminators.matching, "must be false: a first level has no condition"),
-        ("generation.piece", level.generation.piece and (first or generator.temporal_layer == "convgru"),
-         "must be null: a recurrent level is not cut in time (separable3d is)"),
-        ("training.accumulate", training.batch % training.accumulate, f"must divide the batch of {training.batch}"),
-        ("training.window", first and training.window, "must be null: the first level is trained on whole views"),
-        ("training.window", params.window(number) > condition.frames, "longer than the condition"),
-        ("training.start", training.start and PurePosixPath(training.start.path).parts[:1] == ("artifacts",),
-         "training replaces what lies in artifacts; `hvg run train --from` keeps a copy of it"),
-    ))  # fmt: skip
