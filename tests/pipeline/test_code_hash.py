@@ -48,7 +48,7 @@ def test_an_edit_that_training_does_not_see(copy, what):
 
 
 SEEN = {
-    "a layer": ("models/layers.py", "eps = 1e-5", "eps = 1e-4"),
+    "a layer": ("models/norm.py", "eps = 1e-5", "eps = 1e-4"),
     "the reader": ("pipeline/data/store/reader.py", "class ViewReader", "x = 1\nclass ViewReader"),
     "a loss": ("models/losses.py", "relu(1 -", "relu(2 -"),
 }

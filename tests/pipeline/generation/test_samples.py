@@ -113,7 +113,7 @@ def test_what_cannot_be_drawn_is_said_in_a_line(project, tmp_path):
         with pytest.raises(UserError, match=message):
             draw(project, out)
     without = make_project(tmp_path / "without", classes=())
-    with pytest.raises(UserError, match="train the level first"):
+    with pytest.raises(UserError, match="train the level"):
         draw(without, tmp_path / "out")
 
 

@@ -180,8 +180,9 @@ def test_the_protocol_says_how_short_clips_are_played():
     with torch.device("meta"):
         network = FeatureNetwork(I3D(5), "k.pt", "ab" * 32)
     chosen = {
-        "real_split": "val", "real_videos": 2, "generated_videos": 2, "size": 8, "frame_step": 2, "sigma": 1.0,
-        "splits": 1, "psd_frames": (1,), "psd_sets": 1, "seed": 0, "pyramid": "a", "samples": "b", "start": "0",
+        "real_split": "val", "real_videos": 2, "generated_videos": 2, "size": 8, "frame_step": 2, "fps": None,
+        "sigma": 1.0, "splits": 1, "psd_frames": (1,), "psd_sets": 1, "seed": 0, "pyramid": "a", "samples": "b",
+        "start": "0",
     }  # fmt: skip
     networks = FeatureNetworks(network, network)
     short = protocol(networks, frames=6, **chosen)

@@ -5,6 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import zarr
 
 from pipeline.errors import UserError
 from pipeline.metrics.features import random_i3d
@@ -153,6 +154,8 @@ def test_data_without_a_validation_split_is_refused_by_key(tmp_path):
     assert window_distance(batches(1), params, paths, ALONE).name == "random_i3d_frechet_windows"
     videos = pd.read_parquet(paths.pyramid / "videos.parquet")
     videos.assign(split="train").to_parquet(paths.pyramid / "videos.parquet")
+    attributes = zarr.open_group(paths.pyramid, mode="r+").attrs
+    del attributes["table"], attributes["checksum"]
     with pytest.raises(UserError, match=r"levels\.1\.training\.early_stopping: .* no video of the split 'val'; give"):
         window_distance(batches(1), params, paths, ALONE)
 
