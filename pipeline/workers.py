@@ -11,7 +11,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from pipeline.errors import UserError
-from pipeline.system.stage import MEETING
+from pipeline.system.environment import MEETING
 
 LONGEST = timedelta(days=90)  # that one worker waits for another; one that is gone ends the wait at once
 CPU = torch.device("cpu")

@@ -14,7 +14,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from models.config import LevelConfig
 from models.hierarchy import f_s
-from pipeline.training.batches import Clips
+from pipeline.training.clips import Clips
 
 
 def conv(inputs: int, outputs: int, kernel: Any = 3, *, dims: int = 2, bias: bool = False) -> nn.Module:

@@ -6,13 +6,12 @@ from typing import Any
 
 import torch
 
-from models.config import LevelConfig
+from pipeline.bench.clips import random_clips
 from pipeline.bench.plain import PlainTraining, copy_weights
 from pipeline.bench.rounds import interleaved, medians
 from pipeline.params import Params
 from pipeline.project.describe import describe
 from pipeline.system.machine import cores, cpu_name
-from pipeline.training.batches import Clips
 from pipeline.training.step import Networks
 from pipeline.training.watch import memory_gib
 from pipeline.workers import Workers
@@ -26,8 +25,9 @@ def bench_train(params: Params, level: int, *, batch: int | None, rounds: int) -
 
     batch: clips an update; None: the level's own.
 
-    Returns seconds an iteration and clips a second by way, seconds of the plain way by ours, the operations of the
-    plain formulation a second as a share of a matrix product's, and memory. On a CPU seconds are of CPU time.
+    Returns by way seconds an iteration, how many times as fast as the plain way it is, and the plain formulation's
+    operations a second, also as a share of a matrix product's; and the peak of memory of all ways. On a CPU seconds are
+    of CPU time.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     training, classes = params.of_level(level).training, params.data.classes or 0
@@ -66,26 +66,6 @@ def bench_train(params: Params, level: int, *, batch: int | None, rounds: int) -
         "machine": f"{torch.cuda.get_device_name() if device.type == 'cuda' else cpu_name()}, "
         f"{cores()} cores, {torch.get_num_threads()} threads, torch {torch.__version__}",
     }
-
-
-def random_clips(config: LevelConfig, window: int, batch: int, device: torch.device, *, real: bool) -> Clips:
-    """Clips of noise as `Batches` would make them: real ones with a video, others with z."""
-    draw = torch.Generator().manual_seed(int(real))
-    frames, condition, size = window * config.factor, config.condition, config.view.size
-    seen = min(config.discriminators.frames, frames)
-    matching = config.discriminators.matching and condition is not None
-
-    def noise(*shape: int) -> torch.Tensor:
-        return torch.randn(batch, *shape, generator=draw)
-
-    return Clips(
-        frames=torch.stack([torch.randperm(frames, generator=draw)[:seen] for _ in range(batch)]),
-        video=noise(frames, 3, size, size).tanh() if real else None,
-        noise=None if real else noise(config.generator.noise),
-        condition=None if condition is None else noise(window, 3, condition.size, condition.size).tanh(),
-        rounding=noise(window, 6, condition.size, condition.size) / 256 if matching and condition else None,
-        labels=torch.randint(config.classes, (batch,), generator=draw) if config.classes else None,
-    ).to(device)
 
 
 def _clock(device: torch.device) -> Callable[[], float]:

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from pipeline.errors import UserError
-from pipeline.paths import Paths
+from pipeline.paths import Paths, write_atomic
 
 PATHS = Paths()
 
@@ -117,3 +117,22 @@ def bench_train(level: int, file: Path, batch: int | None, rounds: int, as_json:
     from pipeline.params import load_params
 
     _show(train.bench_train(load_params(file), level, batch=batch, rounds=rounds), as_json)
+
+
+@bench.command("gpu", short_help="Training on a GPU.")
+@click.option("--export", type=click.Path(path_type=Path, dir_okay=False),
+              help="Write the levels to this file instead, for `python -m pipeline.bench.gpu` elsewhere.")  # fmt: skip
+@click.option("--seconds", type=click.FloatRange(min=1), default=420, show_default=True, help="For all of it.")
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), default="gpu.json", show_default=True)
+def bench_gpu(export: Path | None, seconds: float, out: Path) -> None:
+    """The full-size levels of the paper's recipes on this GPU: whether losses and gradients are a CPU's, seconds and
+    memory of an iteration by batch and precision, and the kernels that take longest.
+    """
+    from pipeline.bench import gpu
+    from pipeline.bench.levels import paper_levels
+
+    levels = paper_levels(PATHS)
+    if export:
+        write_atomic(export, json.dumps(levels, indent=2) + "\n")
+    else:
+        gpu.run(levels, out, seconds)

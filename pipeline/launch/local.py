@@ -17,9 +17,9 @@ from pathlib import Path
 from pipeline.launch.job import ENDED, Job, raise_failure
 from pipeline.launch.output import Output
 from pipeline.progress import COLUMNS, write_line
+from pipeline.system.environment import JOB, MEETING
 from pipeline.system.machine import cores
 from pipeline.system.processes import JOB_SECONDS, end_group, kill, members, runs, start
-from pipeline.system.stage import JOB, MEETING
 
 LOOK_SECONDS = 0.1  # between looks for new lines, and at a job that may have ended
 

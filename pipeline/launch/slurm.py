@@ -18,7 +18,7 @@ from pipeline.errors import UserError
 from pipeline.launch.clusters import SlurmCluster
 from pipeline.launch.job import ENDED, Job
 from pipeline.paths import Paths
-from pipeline.system.stage import JOB
+from pipeline.system.environment import JOB
 from pipeline.system.values import fingerprint
 
 WARNING_SECONDS = (

@@ -86,7 +86,8 @@ class TrainingParams:
     betas: tuple[Decay, Decay]  # Adam's; PAPER: not given
     checkpoint_every: Positive  # iterations
     log_every: Positive  # iterations
-    precision: Literal["float32", "bfloat16"]  # of the arithmetic (autocast); weights stay float32
+    # Of the arithmetic; weights stay float32. tf32: products of 10 bits on GPUs that have it; bfloat16: by autocast.
+    precision: Literal["float32", "tf32", "bfloat16"]
     compile: bool  # torch.compile of G and D
     channels_last: bool  # memory format of convolutions
     recompute: bool  # activations of G again in the backward pass

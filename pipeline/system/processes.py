@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 
 from pipeline.system import tether
-from pipeline.system.stage import JOB
+from pipeline.system.environment import JOB
 
 log = logging.getLogger(__name__)
 

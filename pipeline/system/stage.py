@@ -10,12 +10,9 @@ from typing import Any, NoReturn
 
 from pipeline.errors import UserError, writing
 from pipeline.progress import write_line
+from pipeline.system.environment import JOB, LABELLED
 from pipeline.system.tether import die_with_parent
 
-JOB = "HVG_JOB"  # set by the launcher in the processes of its job
-# A file in which the workers of a job on one machine find each other: no port is open to the network for that.
-MEETING = "HVG_MEETING"
-LABELLED = "TORCHELASTIC_LOG_LINE_PREFIX_TEMPLATE"  # torchrun's; set where it names node and rank before each line
 _ERROR_FILE = "TORCHELASTIC_ERROR_FILE"  # torchrun's, for what a worker dies of
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 

@@ -3,9 +3,9 @@
 import os
 import shlex
 import shutil
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -17,9 +17,11 @@ from models.generator import Generator
 from models.layers import channels_last, power_iteration
 from models.losses import discriminator_loss, generator_loss
 from pipeline.errors import UserError
-from pipeline.params import TrainingParams
-from pipeline.training.batches import Clips
+from pipeline.training.clips import Clips
 from pipeline.workers import Workers
+
+if TYPE_CHECKING:  # their library is not at hand where a GPU alone is looked at (pipeline/bench/gpu.py)
+    from pipeline.params import TrainingParams
 
 Metrics = dict[str, Tensor]  # scalars of this worker, detached
 
@@ -36,7 +38,7 @@ class Networks:
     def __init__(
         self,
         config: LevelConfig,
-        params: TrainingParams,
+        params: "TrainingParams",
         *,
         seed: int,
         workers: Workers,
@@ -59,6 +61,8 @@ class Networks:
         for tensor in (*self.generator.state_dict().values(), *self.discriminators.state_dict().values()):
             tensor.copy_(workers.of_first(tensor))  # other kinds of processors initialise to other last digits
         self._half = params.precision == "bfloat16"
+        # torch lets cuDNN take TF32 by itself: float32 means float32 here
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = params.precision == "tf32"
         self._device, self._workers = workers.device, workers
         self._g, self._d = self.generator, self.discriminators
         if params.compile:
@@ -118,7 +122,7 @@ class Networks:
         return norm
 
     def _autocast(self) -> AbstractContextManager[object]:
-        return torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self._half)
+        return torch.autocast(self._device.type, dtype=torch.bfloat16) if self._half else nullcontext()
 
 
 @torch.no_grad()
@@ -136,7 +140,7 @@ def follow(average: Generator, generator: Generator, decay: float, step: int) ->
     power_iteration(average)
 
 
-def _adam(network: nn.Module, rate: float, params: TrainingParams) -> torch.optim.Adam:
+def _adam(network: nn.Module, rate: float, params: "TrainingParams") -> torch.optim.Adam:
     # None, not False: torch then chooses by device what is not fused
     return torch.optim.Adam(network.parameters(), lr=rate, betas=params.betas, fused=params.fused or None)
 

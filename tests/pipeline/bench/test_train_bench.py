@@ -5,11 +5,14 @@ import torch
 
 from models.config import LevelConfig
 from models.losses import discriminator_loss, generator_loss
+from pipeline.bench.clips import random_clips
 from pipeline.bench.plain import PlainTraining, copy_weights
-from pipeline.bench.train import random_clips
+from pipeline.bench.train import OURS, PLAIN, PRODUCT, bench_train
+from pipeline.params import load_params
 from pipeline.training.step import Networks
 from tests.models.level_configs import FIRST, SECOND
 from tests.pipeline.training.tiny import ALONE, TRAINING
+from tests.stages.fake_project import make_project
 
 
 @pytest.mark.parametrize("config", [FIRST, SECOND], ids=["level 1", "level 2"])
@@ -44,3 +47,10 @@ def test_the_plain_networks_are_ours(config: LevelConfig):
         for name, p in plain.generator.named_parameters()
         if p.grad is not None and p.grad.any()
     )
+
+
+def test_every_way_is_measured(tmp_path):
+    found = bench_train(load_params(make_project(tmp_path).params), 2, batch=2, rounds=1)
+    assert set(found["seconds"]) == {OURS, PLAIN, PRODUCT} and min(found["seconds"].values()) > 0
+    assert found["times_as_fast_as_plain"][PLAIN] == found["of_a_matrix_product"][PRODUCT] == 1
+    assert found["times_as_fast_as_plain"][OURS] == pytest.approx(found["seconds"][PLAIN] / found["seconds"][OURS])

@@ -5,7 +5,7 @@ import torch
 from models.hierarchy import f_s, f_t
 from pipeline.data.pixels import to_bytes, to_unit
 from pipeline.errors import UserError
-from pipeline.training.batches import Clips
+from pipeline.training.clips import Clips
 from pipeline.workers import Workers
 from tests.pipeline.training.tiny import ALONE, TRAINING, MemoryReader, batches, views
 

@@ -18,7 +18,7 @@ from pipeline.errors import UserError
 from pipeline.training.step import Networks
 from pipeline.workers import Workers
 from tests.models.level_configs import FIRST, SECOND
-from tests.pipeline.training.tiny import ALONE, TRAINING, batches, cast, dummy, precision
+from tests.pipeline.training.tiny import ALONE, TRAINING, batches, dummy, precision
 
 CONFIGS = {1: FIRST, 2: SECOND}
 
@@ -30,8 +30,8 @@ def updated(level, dtype=torch.float64, iterations=2, **switches):
         source, positions, rows = batches(level), range(4), []
         for update in range(iterations):
             real, fake = source.real_clips(update, positions), source.fake_clips(update, positions)
-            rows.append(networks.discriminator_update(cast(real, dtype), cast(fake, dtype)))
-            rows.append(networks.generator_update(cast(source.fake_clips(100 + update, positions), dtype)))
+            rows.append(networks.discriminator_update(real.cast(dtype), fake.cast(dtype)))
+            rows.append(networks.generator_update(source.fake_clips(100 + update, positions).cast(dtype)))
         return networks, rows
 
 

@@ -23,11 +23,12 @@ from torch.nn.modules.module import register_module_forward_hook
 from models.norm import ConditionalBatchNorm
 from models.unroll import recalibrate
 from pipeline.params import TrainingParams
-from pipeline.training.batches import Batches, Clips
+from pipeline.training.batches import Batches
+from pipeline.training.clips import Clips
 from pipeline.training.step import Networks
 from pipeline.workers import Workers
 from tests.models.level_configs import FIRST, SECOND
-from tests.pipeline.training.tiny import TRAINING, batches, cast, dummy, precision, train
+from tests.pipeline.training.tiny import TRAINING, batches, dummy, precision, train
 from tests.pipeline.training.together import Job, results
 
 pytestmark = pytest.mark.timeout(600)  # another interpreter, and 20 iterations of each case twice over
@@ -58,8 +59,8 @@ def trained(level: int, workers: Workers, folder: Path, params: TrainingParams) 
     with precision(torch.float64):
         networks, source = Networks(CONFIGS[level], params, seed=0, workers=workers), batches(level)
         clips = source._clips
-        source._clips = lambda stream, update, positions, clip: cast(
-            clips(stream, update, positions, clip), torch.float64
+        source._clips = lambda stream, update, positions, clip: clips(stream, update, positions, clip).cast(
+            torch.float64
         )
         history = train(networks, source, params, workers, folder).history
         return {**state(networks), "history": history, "statistics": statistics(networks, source, workers)}
@@ -75,7 +76,7 @@ def state(networks: Networks) -> dict[str, dict[str, Tensor]]:
 
 def statistics(networks: Networks, source: Batches, workers: Workers) -> dict[str, Tensor]:
     dtype = networks.generator.last_conv.weight.dtype
-    clips = [cast(source.fake_clips(100 + i, workers.positions(4)), dtype) for i in range(2)]
+    clips = [source.fake_clips(100 + i, workers.positions(4)).cast(dtype) for i in range(2)]
     return recalibrate(networks.generator, map(dummy, clips))
 
 
@@ -88,7 +89,7 @@ def updated(level: int, workers: Workers, dtype: torch.dtype) -> dict[str, Tenso
             network.to(dtype)
 
     def clips(make: Callable[[int, range], Clips], update: int) -> Clips:
-        return cast(make(update, workers.positions(4)), dtype)
+        return make(update, workers.positions(4)).cast(dtype)
 
     metrics = networks.discriminator_update(clips(source.real_clips, 0), clips(source.fake_clips, 0))
     found = {f"D.{name}.grad": p.grad for name, p in both["D"].named_parameters() if p.grad is not None}

@@ -12,7 +12,8 @@ from models.hierarchy import f_s
 from models.unroll import Inputs
 from pipeline.data.store.reader import ViewReader
 from pipeline.params import TrainingParams
-from pipeline.training.batches import Batches, Clips
+from pipeline.training.batches import Batches
+from pipeline.training.clips import Clips
 from pipeline.training.loop import Training
 from pipeline.training.step import Networks
 from pipeline.training.termination import termination
@@ -101,12 +102,6 @@ def precision(dtype: torch.dtype) -> Iterator[None]:
         yield
     finally:
         torch.set_default_dtype(torch.float32)
-
-
-def cast(clips: Clips, dtype: torch.dtype) -> Clips:
-    """What of clips is floating point, of another type."""
-    tensors = {name: tensor for name, tensor in vars(clips).items() if tensor is not None}
-    return Clips(**{name: t.to(dtype) if t.is_floating_point() else t for name, t in tensors.items()})
 
 
 def dummy(clips: Clips, sigma: float = 1.0) -> Inputs:

@@ -1,0 +1,240 @@
+"""What training does on a GPU: whether it computes what a CPU does, how fast, in how much memory.
+
+    hvg bench gpu --export levels.json             here: the levels of the paper's recipes, as plain values
+    python -m pipeline.bench.gpu levels.json out.json    on a machine with a GPU, torch, einops and jaxtyping alone
+
+It runs training's own step (`pipeline.training.step`) on clips of noise. What there is no time for is left out of the
+result, which is written anew after every measurement.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from models.config import DiscriminatorConfig, GeneratorConfig, LevelConfig, View
+from pipeline.bench.clips import random_clips
+from pipeline.training.step import Networks
+from pipeline.workers import Workers
+
+SECONDS = 420.0  # for all of it
+COMPARED_ITERATIONS = 3
+TIMED_ITERATIONS = 3
+SIDE = 8192  # of the matrices whose product is the rate
+WAYS: dict[str, dict[str, Any]] = {
+    "float32": {"precision": "float32"},
+    "tf32": {"precision": "tf32"},
+    "bfloat16": {"precision": "bfloat16"},
+    "bfloat16, recompute": {"precision": "bfloat16", "recompute": True},
+    "bfloat16, channels last": {"precision": "bfloat16", "channels_last": True},
+    "bfloat16, compiled": {"precision": "bfloat16", "compile": True},
+}
+
+Level = dict[str, Any]  # of the exported file: config, training, window, iteration_tflop
+
+
+def run(levels: dict[str, Level], out: Path, seconds: float) -> None:
+    """Measure on this machine's GPU, or where there is none on its CPU, into the file `out`."""
+
+    def note(found: dict[str, Any]) -> None:
+        out.write_text(json.dumps(found, indent=2) + "\n")
+        last = found.get("iterations", [found["machine"]])[-1]
+        sys.stderr.write(f"{last}\n")
+
+    measure(levels, torch.device("cuda" if torch.cuda.is_available() else "cpu"), seconds, note)
+
+
+def measure(levels: dict[str, Level], device: torch.device, seconds: float, note: Callable[[Any], None]) -> None:
+    """Compare, time and profile every level, telling `note` all that is known after each step."""
+    ends = time.monotonic() + seconds
+    found: dict[str, Any] = {"machine": _machine(device), "tflop_a_second": _rates(device)}
+    note(found)
+    for name, level in levels.items():
+        found.setdefault("off_by", {})[name] = compare(level, device)
+        note(found)
+    for name, level in levels.items():
+        for way, switches in WAYS.items():
+            for row in timed(level, switches, device, ends):
+                row["of_a_matrix_product"] = row["tflop_a_second"] / found["tflop_a_second"][switches["precision"]]
+                found.setdefault("iterations", []).append({"level": name, "way": way, **row})
+                note(found)
+    for name, level in levels.items():
+        if time.monotonic() < ends:
+            found.setdefault("kernels", {})[name] = kernels(level, device)
+            note(found)
+
+
+def compare(level: Level, device: torch.device) -> dict[str, dict[str, float]]:
+    """By precision, how far the losses and gradients of a narrow version of a level are from a CPU's in float64.
+
+    Losses: the largest difference. Gradients: the norm of the difference over the norm, of each network.
+    """
+    config = narrow(level_config(level["config"]))
+    truth = _updates(config, level, torch.device("cpu"), {"precision": "float32"}, torch.float64)
+    off = {}
+    for name, on, switches in (
+        ("float32 on the CPU", torch.device("cpu"), WAYS["float32"]),
+        *((way, device, WAYS[way]) for way in ("float32", "tf32", "bfloat16", "bfloat16, recompute")),
+    ):
+        losses, gradients = _updates(config, level, on, switches, torch.float32)
+        off[name] = {
+            "losses": (losses - truth[0]).abs().max().item(),
+            **{k: ((g - truth[1][k]).norm() / truth[1][k].norm()).item() for k, g in gradients.items()},
+        }
+    return off
+
+
+def _updates(
+    config: LevelConfig, level: Level, device: torch.device, switches: dict[str, Any], dtype: torch.dtype
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """Losses of some iterations, and the gradients of each network in the first."""
+    cpu = torch.device("cpu")
+    networks = Networks(config, _training(level, 4, switches), seed=0, workers=Workers(device=device))
+    for network in (networks.generator, networks.discriminators):
+        network.to(dtype)
+    losses, gradients = [], {}
+    for i in range(COMPARED_ITERATIONS):
+        real, fake = (random_clips(config, level["window"], 4, cpu, real=r, seed=i).cast(dtype) for r in (True, False))
+        losses.append(networks.discriminator_update(real, fake)["loss_discriminator"])
+        gradients.setdefault("gradients of D", _gradients(networks.discriminators))
+        losses.append(networks.generator_update(fake)["loss_generator"])
+        gradients.setdefault("gradients of G", _gradients(networks.generator))
+    return torch.stack(losses).double().cpu(), gradients
+
+
+def _gradients(network: torch.nn.Module) -> torch.Tensor:
+    return torch.cat([p.grad.flatten().double().cpu() for p in network.parameters() if p.grad is not None])
+
+
+def timed(level: Level, switches: dict[str, Any], device: torch.device, ends: float) -> Iterator[dict[str, Any]]:
+    """Seconds and memory of an iteration, over batches that double until memory or time is at its end."""
+    config, clips = level_config(level["config"]), 1
+    while time.monotonic() < ends:
+        try:
+            clips *= 2
+            seconds, memory = _iterations(config, level, clips, switches, device)
+        except torch.OutOfMemoryError:
+            torch.cuda.empty_cache()
+            return
+        tflop = level["iteration_tflop"] * clips / seconds
+        yield {"clips": clips, "seconds": seconds, "peak_gib": memory, "tflop_a_second": tflop}
+
+
+def _iterations(
+    config: LevelConfig, level: Level, clips: int, switches: dict[str, Any], device: torch.device
+) -> tuple[float, float]:
+    networks = Networks(config, _training(level, clips, switches), seed=0, workers=Workers(device=device))
+    real, fake = (random_clips(config, level["window"], clips, device, real=real) for real in (True, False))
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    seconds = []
+    for _ in range(1 + TIMED_ITERATIONS):  # the first warms up
+        began = _now(device)
+        _iteration(networks, level, real, fake)
+        seconds.append(_now(device) - began)
+    memory = torch.cuda.max_memory_allocated(device) / 2**30 if device.type == "cuda" else 0.0
+    return sorted(seconds[1:])[TIMED_ITERATIONS // 2], memory
+
+
+def _iteration(networks: Networks, level: Level, real: Any, fake: Any) -> None:
+    for _ in range(level["training"]["discriminator_steps"]):
+        networks.discriminator_update(real, fake)
+    networks.generator_update(fake)
+
+
+def kernels(level: Level, device: torch.device, clips: int = 8) -> list[dict[str, Any]]:
+    """The ten kernels that take the most of an iteration in bfloat16: their names, milliseconds and share."""
+    config = level_config(level["config"])
+    networks = Networks(config, _training(level, clips, WAYS["bfloat16"]), seed=0, workers=Workers(device=device))
+    real, fake = (random_clips(config, level["window"], clips, device, real=real) for real in (True, False))
+    _iteration(networks, level, real, fake)
+    on_gpu = device.type == "cuda"
+    with profile(activities=[ProfilerActivity.CUDA if on_gpu else ProfilerActivity.CPU]) as seen:
+        _iteration(networks, level, real, fake)
+        _now(device)
+    of = "self_device_time_total" if on_gpu else "self_cpu_time_total"
+    events = sorted(seen.key_averages(), key=lambda event: -getattr(event, of))
+    total = sum(getattr(event, of) for event in events)
+    return [
+        {"name": event.key[:120], "milliseconds": getattr(event, of) / 1e3, "share": getattr(event, of) / total}
+        for event in events[:10]
+    ]
+
+
+def level_config(values: dict[str, Any]) -> LevelConfig:
+    """A level's configuration, of `dataclasses.asdict` by way of JSON."""
+    parts: dict[str, dict[str, Any]] = {}
+    for key, part in values.items():
+        if isinstance(part, dict):
+            parts[key] = {name: tuple(v) if isinstance(v, list) else v for name, v in part.items()}
+    return LevelConfig(
+        level=values["level"],
+        classes=values["classes"],
+        view=View(**parts["view"]),
+        condition=View(**parts["condition"]) if values["condition"] else None,
+        generator=GeneratorConfig(**parts["generator"]),
+        discriminators=DiscriminatorConfig(**parts["discriminators"]),
+    )
+
+
+def narrow(config: LevelConfig) -> LevelConfig:
+    """The same layers, few channels wide: a CPU has it done in seconds."""
+    g, d = config.generator, config.discriminators
+    return replace(config, generator=replace(g, channels=4), discriminators=replace(d, channels=4))
+
+
+def _training(level: Level, batch: int, switches: dict[str, Any]) -> Any:
+    return SimpleNamespace(**{**level["training"], "batch": batch, "accumulate": 1, **switches})
+
+
+def _now(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def _rates(device: torch.device) -> dict[str, float]:
+    """TFLOP/s of a matrix product by precision."""
+    side = SIDE if device.type == "cuda" else SIDE // 16
+    rates = {}
+    for precision, dtype in (("float32", torch.float32), ("tf32", torch.float32), ("bfloat16", torch.bfloat16)):
+        torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+        a, b = torch.rand(2, side, side, device=device).to(dtype)
+        seconds = []
+        for _ in range(4):
+            began = _now(device)
+            torch.mm(a, b)
+            seconds.append(_now(device) - began)
+        rates[precision] = 2 * side**3 / min(seconds) / 1e12
+    return rates
+
+
+def _machine(device: torch.device) -> dict[str, Any]:
+    on_gpu = device.type == "cuda"
+    return {
+        "device": torch.cuda.get_device_name(device) if on_gpu else "CPU",
+        "memory_gib": torch.cuda.get_device_properties(device).total_memory / 2**30 if on_gpu else None,
+        "torch": torch.__version__,
+        "cuda": torch.version.cuda,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("levels", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--seconds", type=float, default=SECONDS)
+    given = parser.parse_args()
+    run(json.loads(given.levels.read_text()), given.out, given.seconds)
+
+
+if __name__ == "__main__":
+    main()
