@@ -46,12 +46,13 @@ class PooledConv(Conv):
     """pool(conv(x)), 3x3 or 3x3x3."""
 
     def forward(self, x: Float[Tensor, "N i ..."]) -> Float[Tensor, "N o ..."]:
-        if not _folded:
+        odd = [size % 2 == 1 for size in x.shape[2:]]
+        if not _folded or (x.ndim == 5 and any(odd[1:])):  # a row or column that 3D pools by itself
             return pool(super().forward(x))
-        weight, odd = self.normalized(), x.ndim == 5 and x.shape[2] % 2
+        weight = self.normalized()
         if x.ndim == 4:
             return F.conv2d(x, _summed(weight, 2, 3) / 4, self.bias, stride=2, padding=1)
-        if not odd:
+        if not odd[0]:
             return F.conv3d(x, _summed(weight, 2, 3, 4) / 8, self.bias, stride=2, padding=1)
         y = F.conv3d(x, _summed(weight, 3, 4) / 4, self.bias, stride=(1, 2, 2), padding=1)
         return F.avg_pool3d(y, (min(2, y.shape[2]), 1, 1), ceil_mode=True)
