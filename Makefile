@@ -32,4 +32,4 @@ $(VENV)/.done: pyproject.toml constraints.txt
 
 # What needs them says so where they are missing, and what to do.
 $(I3D): $(VENV)/.done
-	-$(VENV)/bin/hvg fetch-i3d
+	-$(VENV)/bin/hvg fetch-i3d && touch $@

@@ -23,7 +23,7 @@ SIDE = 2048  # of the matrices
 def bench_train(params: Params, level: int, *, batch: int | None, rounds: int) -> dict[str, Any]:
     """Train a level on random clips, an iteration a round in each way.
 
-    batch: clips an update; None: the level's own.
+    batch: clips an update; None: the level's own. Where data.classes is null, as many as found, it is trained without.
 
     Returns by way seconds an iteration, how many times as fast as the plain way it is, and the plain formulation's
     operations a second, also as a share of a matrix product's; and the peak of memory of all ways. On a CPU seconds are
