@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.data.video.errors import VideoError
+from pipeline.data.video.errors import Unreachable, VideoError
 
 # What stands before the number, the number, and the suffix.
 IMAGE = re.compile(r"(|.*[^0-9])([0-9]+)(\.(?:png|jpe?g|webp))", re.ASCII | re.IGNORECASE | re.DOTALL)
@@ -23,7 +23,8 @@ class Images:
 
     @classmethod
     def of(cls, folder: Path, rate: float) -> "Images":
-        """Raises VideoError with the reason where one is missing or empty, or where they are of several series."""
+        """Raises VideoError with the reason where one is missing, empty or unreachable (such as a link that leads nowhere),
+        or where they are of several series."""
         files = {entry.name: entry for entry in os.scandir(folder) if not entry.name.startswith(".")}
         found = [match for match in map(IMAGE.fullmatch, files) if match]
         if not found:
@@ -35,7 +36,11 @@ class Images:
                 raise VideoError(
                     f"no image {expected}, but {match.string}: one is missing, or there are several series"
                 )
-            if not files[match.string].stat().st_size:
+            try:
+                size = files[match.string].stat().st_size
+            except OSError as error:
+                raise Unreachable(f"{match.string}: cannot be opened: {str(error.strerror).lower()}") from error
+            if not size:
                 raise VideoError(f"{match.string}: 0 bytes")
             if number > LARGEST:
                 raise VideoError(f"{match.string}: a number above {LARGEST}")

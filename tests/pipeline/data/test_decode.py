@@ -118,22 +118,25 @@ def test_frames_a_second_in_place_of_a_step(project):
 
 
 def test_folders_of_images(tmp_path):
-    for name, count in (("a/long", 30), ("a/short", 12), ("b/hole", 12)):
+    for name, count in (("a/long", 30), ("a/short", 12), ("b/hole", 12), ("b/link", 12)):
         images(tmp_path / "videos" / name, "{:03d}.png", range(1, 1 + count))
-    (tmp_path / "videos" / "b" / "hole" / "005.png").unlink()
+    for name in ("hole", "link"):
+        (tmp_path / "videos" / "b" / name / "005.png").unlink()
+    (tmp_path / "videos" / "b" / "link" / "005.png").symlink_to("nowhere")
     raw, paths = raw_params(max_failed=0.5), Paths(tmp_path)
     raw["data"]["image_rate"] = 20
     chosen = parse_params(raw)
-    assert prepare_listing(chosen, paths) and len(read_listing(tmp_path / "data/listing.csv")) == 30 + 12 + 11
+    assert prepare_listing(chosen, paths) and len(read_listing(tmp_path / "data/listing.csv")) == 30 + 12 + 11 + 11
     found = predict(chosen, paths, listed_videos(chosen, paths), ["none"])
-    assert (found.videos, found.frames, found.left_out) == (3, 15 + 6, 1)
+    assert (found.videos, found.frames, found.left_out) == (4, 15 + 6, 2)
     decode(chosen, paths, 1)
     table = pd.read_parquet(paths.pyramid / "videos.parquet")
     assert table[["path", "n_frames", "fps", "seconds"]].to_numpy().tolist() == [
         *(["a/long", 15, 20.0, 1.5], ["a/short", 6, 20.0, 0.6])
     ]
-    (reason,) = pd.read_csv(paths.pyramid / "failed.csv")["reason"]
-    assert reason.startswith("no image 005.png, but 006.png")
+    hole, link = pd.read_csv(paths.pyramid / "failed.csv")["reason"]
+    assert hole.startswith("no image 005.png, but 006.png")
+    assert link == "005.png: cannot be opened: no such file or directory"
     # Two images change their places: no folder has another size, and yet it is another video.
     first, second = (tmp_path / "videos" / "a" / "short" / f"{number:03d}.png" for number in (1, 11))
     before = np.asarray(zarr.open_group(paths.pyramid, mode="r")["level-2"])[1]
@@ -149,7 +152,7 @@ def test_folders_of_images(tmp_path):
     decode(parse_params(raw), paths, 1)
     assert pd.read_parquet(paths.pyramid / "videos.parquet")["fps"].tolist() == [10, 10]
     first.write_bytes(b"smaller")
-    with pytest.raises(UserError, match=r"1 of 53 files under .* the first a/short/001\.png; `hvg index`"):
+    with pytest.raises(UserError, match=r"1 of 64 files under .* the first a/short/001\.png; `hvg index`"):
         decode(chosen, paths, 1)
 
 

@@ -56,6 +56,10 @@ def change(folder: Path, how: str) -> str:
     if how == "empty":
         path.write_bytes(b"")
         return "0003.png: 0 bytes"
+    if how == "a link to nowhere":
+        path.unlink()
+        path.symlink_to("nowhere")
+        return "0003.png: cannot be opened: no such file or directory"
     if how == "larger":
         Image.new("RGB", (64, 32)).save(path)
         return "0003.png: 64x32, but the images before it have 32x32"
@@ -67,7 +71,9 @@ def change(folder: Path, how: str) -> str:
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("how", ["missing", "another series", "another kind", "empty", "larger", "cut", "a text"])
+@pytest.mark.parametrize(
+    "how", ["missing", "another series", "another kind", "empty", "a link to nowhere", "larger", "cut", "a text"]
+)
 def test_what_is_wrong_is_named(tmp_path, engine, how):
     reason = change(images(tmp_path / "a", "{:04d}.png", range(1, 6)), how)
     with pytest.raises(VideoError) as refused:
