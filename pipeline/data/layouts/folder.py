@@ -6,11 +6,12 @@ from pathlib import Path
 import pandas as pd
 
 from pipeline.data.layouts.index import SPLITS, Index, make_index
-from pipeline.data.layouts.walk import is_image, videos_of
+from pipeline.data.layouts.walk import is_image, pictures_of, videos_of
 from pipeline.params import DataParams
 
 VAL_SHARE = 0.1
 BESIDE = "beside the folders train, val and test"
+PICTURES = "numbered images, but beside a video file"
 
 
 def reads(path: str, data: DataParams) -> bool:
@@ -21,13 +22,15 @@ def reads(path: str, data: DataParams) -> bool:
 def index(listing: pd.DataFrame, root: Path, data: DataParams) -> Index:
     """Splits by `split_paths`, classes by the folder below the split, or at the top where there are no split folders.
 
-    What lies beside split folders is unlisted.
+    What lies beside split folders is unlisted, and so are the folders of images that lie beside a video.
     """
-    paths = videos_of(listing["path"].tolist())
+    files = listing["path"].tolist()
+    paths = videos_of(files)
     splits = split_paths(paths)
     below = any(path.split("/")[0].lower() in SPLITS for path in paths if "/" in path)
     videos = [(path, split, _class(path, below)) for path, split in splits.items()]
-    return make_index(videos, unlisted=[(path, BESIDE) for path in paths if path not in splits])
+    unlisted = [(path, BESIDE) for path in paths if path not in splits]
+    return make_index(videos, unlisted=unlisted + [(path, PICTURES) for path in pictures_of(files)])
 
 
 def split_paths(paths: list[str]) -> dict[str, str]:

@@ -24,7 +24,7 @@ class Index:
 
     videos: path (posix, relative to the root), split, class ("" where it has none).
     missing: annotated, but there is no file: split, class, name (as the layout names a video).
-    unlisted: video files that belong to no split, and why: path, reason.
+    unlisted: video files, and folders of images, that belong to no split, and why: path, reason.
     """
 
     videos: pd.DataFrame

@@ -7,7 +7,7 @@ import pandas as pd
 
 from pipeline.data.layouts import folder
 from pipeline.data.layouts.index import SPLITS, Index, make_index, read_tables, split_of
-from pipeline.data.layouts.walk import is_video, videos_of
+from pipeline.data.layouts.walk import is_video, pictures_of, videos_of
 from pipeline.errors import UserError
 from pipeline.params import DataParams
 
@@ -25,19 +25,23 @@ def index(listing: pd.DataFrame, root: Path, data: DataParams) -> Index:
 
     Columns: path (relative to the root, or absolute below it; \\ counts as /), label (none: no class) and split (none:
     what the table's own name says, such as train.csv; else as `folder.split_paths`). Listed files that no table names
-    are unlisted, and so are named ones that are no video by their suffix; other named ones that are not listed are
-    missing.
+    are unlisted, and so are named ones that are no video by their suffix, and folders of images that lie beside a
+    video; other named ones that are not listed are missing.
 
     Raises UserError where no table has paths, where a path leaves the root, and where two rows of one path differ.
     """
     rows = _rows([root / path for path in listing["path"] if _is_table(path)], root)
-    listed = set(videos_of(listing["path"].tolist()))
+    files = listing["path"].tolist()
+    listed, pictures = set(videos_of(files)), set(pictures_of(files))
     unsplit = [path for path, (_, split) in rows.items() if not split and (path in listed or is_video(path))]
     places = folder.split_paths([path for path in unsplit if path not in listed])
     places |= folder.split_paths([path for path in unsplit if path in listed])
     videos, missing, unlisted = [], [], [(path, UNKNOWN) for path in listed if path not in rows]
+    unlisted += [(path, folder.PICTURES) for path in pictures]
     for path, (label, given) in rows.items():
         split = given or places.get(path, "")
+        if path in pictures:
+            continue
         if path not in listed and not is_video(path):
             unlisted.append((path, NO_VIDEO))
         elif path not in listed:

@@ -39,11 +39,18 @@ def video_of(path: str) -> str:
 
 
 def videos_of(paths: Sequence[str]) -> list[str]:
-    """The videos among files, sorted. Images beside a video are none, but its pictures."""
+    """The videos among files, sorted. Images beside a video are none, but its pictures; see `pictures_of`."""
     files = set(filter(is_video, paths))
-    return sorted(
-        files | {posixpath.dirname(path) for path in filter(is_image, paths)} - set(map(posixpath.dirname, files))
-    )
+    return sorted(files | _folders(filter(is_image, paths)) - _folders(files))
+
+
+def pictures_of(paths: Sequence[str]) -> list[str]:
+    """The folders whose images are no video, as a video file lies beside them, perhaps a preview of them; sorted."""
+    return sorted(_folders(filter(is_image, paths)) & _folders(filter(is_video, paths)))
+
+
+def _folders(paths: Iterable[str]) -> set[str]:
+    return set(map(posixpath.dirname, paths))
 
 
 def is_video(path: str) -> bool:

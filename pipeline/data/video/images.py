@@ -23,8 +23,8 @@ class Images:
 
     @classmethod
     def of(cls, folder: Path, rate: float) -> "Images":
-        """Raises VideoError with the reason where one is missing, empty or unreachable (such as a link that leads nowhere),
-        or where they are of several series."""
+        """Raises VideoError with the reason where one is missing, empty or leads nowhere, or where they are of several
+        series."""
         files = {entry.name: entry for entry in os.scandir(folder) if not entry.name.startswith(".")}
         found = [match for match in map(IMAGE.fullmatch, files) if match]
         if not found:

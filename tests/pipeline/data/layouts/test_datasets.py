@@ -56,6 +56,7 @@ def test_folders_are_classes():
 IMAGES = (
     *("train/a/clip/1.png", "train/a/clip/2.png", "val/b/c1/f_01.JPG", "val/b/c1/f_02.JPG", "3.png"),
     *("train/a/x.mp4", "train/a/1.jpg", "train/a/poster.jpg", "val/poster.jpg", "val/b/.1.png"),
+    *("train/c/1.png", "train/c/2.png", "train/c/preview.gif"),
 )
 
 
@@ -64,11 +65,13 @@ def test_folders_of_images_are_videos_where_they_have_a_rate(tmp_path):
     data = of("folder", image_rate=24.0)
     found = index_videos(data, list_files(tmp_path, reads(data)), tmp_path)
     assert found.videos.to_numpy().tolist() == [
-        *(["train/a/clip", "train", "a"], ["train/a/x.mp4", "train", "a"], ["val/b/c1", "val", "b"])
+        *(["train/a/clip", "train", "a"], ["train/a/x.mp4", "train", "a"], ["train/c/preview.gif", "train", "c"]),
+        ["val/b/c1", "val", "b"],
     ]
-    assert found.unlisted.empty  # what lies beside a video, in the root, or has no number is none
+    # What lies in the root or has no number is none.
+    assert reasons(found) == dict.fromkeys(("train/a", "train/c"), "numbered images, but beside a video file")
     plain = of("folder")
-    assert list_files(tmp_path, reads(plain))["path"].tolist() == ["train/a/x.mp4"]
+    assert list_files(tmp_path, reads(plain))["path"].tolist() == ["train/a/x.mp4", "train/c/preview.gif"]
     with pytest.raises(UserError, match=r"no video under .*; data\.image_rate takes folders of images"):
         list_files(tmp_path / "val", reads(plain))
 

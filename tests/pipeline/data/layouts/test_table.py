@@ -42,10 +42,16 @@ def test_paths_labels_and_splits(tmp_path):
 
 def test_a_path_may_be_that_of_a_folder_of_images(tmp_path):
     touch(tmp_path, "a/1.png", "a/2.png", "b/c/01.jpg", "stray/1.webp")
-    (tmp_path / "train.csv").write_text("path,label\na/,yoga\nb/c,tai chi\ngone,yoga\n")
+    touch(tmp_path, "d/1.png", "d/preview.gif", "e/1.png", "e/x.mp4")
+    (tmp_path / "train.csv").write_text("path,label\na/,yoga\nb/c,tai chi\ngone,yoga\nd,yoga\ne/x.mp4,yoga\n")
     found = found_in(tmp_path, image_rate=12.5)
-    assert found.videos.to_numpy().tolist() == [["a", "train", "yoga"], ["b/c", "train", "tai chi"]]
-    assert reasons(found) == {"stray": "in no table", "gone": "in a table, but named like no video"}
+    assert found.videos.to_numpy().tolist() == [
+        *(["a", "train", "yoga"], ["b/c", "train", "tai chi"], ["e/x.mp4", "train", "yoga"])
+    ]
+    assert reasons(found) == {
+        **{"stray": "in no table", "d/preview.gif": "in no table", "gone": "in a table, but named like no video"},
+        **dict.fromkeys(("d", "e"), "numbered images, but beside a video file"),
+    }
 
 
 def test_parquet_of_any_column_types(tmp_path):
