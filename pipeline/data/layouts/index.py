@@ -96,11 +96,12 @@ def plain(label: str) -> str:
 def read_tables(files: list[Path], needed: set[str]) -> list[tuple[Path, pd.DataFrame]]:
     """The CSV and Parquet files that have the columns `needed`, as text without spaces around it; but no listings.
 
-    As text: an id may read NA or look like a number. A CSV may be cut by commas, semicolons or tabs, in UTF-8 or, as
-    spreadsheets write it, UTF-16. The index of a table counts lines of a CSV and rows of a Parquet file, from 1.
+    Of their columns those that are needed, and MORE. As text: an id may read NA or look like a number. A CSV may be cut
+    by commas, semicolons or tabs, in UTF-8 or, as spreadsheets write it, UTF-16. The index of a table counts lines of a
+    CSV and rows of a Parquet file, from 1.
 
-    Raises UserError where one cannot be read, or where a row of a CSV has more fields than there are columns; empty
-    ones at its end do not count.
+    Raises UserError where one cannot be read or has such a column twice, or where a row of a CSV has more fields than
+    there are columns; empty ones at its end do not count.
     """
     tables = []
     for file in files:
@@ -109,9 +110,18 @@ def read_tables(files: list[Path], needed: set[str]) -> list[tuple[Path, pd.Data
             table = read(file, needed)
         except (OSError, ValueError, csv.Error, pa.ArrowException) as error:  # wrong encodings are ValueErrors
             raise UserError(f"{file}: no readable {kind}: {error}; mend it or move it out of data.root") from error
-        if table is not None and set(table.columns) != LISTING:
+        if table is not None:
             tables.append((file, table.apply(lambda column: column.str.strip())))
     return tables
+
+
+def _chosen(names: list[str], needed: set[str]) -> list[str]:
+    """The columns to read. Raises ValueError for one that is there twice."""
+    chosen = [name for name in names if name in needed or name in MORE]
+    for name in chosen:
+        if chosen.count(name) > 1:
+            raise ValueError(f"{chosen.count(name)} columns are named {name}")
+    return chosen
 
 
 def _parquet(file: Path, needed: set[str]) -> pd.DataFrame | None:
@@ -119,7 +129,7 @@ def _parquet(file: Path, needed: set[str]) -> pd.DataFrame | None:
         names = source.schema_arrow.names
         if not needed.issubset(names):
             return None
-        table = source.read(columns=[name for name in names if name in needed or name in MORE])
+        table = source.read(columns=_chosen(names, needed))
     texts = {name: table[name].cast(pa.string()).fill_null("").to_pylist() for name in table.column_names}
     return pd.DataFrame(texts, dtype=str, index=range(1, len(table) + 1))
 
@@ -134,8 +144,11 @@ def _csv(file: Path, needed: set[str]) -> pd.DataFrame | None:
     for delimiter in ",;\t":
         columns = [name.strip() for name in next(csv.reader([head], delimiter=delimiter, skipinitialspace=True), [])]
         if needed.issubset(columns):
+            if set(columns) == LISTING:
+                return None
+            chosen = _chosen(columns, needed)
             rows = dict(_rows(file, encoding, delimiter, len(columns)))
-            return pd.DataFrame(rows.values(), columns=columns, dtype=str, index=list(rows))
+            return pd.DataFrame(rows.values(), columns=columns, dtype=str, index=list(rows)).loc[:, chosen]
     return None
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from pipeline.data.layouts.datasets import index_videos, reads
 from pipeline.data.layouts.index import Index, label_names, read_tables
-from pipeline.data.layouts.kinetics import clip_name
+from pipeline.data.layouts.kinetics import COLUMNS, clip_name
 from pipeline.data.layouts.walk import list_files
 from pipeline.errors import UserError
 from tests.pipeline.data.layouts.layouts import counts, of, reasons, split_by_path, touch
@@ -44,7 +44,7 @@ def test_names_are_read_from_the_right(stem, name):
 def test_commas_at_the_ends_of_rows_shift_no_column(tmp_path, ends):
     file = tmp_path / "train.csv"
     file.write_text("label,youtube_id,time_start,time_end\nyoga,a,0,10{}\n\nNA,b,0{}\n".format(*ends))
-    ((_, read),) = read_tables([file], {"youtube_id"})
+    ((_, read),) = read_tables([file], COLUMNS)
     assert list(read.columns) == ["label", "youtube_id", "time_start", "time_end"]
     assert read.to_numpy().tolist() == [["yoga", "a", "0", "10"], ["NA", "b", "0", ""]]
 
@@ -64,6 +64,15 @@ def test_rows_that_are_no_rows_are_told(tmp_path, rows, told):
     with pytest.raises(UserError, match=rf"train\.csv: no readable CSV: .*{told}") as error:
         read_tables([tmp_path / "train.csv"], {"youtube_id"})
     assert "\n" not in str(error.value)
+
+
+def test_a_column_that_is_there_twice_is_named(tmp_path):
+    touch(tmp_path, "abc.mp4")
+    (tmp_path / "train.csv").write_text("label,youtube_id,time_start,time_end,,\ngolf,abc,1,11,,\n")
+    assert counts(found_in(tmp_path).videos, "class", "split") == {("golf", "train"): 1}
+    (tmp_path / "train.csv").write_text("label,youtube_id,time_start,time_end,label\ngolf,abc,1,11,golf\n")
+    with pytest.raises(UserError, match=r"train\.csv: no readable CSV: 2 columns are named label"):
+        found_in(tmp_path)
 
 
 def test_a_clip_of_two_labels_is_told(tmp_path, caplog):

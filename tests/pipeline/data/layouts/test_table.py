@@ -1,6 +1,8 @@
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from pipeline.data.layouts.datasets import index_videos, reads
@@ -126,6 +128,23 @@ def test_no_table_and_broken_ones(tmp_path):
         found_in(tmp_path)
     pd.DataFrame({"path": [["1.mp4"]]}).to_parquet(tmp_path / "a.parquet")
     with pytest.raises(UserError, match=r"a\.parquet: no readable Parquet file"):
+        found_in(tmp_path)
+
+
+def test_columns_without_a_name_or_of_the_same_one(tmp_path):
+    """Spreadsheets leave commas behind what was deleted; joined tables have columns twice."""
+    touch(tmp_path, "1.mp4", "2.mp4")
+    (tmp_path / "train.csv").write_text("path,,note,label,note,,\n1.mp4,0,x,golf,y,,\n2.mp4,1,x,,y\n")
+    assert found_in(tmp_path).videos.to_numpy().tolist() == [["1.mp4", "train", "golf"], ["2.mp4", "train", ""]]
+    (tmp_path / "train.csv").write_text("path,label,split,label \n1.mp4,golf,train,yoga\n")
+    with pytest.raises(UserError, match=r"train\.csv: no readable CSV: 2 columns are named label; mend it or move it"):
+        found_in(tmp_path)
+    (tmp_path / "train.csv").unlink()
+    columns = [pa.array([value]) for value in ("1.mp4", "a", "b", "golf")]
+    pq.write_table(pa.Table.from_arrays(columns, ["path", "note", "note", "label"]), tmp_path / "val.parquet")
+    assert found_in(tmp_path).videos.to_numpy().tolist() == [["1.mp4", "val", "golf"]]
+    pq.write_table(pa.Table.from_arrays(columns, ["path", "label", "note", "label"]), tmp_path / "val.parquet")
+    with pytest.raises(UserError, match=r"val\.parquet: no readable Parquet file: 2 columns are named label; mend"):
         found_in(tmp_path)
 
 
