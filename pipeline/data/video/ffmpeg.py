@@ -53,7 +53,7 @@ def frames_at_ticks(
     if source.odd_matrix:
         stream = stream.filter("setparams", colorspace="unknown")
     chosen = (
-        stream.filter("setpts", _without_pauses(source))
+        stream.filter("setpts", _time(source))
         .filter("fps", f"{source.rate.numerator}/{source.rate.denominator}", round="near")
         # Not the output's frames:v: ffmpeg first fills all memory with copies of a frame that is shown for years.
         .filter("trim", end_frame=int((frames - 1) * step) + 1)
@@ -113,8 +113,10 @@ def _wanted(step: Fraction) -> str:
     return f"gt({end},{first})"
 
 
-def _without_pauses(source: Source) -> str:
-    """A frame's time, for setpts. In groups: ffmpeg reads no sum of a hundred terms."""
+def _time(source: Source) -> str:
+    """A frame's, for setpts. In groups: ffmpeg reads no sum of a hundred terms."""
+    if source.counted:
+        return f"N*{source.rate.denominator}/{source.rate.numerator}/TB"
     if len(source.pauses) > MAX_PAUSES:
         raise VideoError(f"more than {MAX_PAUSES} pauses to cut out; decode.engine: pyav does it")
     late = [0, *(units for _, units in source.pauses)]

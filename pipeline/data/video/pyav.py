@@ -67,7 +67,7 @@ def _shown(
     first, tick, end, yielded = 0, 0, 0, 0
     clock = _Clock(start)
     for frame in decoded:
-        stamp = clock.time(frame)
+        stamp = None if source.counted else clock.time(frame)
         if stamp is None:
             moment, length = tick + (shown is not None), 0
         else:

@@ -24,6 +24,7 @@ from av.video.stream import VideoStream
 
 from pipeline.data.video.errors import TooLate, VideoError
 from pipeline.data.video.images import Images
+from pipeline.data.video.packets import Packets
 
 # Demuxers of single files. Playlists (hls, dash, concat) would open further files, and are not here.
 FORMATS = "mov,mp4,m4v,matroska,webm,avi,gif,mpeg,mpegts,mpegvideo,flv,ogg,asf,h264,hevc,ivf,mxf,dv"
@@ -64,6 +65,7 @@ class Source:
     base: seconds of a timestamp's unit.
     packets: those that are shown, a frame each, and those that would be where it stands still; of two frames exist.
     times: the timestamps of its frames in order, where every packet says one of its own; else ().
+    counted: whether too few packets say a time to tell the frames' own, which are taken to follow each other evenly.
     pauses: in order, the first timestamp behind each, and by how many units it comes too late for all of them.
     aspect: of a pixel, width by height.
     images: that it is made of, where it is a folder.
@@ -77,6 +79,7 @@ class Source:
     base: Fraction
     packets: int
     times: tuple[int, ...]
+    counted: bool
     pauses: tuple[tuple[int, int], ...]
     aspect: Fraction
     images: Images | None
@@ -111,7 +114,7 @@ def examine(path: Path, deadline: float, image_rate: float | None = None) -> Sou
     images = None if image_rate is None or not path.is_dir() else Images.of(path, image_rate)
     with open_file(path, deadline, images) as container:
         streams = _moving(container)
-        by_stream = {stream.index: _Packets() for stream in streams}
+        by_stream = {stream.index: Packets(container.format.name) for stream in streams}
         for packet in packets(container, streams, deadline):
             by_stream[packet.stream.index].add(packet)
         longest = max(_length(stream, by_stream[stream.index]) for stream in streams)
@@ -126,6 +129,7 @@ def examine(path: Path, deadline: float, image_rate: float | None = None) -> Sou
         notes = (
             (len(streams) > 1, f"video stream {streams.index(chosen) + 1} of {len(streams)}"),
             (pauses, f"pauses cut out: {len(pauses)}, {float(pauses[-1][1] * base) if pauses else 0:.1f} s"),
+            (coded.few, "times of few frames, taken as even"),
             (uneven, f"uneven, brought to {float(rate):.3g} frames a second"),
             (transfer, f"{transfer} brought to standard dynamic range"),
             (odd_matrix, f"colour matrix {context.colorspace} taken as an unnamed one"),
@@ -135,8 +139,9 @@ def examine(path: Path, deadline: float, image_rate: float | None = None) -> Sou
             stream=stream.index,
             rate=rate,
             base=base,
-            packets=max(len(coded), round(length * base * rate) + 1),
+            packets=len(coded) if coded.few else max(len(coded), round(length * base * rate) + 1),
             times=tuple(moments) if coded.complete and stream.time_base is not None else (),
+            counted=coded.few,
             pauses=pauses,
             aspect=stream.sample_aspect_ratio or context.sample_aspect_ratio or Fraction(1),
             images=images,
@@ -146,7 +151,7 @@ def examine(path: Path, deadline: float, image_rate: float | None = None) -> Sou
                 fps=float(rate),
                 width=context.width,
                 height=context.height,
-                seconds=_seconds(container, stream),
+                seconds=float(len(coded) / rate) if coded.few else _seconds(container, stream),
                 codec=context.codec.canonical_name,
                 notes="; ".join(note for holds, note in notes if holds),
             ),
@@ -208,59 +213,25 @@ def packets(container: InputContainer, streams: Sequence[VideoStream], deadline:
         yield packet
 
 
-class _Packets:
-    """What the packets of a stream say of themselves."""
-
-    def __init__(self) -> None:
-        self.encrypted = False
-        self.back = 0  # units by which the times of decoding went back, at most
-        self._stamps: list[int | None] = []
-        self._pts = True  # whether each has one
-        self._dts: int | None = None
-
-    def add(self, packet: Packet) -> None:
-        if packet.has_sidedata("encryption_info"):
-            self.encrypted = True
-        if packet.is_discard or not packet.size:  # behind an edit list's end; the stream's
-            return
-        if packet.dts is not None:
-            self.back = max(self.back, 0 if self._dts is None else self._dts - packet.dts)
-            self._dts = packet.dts
-        self._pts = self._pts and packet.pts is not None
-        self._stamps.append(packet.dts if packet.pts is None else packet.pts)
-
-    def __len__(self) -> int:
-        return len(self._stamps)
-
-    @property
-    def moments(self) -> list[int]:
-        return sorted({stamp for stamp in self._stamps if stamp is not None})
-
-    @property
-    def complete(self) -> bool:
-        """Whether every packet says a time of its own."""
-        return self._pts and len(self._stamps) == len(set(self._stamps))
-
-
-def _length(stream: VideoStream, coded: _Packets) -> Fraction:
+def _length(stream: VideoStream, coded: Packets) -> Fraction:
     """Seconds from a stream's first frame to its last."""
     moments = coded.moments or [0]
     return (moments[-1] - moments[0]) * Fraction(stream.time_base or 0)
 
 
-def _rank(stream: VideoStream, coded: _Packets, longest: Fraction) -> tuple[bool, bool, bool, int]:
+def _rank(stream: VideoStream, coded: Packets, longest: Fraction) -> tuple[bool, bool, bool, int]:
     """By which the film is found among several: what moves, what players show, the longest, of these the largest."""
     shown, as_long = bool(stream.disposition & Disposition.default), _length(stream, coded) >= AS_LONG * longest
     pixels = 0 if stream.codec_context is None else stream.width * stream.height  # no decoder knows its codec
     return len(coded) > 1, shown, as_long, pixels
 
 
-def _rate(stream: VideoStream, coded: _Packets) -> tuple[Fraction, tuple[tuple[int, int], ...], bool]:
+def _rate(stream: VideoStream, coded: Packets) -> tuple[Fraction, tuple[tuple[int, int], ...], bool]:
     """Frames a second, `Source.pauses`, and whether frames follow each other unevenly.
 
     The rate is what the header says where that is about right, else what the packets' times say. Headers of
     variable-rate files can be far off. The packets alone are not the better measure: some are never shown, and some
-    containers round their times.
+    containers round their times. Where few packets say a time, they are counted between those that do.
     """
     said = [rate for rate in (stream.average_rate, stream.guessed_rate, stream.base_rate) if rate]
     moments, base, gif = coded.moments, stream.time_base, stream.codec_context.name == "gif"
@@ -268,9 +239,12 @@ def _rate(stream: VideoStream, coded: _Packets) -> tuple[Fraction, tuple[tuple[i
         raise VideoError("a GIF of a single picture")
     pauses: list[tuple[int, int]] = []
     uneven, late = False, 0
-    if len(moments) > 1 and base is not None:
-        if coded.back * base > BACK_SECONDS:
-            raise VideoError(f"its times go back by {float(coded.back * base):.1f} s: recordings joined into one file")
+    if base is not None and coded.back * base > BACK_SECONDS:
+        raise VideoError(f"its times go back by {float(coded.back * base):.1f} s: recordings joined into one file")
+    if coded.few and base is not None and coded.step:
+        measured = 1 / (coded.step * base)
+        said = [rate for rate in said if abs(rate / measured - 1) < 0.1] or [measured]
+    elif not coded.few and len(moments) > 1 and base is not None:
         usual = statistics.median_low([later - earlier for earlier, later in pairwise(moments)])
         for earlier, later in pairwise(moments):
             if (later - earlier) * base > PAUSE_SECONDS and later - earlier > PAUSE * usual:

@@ -67,6 +67,26 @@ def test_jitter_is_no_rate(tmp_path):
     assert facts.fps == pytest.approx(25, rel=0.05) and facts.notes == ""
 
 
+@pytest.mark.parametrize("name", ["a.mpg", "a.vob"])
+@pytest.mark.parametrize(("quality", "b_frames"), [(0, 0), (0, 3), (23, 0), (40, 3)])  # 36, 36, 9 and 3 say it
+def test_frames_are_counted_where_few_say_their_time(tmp_path, name, quality, b_frames):
+    """In MPEG-PS, H.264 says the time of the first frame that begins in a packet of 2 KB."""
+    size = "64x48" if quality else "96x64"
+    path = pattern(tmp_path / name, "-crf", str(quality), "-bf", str(b_frames), size=size)
+    frames, facts = both(path)
+    assert (len(frames), different(frames)) == (48, 48)
+    assert (facts.fps, facts.seconds, facts.notes) == (24, 2, "times of few frames, taken as even")
+    assert both(path, frame_step=None, fps=12.0)[0].tobytes() == frames[::2].tobytes()
+
+
+def test_a_pause_is_none_where_frames_are_counted(tmp_path):
+    parts = [pattern(tmp_path / f"{at}.mpg", "-output_ts_offset", str(at)) for at in (10, 100)]
+    joined = tmp_path / "joined.mpg"
+    joined.write_bytes(b"".join(part.read_bytes() for part in parts))
+    frames, facts = both(joined)
+    assert (len(frames), different(frames), facts.fps) == (96, 48, 24)
+
+
 def test_of_streams_as_long_as_each_other_the_largest_is_the_film(tmp_path):
     film, proxy = "testsrc=size=96x64:rate=24:duration=2", "color=red:size=64x48:rate=25:duration=2.05"
     path = tmp_path / "a.ts"
