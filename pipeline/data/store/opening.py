@@ -86,7 +86,7 @@ def _facts(path: Path) -> dict[str, Any]:
         raise _none(path)
     with reading(file, WAY_OUT):
         said = json.loads(file.read_bytes())
-        return {"url": said["url"], **said} if file.name == "store.json" else said["attributes"]
+        return {"url": said["url"], **said} if file.name == "store.json" else {**said["attributes"]}
 
 
 def _none(path: Path) -> UserError:

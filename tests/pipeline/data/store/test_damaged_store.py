@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from pipeline.data.store.codecs import Codec
-from pipeline.data.store.opening import finished_size, read_table
+from pipeline.data.store.opening import finished_size, place_of, read_table
 from pipeline.data.store.reader import ViewReader
 from pipeline.data.store.writer import StoreWriter
 from pipeline.errors import UserError
@@ -117,6 +117,14 @@ def test_a_damaged_store_is_told_of_or_harmless(store):
 @pytest.mark.timeout(600)
 def test_any_damaged_store_is_told_of_or_harmless(store):
     assert fuzz(store, 400) > 200
+
+
+@pytest.mark.parametrize("attributes", [None, [], "text"])
+def test_attributes_that_are_no_mapping_are_told(store, attributes):
+    facts = json.loads((store / "zarr.json").read_bytes())
+    (store / "zarr.json").write_text(json.dumps({**facts, "attributes": attributes}))
+    with pytest.raises(UserError, match=r"zarr\.json: cannot be read .*not a mapping.*dvc checkout"):
+        place_of(store)
 
 
 OTHERS: dict[str, Callable[[Path], Any]] = {
