@@ -14,7 +14,7 @@ from pipeline.errors import UserError
 from pipeline.metrics.weights import weights_of
 from pipeline.params import Params, parse_params
 from pipeline.paths import Paths, write_atomic
-from pipeline.system.yaml import parse_yaml, read_text
+from pipeline.system.yaml import parse_yaml, read_text, refuse_odd
 
 WEIGHTS = ("i3d", "i3d_k400", "i3d_k600")  # parameters that are files, with their SHA-256
 
@@ -114,9 +114,11 @@ def _set(tree: Any, setting: str, source: Path, root: Path) -> None:
         before = node.get(last)
     except (KeyError, TypeError, AttributeError):
         raise UserError(f"--set {key}: no such parameter in {source}") from None
-    value = _with_hashes(last, parse_yaml(text, f"--set {key}"), root)
-    # A parameter that is text stays text: `last=2` means "2".
-    node[last] = text if isinstance(before, str) and isinstance(value, int | float) else value
+    value = parse_yaml(text, f"--set {key}")
+    if isinstance(before, str) and isinstance(value, int | float):
+        value = text  # a parameter that is text stays text: `last=2` means "2"
+    refuse_odd(value, f"--set {key}")
+    node[last] = _with_hashes(last, value, root)
 
 
 def _with_hashes(key: str, value: Any, root: Path) -> Any:

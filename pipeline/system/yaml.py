@@ -44,15 +44,24 @@ def parse_yaml(text: str, source: str) -> Any:
 
 def validated(kind: Any, values: Any, source: str) -> Any:
     """Values from YAML as the dataclass `kind`. Raises UserError with the path of the first key that cannot be."""
-    for number, (key, problem) in enumerate(_odd(values, "", 0)):
-        if problem or number == MOST_VALUES:
-            raise UserError(f"{source}: {key}: {problem or 'more values than a file may hold'}")
+    refuse_odd(values, source)
     try:
         return _adapter(kind).validate_json(json.dumps(values))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         key = ".".join(map(str, first["loc"]))
         raise UserError(": ".join(part for part in (source, key, explain(first)) if part)) from error
+
+
+def refuse_odd(values: Any, source: str) -> None:
+    """UserError, with the path of the first, for values that no parameter can be, for too many and for too deep ones.
+
+    What passes can be walked through to its end.
+    """
+    for number, (key, problem) in enumerate(_odd(values, "", 0)):
+        if problem or number == MOST_VALUES:
+            problem = problem or "more values than a file may hold"
+            raise UserError(": ".join(part for part in (source, key, problem) if part))
 
 
 _adapter = functools.cache(TypeAdapter)

@@ -14,6 +14,7 @@ from pipeline.paths import Paths
 from pipeline.project.recipes import apply_recipe, edited, recipe_names, set_aside
 from pipeline.system.values import Weights
 
+LAUGHS = "data={a0: &a0 {x: 0}" + "".join(f", a{n}: &a{n} {{x: *a{n - 1}, y: *a{n - 1}}}" for n in range(1, 18)) + "}"
 ROOT = Path(__file__).parents[3]
 
 
@@ -103,6 +104,9 @@ def test_what_is_known_of_the_last_recipe_may_be_damaged(paths):
         ("seed=many", "seed: "),
         ("seed=[", "not valid YAML"),
         ("seed", "expected KEY=VALUE"),
+        ("data=&a {x: *a}", r"--set data: x\.x\..*too deep within each other"),
+        ("seed=.nan", "--set seed: must be a finite number"),
+        (LAUGHS, "--set data: .*more values than a file may hold"),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_is_written(paths, setting, message):
