@@ -56,4 +56,7 @@ def find_weights(weights: Weights, root: Path, key: str) -> Path:
 
 
 def _place(file: str, root: Path) -> Path:
-    return installed_file() if file == INSTALLED else origin(root) / Path(file).expanduser()
+    try:
+        return installed_file() if file == INSTALLED else origin(root) / Path(file).expanduser()
+    except RuntimeError as error:  # ~user of nobody
+        raise UserError(f"{file}: {error}") from error

@@ -15,6 +15,7 @@ from pipeline.project.recipes import apply_recipe, edited, recipe_names, set_asi
 from pipeline.system.values import Weights
 
 LAUGHS = "data={a0: &a0 {x: 0}" + "".join(f", a{n}: &a{n} {{x: *a{n - 1}, y: *a{n - 1}}}" for n in range(1, 18)) + "}"
+STOPPING = "levels.1.training.early_stopping={{every: 1, patience: 1, videos: 2, i3d: {}}}"
 ROOT = Path(__file__).parents[3]
 
 
@@ -106,6 +107,8 @@ def test_what_is_known_of_the_last_recipe_may_be_damaged(paths):
         ("seed", "expected KEY=VALUE"),
         ("data=&a {x: *a}", r"--set data: x\.x\..*too deep within each other"),
         ("seed=.nan", "--set seed: must be a finite number"),
+        ("evaluation.i3d_k400=~nosuchuser/x", "~nosuchuser/x: .*home directory"),
+        (STOPPING.format("~nosuchuser/x"), "~nosuchuser/x: .*home directory"),
         (LAUGHS, "--set data: .*more values than a file may hold"),
     ],
 )
@@ -119,8 +122,7 @@ def test_what_cannot_be_is_refused_before_anything_is_written(paths, setting, me
 def test_weights_have_their_hash_beside_them(paths):
     (paths.root / "k600.pt").write_bytes(b"some")
     some = Weights(file="k600.pt", sha256=hashlib.sha256(b"some").hexdigest())
-    stopping = "levels.1.training.early_stopping={every: 1, patience: 1, videos: 2, i3d: k600.pt}"
-    params = apply_recipe(paths, "shapes", ["evaluation.i3d_k600=k600.pt", stopping])
+    params = apply_recipe(paths, "shapes", ["evaluation.i3d_k600=k600.pt", STOPPING.format("k600.pt")])
     chosen = params.levels["1"].training.early_stopping
     assert chosen is not None and chosen.i3d == params.evaluation.i3d_k600 == some
     assert params.evaluation.i3d_k400 == Weights(file="installed", sha256=INSTALLED_SHA256)
