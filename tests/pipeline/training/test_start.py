@@ -155,6 +155,7 @@ NO_LEVEL, NEITHER = "no checkpoint of a level", "neither a checkpoint nor"
 DAMAGED = {
     "a checkpoint that is cut": (CHECKPOINT, cut, "no readable state dict"),
     "a checkpoint of something else": (CHECKPOINT, saved([1]), NO_LEVEL),
+    "a checkpoint of a tensor": (CHECKPOINT, saved(torch.zeros(3)), f"{NO_LEVEL}: it holds a Tensor"),
     "a checkpoint without D": (CHECKPOINT, saved({"step": 1, "extra": {}, "generator": {}}), NO_LEVEL),
     "tensors that are cut": (PUBLISHED, lambda folder: cut(folder / "generator.safetensors"), "no readable state dict"),
     "no G": (PUBLISHED, lambda folder: (folder / "generator.safetensors").unlink(), NEITHER),
