@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 _REFUSALS = (
-    *map(os.strerror, (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)),
+    *map(os.strerror, (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)),
+    *map(os.strerror, (errno.EIO, errno.ESTALE, errno.ENOTDIR, errno.EEXIST)),
     "disk is full",  # SQLite's words
     "readonly database",
 )
@@ -48,6 +49,8 @@ def writing() -> Iterator[None]:
         said = " ".join(str(error).split())
         if not any(refusal in said for refusal in _REFUSALS):
             raise
+        if isinstance(error, FileExistsError) and (there := Path(str(error.filename))).is_symlink():
+            said = f"{said}, a link to {there.readlink()}" + ("" if there.exists() else ", which does not exist")
         raise UserError(f"in {Path.cwd()}: {said:.300}; mend that, and the same command goes on") from error
 
 

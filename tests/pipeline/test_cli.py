@@ -87,7 +87,8 @@ def test_what_the_file_system_refuses_is_one_line(project):
     (project / ".hvg").touch()
     before = (project / "params.yaml").read_bytes()
     done = hvg("recipe", "--set", "seed=3", cwd=project)
-    assert (done.returncode, done.stderr) == (2, "error: .hvg: File exists\n")
+    says = f"error: in {project}: [Errno 17] File exists: '.hvg'; mend that, and the same command goes on\n"
+    assert (done.returncode, done.stderr) == (2, says)
     assert (project / "params.yaml").read_bytes() == before
 
 

@@ -1,5 +1,7 @@
 """What a disk refuses is one line, whichever library met it; everything else stays what it was."""
 
+import errno
+import os
 import resource
 from pathlib import Path
 
@@ -26,6 +28,29 @@ def test_a_file_that_may_not_grow_is_one_line_and_leaves_nothing(tmp_path):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.EIO, errno.ESTALE, errno.ENOTDIR])
+def test_what_a_file_system_refuses_is_one_line(number):
+    with pytest.raises(UserError, match=r"\[Errno \d+\] .*: 'a'; mend that, and the same"), writing():
+        raise OSError(number, os.strerror(number), "a")
+
+
+def test_a_link_to_nowhere_in_the_place_of_a_folder_is_named(tmp_path):
+    state = tmp_path / ".hvg"
+    state.symlink_to("nowhere")
+    with (
+        pytest.raises(UserError, match=rf"File exists: '{state}', a link to nowhere, which does not exist; mend that"),
+        writing(),
+    ):
+        state.mkdir(exist_ok=True)
+    (tmp_path / "nowhere").touch()
+    with pytest.raises(UserError, match=rf"File exists: '{state}', a link to nowhere; mend that"), writing():
+        state.mkdir(exist_ok=True)
+    state.unlink()
+    state.touch()
+    with pytest.raises(UserError, match=rf"File exists: '{state}'; mend that"), writing():
+        state.mkdir()
 
 
 def test_the_words_of_a_program_count_and_a_bug_stays_one():
