@@ -94,12 +94,14 @@ def _none(path: Path) -> UserError:
 
 
 def _at_url(path: Path, url: str, facts: dict[str, Any]) -> zarr.Group:
-    try:
-        group = zarr.open_group(FsspecStore.from_url(url, read_only=True), mode="r")
-    except ImportError as error:  # fsspec says which package a URL needs
-        raise UserError(f"decode.store {url}: {error}") from error
-    except FileNotFoundError as error:
-        raise UserError(f"decode.store {url}: no store there, though {path} points to it; decode again") from error
-    if group.attrs.get("digest") != facts["digest"]:
+    digest = facts["digest"]
+    with reading(path, f"see that {url} can be reached (network, bucket, credentials); decode again where it is gone"):
+        try:
+            group = zarr.open_group(FsspecStore.from_url(url, read_only=True), mode="r")
+        except ImportError as error:  # fsspec says which package a URL needs
+            raise UserError(f"decode.store {url}: {error}") from error
+        except FileNotFoundError as error:
+            raise UserError(f"decode.store {url}: no store there, though {path} points to it; decode again") from error
+    if group.attrs.get("digest") != digest:
         raise UserError(f"decode.store {url}: holds another store than {path} points to; decode again")
     return group

@@ -298,6 +298,20 @@ def test_what_lacks_at_a_url_is_an_error(remote):
         ViewReader(path, 2)
 
 
+def test_a_url_out_of_reach_has_its_own_way_out(remote, monkeypatch):
+    path, there = remote
+
+    def unreachable(*_, **__):
+        raise ConnectionError("no route to host")
+
+    monkeypatch.setattr(zarr, "open_group", unreachable)
+    with pytest.raises(
+        UserError, match=rf"ConnectionError: no route to host\); see that file://{there} can be"
+    ) as told:
+        ViewReader(path, 2)
+    assert str(path) in str(told.value) and "dvc" not in str(told.value)
+
+
 @pytest.mark.skipif(find_spec("s3fs") is not None, reason="s3fs is installed")
 def test_a_url_that_needs_a_package_names_it(remote):
     path, _ = remote
