@@ -1,14 +1,16 @@
 """The checkout that runs: its name, its commit, what git knows of it."""
 
+import logging
 import subprocess
 import uuid
 from pathlib import Path
 
 from filelock import FileLock
 
-from pipeline.errors import UserError
 from pipeline.paths import Paths, origin, write_atomic
 from pipeline.system.yaml import shortened
+
+log = logging.getLogger(__name__)
 
 GIT = "git"  # named here alone
 
@@ -43,13 +45,15 @@ def in_git(root: Path) -> bool:
 def track(root: Path, file: Path) -> None:
     """Have git know a file, ignored or not: experiments of DVC's run in copies that hold nothing else.
 
-    Nothing happens where there is no repository. Raises UserError, with git's own words, where it cannot be.
+    Nothing happens where `root` is no repository of its own. Where git refuses, as a path beyond a symbolic link, a
+    warning has its words: nothing but such experiments lacks the file.
     """
-    if not in_git(root):
+    if not (root / ".git").exists():  # another repository, around this folder, is not ours to stage anything in
         return
     try:
         subprocess.run([GIT, "-C", root, "add", "--force", "--", file.absolute()], check=True, capture_output=True)
     except FileNotFoundError:
         return
     except subprocess.CalledProcessError as error:
-        raise UserError(f"{file}: {shortened(error.stderr.decode(errors='replace'))}") from error
+        said = shortened(error.stderr.decode(errors="replace"), 300)
+        log.warning("%s is not in git, so that DVC's experiments in copies lack it: %s", file, said)

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from pipeline.checkout import name_of, revision, track
-from pipeline.errors import UserError
 
 
 @pytest.fixture
@@ -56,6 +55,26 @@ def test_git_knows_a_file_that_it_ignores(tmp_path, git, monkeypatch):
     monkeypatch.chdir(tmp_path)
     track(Path(), Path("data/listing.csv"))
     assert git("ls-files") == "data/listing.csv"
+
+
+def test_what_git_refuses_is_a_warning(tmp_path, git, caplog):
+    git("init", "-q")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "data").symlink_to("elsewhere")
+    listing = tmp_path / "data" / "listing.csv"
+    listing.touch()
+    track(tmp_path, listing)
+    assert "data/listing.csv is not in git" in caplog.text and "beyond a symbolic link" in caplog.text
+    caplog.clear()
     (tmp_path / ".git" / "index").write_bytes(b"damaged")
-    with pytest.raises(UserError, match=r"data/listing\.csv: .*index"):
-        track(tmp_path, listing)
+    track(tmp_path, tmp_path / "elsewhere" / "listing.csv")
+    assert "elsewhere/listing.csv is not in git" in caplog.text and "index" in caplog.text
+
+
+def test_nothing_is_staged_in_a_repository_around_the_checkout(tmp_path, git):
+    git("init", "-q")
+    listing = tmp_path / "hvg" / "listing.csv"
+    listing.parent.mkdir()
+    listing.touch()
+    track(tmp_path / "hvg", listing)
+    assert git("ls-files") == ""
