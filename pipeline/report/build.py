@@ -1,14 +1,13 @@
 """From a finished reproduction to its page: reports/index.html and, beside it, reports/media and reports/data.html."""
 
-import json
 import shutil
 import uuid
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pandas as pd
+from pydantic import TypeAdapter
 
 from pipeline.errors import UserError, reading
 from pipeline.params import Params
@@ -21,7 +20,8 @@ from pipeline.report.showcase import MEDIA, showcase
 from pipeline.runs.store import TrackedRun
 
 AGAIN = "`dvc repro` makes it again"
-Made = TypeVar("Made")
+SIDES = ("real_mean", "real_deviation", "generated_mean", "generated_deviation")
+_evaluation = TypeAdapter(dict[str, dict[str, Any]])
 
 
 def build(params: Params, paths: Paths, runs: Sequence[TrackedRun], store: str = "") -> Path:
@@ -42,17 +42,17 @@ def build(params: Params, paths: Paths, runs: Sequence[TrackedRun], store: str =
             raise UserError(f"{path}: missing; `dvc repro` makes it")
     classes, _ = facts.level(paths.artifact(params.n_levels))
     with reading(metrics, AGAIN):
-        evaluation: dict[str, Any] = json.loads(metrics.read_bytes())
-        measured, protocol = measurements(params, classes, evaluation), evaluation["protocol"]
+        evaluation = _evaluation.validate_json(metrics.read_bytes())
+        protocol = evaluation["protocol"]
         split = str(protocol["real_split"])
-    drawn = {level: _made_of(path, partial(plots.curves, level=level)) for level, path in histories.items()}
+    measured = measurements(params, classes, evaluation)
+    drawn = {level: plots.curves(_table(path, "step"), level) for level, path in histories.items()}
+    by_class = _table(paths.reports / "per_class.csv", "real", "generated")
     tables = {
-        "by_class": _made_of(
-            paths.reports / "per_class.csv", lambda table: class_table(params, classes, table, protocol)
-        ),
-        "counts": _made_of(paths.reports / "counts.csv", plots.by_count),
-        "spectra": _made_of(psd, plots.spectra),
-        "motion": _made_of(paths.reports / "motion.csv", plots.motion),
+        "by_class": class_table(params, classes, by_class, protocol),
+        "counts": plots.by_count(_table(paths.reports / "counts.csv", "n", "mean", "low", "high")),
+        "spectra": plots.spectra(_table(psd, "frame", "cycles", *SIDES)),
+        "motion": plots.motion(_table(paths.reports / "motion.csv", "step", *SIDES)),
     }
     media = paths.reports / f".{MEDIA}.{uuid.uuid4().hex}"
     media.mkdir(parents=True)
@@ -83,10 +83,14 @@ def build(params: Params, paths: Paths, runs: Sequence[TrackedRun], store: str =
     return out
 
 
-def _made_of(path: Path, make: Callable[[pd.DataFrame], Made]) -> Made:
-    """What `make` draws of a table, an empty one where there is none."""
+def _table(path: Path, *columns: str) -> pd.DataFrame:
+    """A table of numbers and names, with a number in every row of these columns; an empty one where there is none."""
     if not path.exists():
-        return make(pd.DataFrame())
+        return pd.DataFrame()
     with reading(path, AGAIN):
         # A class may be called 001 or nan.
-        return make(pd.read_csv(path, keep_default_na=False, na_values=[""], dtype={"class": str}))
+        table = pd.read_csv(path, keep_default_na=False, na_values=[""], dtype={"class": str})
+        numbers = table.drop(columns=["class", "metric"], errors="ignore").astype(float)
+        if numbers[list(columns)].isna().to_numpy().any():
+            raise ValueError(f"a row lacks one of {', '.join(columns)}")
+        return table

@@ -83,7 +83,7 @@ def curves(history: pd.DataFrame, level: int) -> list[Markup]:
             for color, (name, line) in zip(_SERIES, known.items(), strict=False):
                 axes.plot(line, color=color, linewidth=1.3, label=name)
             axes.set_xlabel("iteration")
-            axes.set_xlim(0, max(history["step"].max(), 1))
+            axes.set_xlim(0, max([1, *history["step"]]))
             axes.margins(y=0.08)
             if panel.startswith("accuracy"):
                 axes.set_ylim(-0.03, 1.03)

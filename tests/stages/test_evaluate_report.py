@@ -179,6 +179,40 @@ def test_the_page_names_this_checkouts_reproduction_and_where_it_has_none_anyone
     assert [run.id for run in report._runs(found, ours, params, project)] == ["1", "2", "5"]
 
 
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("metrics.json", lambda content: content[:-9]),
+        ("metrics.json", lambda _: b"null"),
+        ("metrics.json", lambda content: content.replace(b"real_split", b"real_spli", 1)),
+        ("psd.csv", lambda content: content.replace(b"cycles", b"cyclex")),
+        ("motion.csv", lambda content: content[: content.rindex(b",")]),
+        ("counts.csv", lambda content: content + b"fvd,x,1,1,1\n"),
+        ("per_class.csv", lambda content: content.replace(b"generated", b"generates", 1)),
+        ("per_class.csv", lambda _: b"\xff"),
+    ],
+)
+def test_a_damaged_result_is_one_line(project, name, damage):
+    file = project.reports / name
+    content = file.read_bytes()
+    file.write_bytes(damage(content))
+    try:
+        with pytest.raises(UserError, match=rf"{re.escape(name)}: cannot be read .*`dvc repro` makes it again"):
+            build(load_params(project.params), project, [])
+    finally:
+        file.write_bytes(content)
+
+
+@pytest.mark.parametrize("place", ["plots.spectra", "plots.curves", "measurements", "class_table"])
+def test_a_bug_in_what_is_drawn_is_no_damaged_file(project, monkeypatch, place):
+    def bug(*_, **__):
+        raise AttributeError("ours")
+
+    monkeypatch.setattr(f"pipeline.report.build.{place}", bug)
+    with pytest.raises(AttributeError, match="ours"):
+        build(load_params(project.params), project, [])
+
+
 def test_classes_are_called_what_they_are_called_and_missing_weights_are_named(project, monkeypatch):
     table, content = pd.read_csv(project.reports / "per_class.csv"), (project.reports / "metrics.json").read_text()
     names = ["001", "1e5", "nan"][: len(table)]
