@@ -61,7 +61,10 @@ def read_listing(path: Path) -> pd.DataFrame:
         raise UserError(f"data.listing: {path} does not exist; `hvg index` writes it")
     types: Any = {"path": str, "size": "int64", "mtime": "int64"}
     try:
-        return pd.read_csv(path, dtype=types, usecols=list(types), keep_default_na=False, lineterminator="\n")
+        table = pd.read_csv(path, dtype=types, keep_default_na=False, lineterminator="\n")
+        if list(table) != list(types) or not isinstance(table.index, pd.RangeIndex):  # rows longer than the head
+            raise ValueError(f"its columns are not {', '.join(types)} alone")
+        return table
     except (OSError, ValueError) as error:  # pandas' own errors are ValueErrors
         way_out = "move it away, and `hvg index` writes one"
         raise UserError(f"data.listing: {path} is no listing ({shortened(str(error))}): {way_out}") from error

@@ -100,6 +100,8 @@ def test_what_cannot_be_looked_at_costs_itself_alone(tmp_path, caplog, monkeypat
         "<<<<<<< HEAD\npath,size,mtime\n",
         "path,size,mtime\n<<<<<<< HEAD\na.mp4,1,1\n=======\na.mp4,1,2\n>>>>>>> theirs\n",
         "path,size\na.mp4,1\n",
+        "path,size,mtime,label,split\na.mp4,1,1,cat,train\n",
+        "path,size,mtime\na.mp4,1,1,1\n",
         'path,size,mtime\n"a.mp4,1,1\n',
         "path,size,mtime\na.mp4,large,1\n",
     ],
@@ -111,7 +113,7 @@ def test_a_listing_that_is_none_is_told(tmp_path, text):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("what", ["path,label\na.mp4,b\n", None])
+@pytest.mark.parametrize("what", ["path,label\na.mp4,b\n", "path,size,mtime,label\na.mp4,5,5,b\n", None])
 def test_what_is_no_listing_is_not_replaced(tmp_path, what):
     touch(tmp_path / "v", "a.mp4")
     place = tmp_path / "data/listing.csv"
