@@ -5,7 +5,7 @@ import logging
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -142,6 +142,12 @@ def origin(root: Path) -> Path:
         if folder.match("*/.dvc/tmp/exps"):
             return folder.parents[2]
     return root
+
+
+def lies_in(path: Path, folders: Iterable[Path]) -> bool:
+    """Whether a path, wherever links lead it, is one of the folders or in one."""
+    real = Path(os.path.realpath(path))
+    return any(real.is_relative_to(os.path.realpath(folder)) for folder in folders)
 
 
 def publish(finished: Path, out: Path) -> None:

@@ -16,13 +16,13 @@ from pipeline.code_hash import code_hash
 from pipeline.data.decode_pool import FAILED, KEPT, SHORT, STOPPED, Job, Shard, decode_shards, made_with
 from pipeline.data.layouts.datasets import index_videos
 from pipeline.data.layouts.index import Index, label_names
-from pipeline.data.layouts.listing import data_root, made_here, read_listing
+from pipeline.data.layouts.listing import data_root, made_here, not_to_keep_in, read_listing
 from pipeline.data.layouts.walk import files_below, video_of
 from pipeline.data.outcome import log_lines
 from pipeline.data.video import ffmpeg
 from pipeline.errors import UserError
 from pipeline.params import Params
-from pipeline.paths import Made, Paths, alone, publish, write_atomic
+from pipeline.paths import Made, Paths, alone, lies_in, publish, write_atomic
 from pipeline.system.values import fingerprint
 from pipeline.workers import ALONE, Workers
 
@@ -38,9 +38,12 @@ def decode(params: Params, paths: Paths, processes: int, nodes: Workers = ALONE)
     short.csv (path, split, class, reason), missing.csv (annotated, no file) and unlisted.csv (no annotation); what
     they amount to is logged. Nodes share the project's folder; node 0 brings together what all of them decoded.
 
-    Raises UserError where the listing is not that of the files, where there are more classes than data.classes allows
-    and where the share of undecodable videos is above decode.max_failed.
+    Raises UserError where the listing is not that of the files, where there are more classes than data.classes allows,
+    where decode.store would be replaced and where the share of undecodable videos is above decode.max_failed.
     """
+    scheme, _, place = (params.decode.store or "").partition("://")
+    if scheme in ("file", "local") and lies_in(Path(place), not_to_keep_in(params, paths)):
+        raise UserError(f"decode.store: {place} is in a folder that the pipeline or git makes anew; name one elsewhere")
     listing, root = read_listing(paths.root / params.data.listing), data_root(params, paths)
     index = index_videos(params.data, listing, root)
     classes = label_names(index, params.data.classes)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.code_hash import code_hash
-from pipeline.data.layouts.listing import made_here
+from pipeline.data.layouts.listing import not_to_keep_in
 from pipeline.data.outcome import top_rate
 from pipeline.data.store.reader import ViewReader
 from pipeline.errors import UserError
@@ -21,7 +21,7 @@ from pipeline.generation.generate import SampleSource, generate, labels_of_data,
 from pipeline.media.grid import fitting
 from pipeline.media.video import write_mp4
 from pipeline.params import Params
-from pipeline.paths import Paths, alone, publish
+from pipeline.paths import Paths, alone, lies_in, publish
 from pipeline.progress import progress
 from pipeline.system.values import fingerprint
 from pipeline.workers import Workers
@@ -91,8 +91,8 @@ def _check_new(params: Params, paths: Paths, out: Path) -> None:
     """Raise UserError where no new folder can be made of this name, or it is the pipeline's."""
     if os.path.lexists(out):
         raise UserError(f"{out}: is there already; name a new folder")
-    if any(out.resolve().is_relative_to(place.resolve()) for place in made_here(params, paths)):
-        raise UserError(f"{out}: is in a folder that the pipeline makes anew; name one elsewhere")
+    if lies_in(out, not_to_keep_in(params, paths)):
+        raise UserError(f"{out}: is in a folder that the pipeline or git makes anew; name one elsewhere")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=out.parent).close()

@@ -37,6 +37,13 @@ def made_here(params: Params, paths: Paths) -> list[Path]:
     return [listing, paths.pyramid, paths.samples(1).parent, paths.artifact(1).parent, paths.reports]
 
 
+def not_to_keep_in(params: Params, paths: Paths) -> list[Path]:
+    """Where in the project's folder nothing may be put that shall stay: it is made anew, or another program's."""
+    here = Paths(origin(paths.root))
+    shapes = [here.root / "data" / key for key in params.shapes]
+    return [*made_here(params, paths), *shapes, here.state, here.root / ".dvc", here.root / ".git"]
+
+
 def prepare_listing(params: Params, paths: Paths) -> bool:
     """Write data.listing from data.root, for `hvg recipe` and `hvg index`. Returns whether it changed.
 

@@ -66,6 +66,17 @@ def test_a_pyramid_at_a_url(tmp_path, scheme):
     assert (tree(paths.pyramid), tree(folder)) == before
 
 
+@pytest.mark.parametrize("scheme", ["file", "local"])
+@pytest.mark.parametrize("place", ["data/pyramid", "data/pyramid/a", "data/samples", "artifacts", ".hvg/a", "link"])
+def test_no_store_lies_where_it_would_be_replaced(tmp_path, scheme, place):
+    paths, _, _ = remote(tmp_path, scheme)
+    (paths.root / "link").symlink_to("reports/media")
+    before = tree(paths.root)
+    with pytest.raises(UserError, match=r"decode\.store: .* is in a folder that the pipeline or git makes anew"):
+        decode(params(max_failed=0.5, store=f"{scheme}://{paths.root / place}"), paths, 1)
+    assert tree(paths.root) == before
+
+
 @pytest.mark.slow
 def test_a_killed_decode_to_a_url_goes_on(tmp_path):
     paths, there, _ = remote(tmp_path / "a", "file")

@@ -23,6 +23,7 @@ from pipeline.params import load_params
 from tests.pipeline.training.tiny import ALONE
 from tests.stages.fake_project import CLASSES, make_project
 
+NOT_TO_KEEP_IN = ("data/shapes/out", ".hvg/out", ".dvc/tmp/out", ".git/out", "link/out")
 SEEDS = {"first": 3, "same": 3, "other": 4}
 
 
@@ -102,13 +103,15 @@ def test_what_cannot_be_drawn_is_said_in_a_line(project, tmp_path):
     (tmp_path / "there").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
     (tmp_path / "file").touch()
+    (project.root / "link").symlink_to("data/shapes")
     for out, message in (
         (tmp_path / "there", "is there already"),
         (tmp_path / "link", "is there already"),
         (tmp_path / "file" / "out", "cannot be written there"),
         (tmp_path / ("x" * 256) / "out", "cannot be written there: File name too long"),
         (Path("/proc/out"), "cannot be written there"),
-        (project.samples(3), "is in a folder that the pipeline makes"),
+        (project.samples(3), "is in a folder that the pipeline or git makes"),
+        *((project.root / place, "is in a folder that the pipeline or git makes") for place in NOT_TO_KEEP_IN),
     ):
         with pytest.raises(UserError, match=message):
             draw(project, out)
