@@ -37,13 +37,16 @@ def repro(targets: tuple[str, ...]) -> None:
 
 
 def _check_inputs() -> None:
-    """Whether what params.yaml names is there: before hours of training, not after them."""
+    """Whether what params.yaml names is there, and nothing in the way: before hours of training, not after them."""
+    from pipeline.data.shapes_files import check_replaceable
     from pipeline.metrics.weights import evaluation_weights
     from pipeline.params import load_params
 
     params = load_params(PATHS.params)
     if not params.rendered and not (PATHS.root / params.data.listing).is_file():
         raise UserError(f"data.listing: {params.data.listing} does not exist; `hvg index` writes it")
+    for key in params.shapes:
+        check_replaceable(key, PATHS)  # before DVC removes what is there
     evaluation_weights(params, PATHS.root)
 
 

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import multiprocessing
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ import pandas as pd
 
 from pipeline.data.layouts.walk import list_files, listing_bytes
 from pipeline.data.shapes import CLASSES, render
+from pipeline.errors import UserError
 from pipeline.params import ShapesParams
 from pipeline.paths import Paths, alone, publish, write_atomic
 from pipeline.progress import progress
@@ -26,6 +28,10 @@ from pipeline.system.tether import die_with_parent
 from pipeline.system.values import fingerprint
 
 WRITTEN = 946_684_800  # 2000-01-01: every file's time, so that the listing is the same wherever it is made
+_KINDS = "|".join(kind.name for kind in CLASSES)
+OURS = re.compile(  # the files of a set, whatever its parameters
+    rf"(train|val|listing)\.csv|(train|val)/({_KINDS})/[\w-]{{11}}_\d{{6}}_\d{{6}}\.mp4"
+)
 BATCH = 16  # videos a task
 
 
@@ -49,13 +55,26 @@ def make_shapes(params: ShapesParams, key: str, seed: int, paths: Paths, workers
     """Render a set of shapes to data/<key>, which it returns: videos, train.csv, val.csv and listing.csv.
 
     key: the set's name in params.shapes, and part of its randomness: two sets share no video.
+
+    Raises UserError as `check_replaceable` does.
     """
+    check_replaceable(key, paths)
     out = paths.root / "data" / key
     work = paths.work("make-shapes", fingerprint(params, key, seed), out)
     with alone(work):
         _render(work, params, key, seed, workers)
         publish(work, out)
     return out
+
+
+def check_replaceable(key: str, paths: Paths) -> None:
+    """Raise UserError where data/<key> is, or holds, anything but what `make_shapes` writes: it would be gone."""
+    out = paths.root / "data" / key
+    files = [out] if out.is_file() else [file for file in out.rglob("*") if file.is_symlink() or not file.is_dir()]
+    for file in files:
+        if not OURS.fullmatch(file.relative_to(out).as_posix()):
+            way_out = "move it away, or give the set another name"
+            raise UserError(f"shapes.{key}: make-shapes would remove {file}, which is none of its own: {way_out}")
 
 
 def _render(work: Path, params: ShapesParams, key: str, seed: int, workers: int) -> None:

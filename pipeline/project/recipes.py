@@ -10,6 +10,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
+from pipeline.data.shapes_files import check_replaceable
 from pipeline.errors import UserError
 from pipeline.metrics.weights import weights_of
 from pipeline.params import Params, parse_params
@@ -29,8 +30,8 @@ def apply_recipe(paths: Paths, name: str | None, settings: Sequence[str] = (), *
 
     Without a name the settings change params.yaml as it is. The result is checked before anything is written. A
     params.yaml that someone has edited (neither a recipe nor what this function wrote last) is replaced only with
-    `force`, and kept in .hvg/set-aside. Raises UserError for an unknown recipe, a setting that cannot be, or an edited
-    file.
+    `force`, and kept in .hvg/set-aside. Raises UserError for an unknown recipe, a setting that cannot be, an edited
+    file, or a set of shapes whose folder holds something else.
     """
     source = paths.params if name is None else paths.root / "recipes" / f"{name}.yaml"
     if name is not None and name not in recipe_names(paths):
@@ -42,6 +43,8 @@ def apply_recipe(paths: Paths, name: str | None, settings: Sequence[str] = (), *
         raise UserError(f"{paths.params} has been edited: {way_out}")
     content = with_settings(read_text(source), settings, source, paths.root)
     params = parse_params(parse_yaml(content, str(source)), paths.params)
+    for key in params.shapes:
+        check_replaceable(key, paths)
     by_hand = edited(paths)
     if name is not None and by_hand:
         _move_aside(paths, paths.params)

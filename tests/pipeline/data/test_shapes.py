@@ -1,4 +1,6 @@
 import hashlib
+import os
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -9,7 +11,8 @@ import pytest
 from pipeline.data.layouts.datasets import index_videos
 from pipeline.data.layouts.listing import read_listing
 from pipeline.data.shapes import CLASSES, render
-from pipeline.data.shapes_files import make_shapes
+from pipeline.data.shapes_files import check_replaceable, make_shapes
+from pipeline.errors import UserError
 from pipeline.params import DataParams, ShapesParams
 from pipeline.paths import Paths
 from tests.pipeline.data.video.test_video import decode
@@ -64,3 +67,22 @@ def test_a_set_has_the_layout_of_kinetics(tmp_path):
     assert contents(again) == contents(out)
     other = make_shapes(SET, "more", 0, Paths(tmp_path / "b"), workers=2)
     assert not set(contents(other)) & {name for name in contents(out) if name.endswith(".mp4")}
+
+
+@pytest.mark.parametrize("name", ["", "a.mp4", "train/a.mp4", "train/star orbiting/a.mp4", "notes.csv", "videos/link"])
+def test_nothing_of_others_is_replaced(tmp_path, name):
+    file = tmp_path / "data" / "mine" / name
+    file.parent.mkdir(parents=True)
+    file.symlink_to("/") if name == "videos/link" else file.write_text("mine")
+    before = contents(tmp_path)
+    with pytest.raises(UserError, match=rf"shapes\.mine: make-shapes would remove {file}, which is none of its own"):
+        make_shapes(SET, "mine", 0, Paths(tmp_path), workers=1)
+    assert contents(tmp_path) == before and os.path.lexists(file)
+
+
+def test_a_set_of_other_parameters_is_replaced(tmp_path):
+    make_shapes(SET, "shapes", 0, Paths(tmp_path), workers=1)
+    (tmp_path / "data" / "shapes" / "val.csv").unlink()  # also one that is damaged
+    check_replaceable("shapes", Paths(tmp_path))
+    out = make_shapes(replace(SET, train=8), "shapes", 1, Paths(tmp_path), workers=1)
+    assert len(list(out.rglob("*.mp4"))) == 16

@@ -1,6 +1,7 @@
 """How a `dvc repro` is stopped."""
 
 import contextlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,13 +10,18 @@ from pathlib import Path
 
 import psutil
 import pytest
+from click.testing import CliRunner
 
+from pipeline.commands.repro import repro as repro_command
+from pipeline.errors import UserError
 from pipeline.launch import repro
 from pipeline.launch.job import JobFailed
 from pipeline.launch.remote import CANCEL_SECONDS, REMOVAL_SECONDS
 from pipeline.launch.repro import end_dvc
 from pipeline.system.processes import GRACE_SECONDS
 from tests.pipeline.launch.dvc_project import environment, project
+
+PROJECT = Path(__file__).parents[3]
 
 # Ends by Ctrl-C alone, and says so.
 PATIENT = """if True:
@@ -53,6 +59,16 @@ def test_an_interruption_stops_the_stage_as_ctrl_c_does(tmp_path):
     assert run.wait(30) == 143
     assert psutil.wait_procs(started, timeout=5)[1] == []
     assert (folder / "interrupted").exists()
+
+
+def test_no_folder_of_others_comes_to_dvc(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(repro, "run_dvc_repro", lambda *_: 0)
+    shutil.copy(PROJECT / "recipes" / "shapes.yaml", "params.yaml")
+    (tmp_path / "data" / "shapes").mkdir(parents=True)
+    (tmp_path / "data" / "shapes" / "a.mp4").touch()
+    with pytest.raises(UserError, match=r"shapes\.shapes: make-shapes would remove data/shapes/a\.mp4"):
+        CliRunner().invoke(repro_command, ["report"], catch_exceptions=False)
 
 
 @pytest.mark.parametrize("name", ["a; touch hurt", "--help"])

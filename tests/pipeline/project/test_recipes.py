@@ -119,6 +119,16 @@ def test_what_cannot_be_is_refused_before_anything_is_written(paths, setting, me
     assert not paths.params.exists()
 
 
+def test_a_set_of_shapes_takes_no_folder_of_others(paths):
+    video = paths.root / "data" / "shapes" / "a.mp4"
+    video.parent.mkdir(parents=True)
+    video.touch()
+    with pytest.raises(UserError, match=rf"shapes\.shapes: make-shapes would remove {video}"):
+        apply_recipe(paths, "shapes")
+    assert not paths.params.exists()
+    apply_recipe(paths, "shapes", ["shapes={}"])
+
+
 def test_weights_have_their_hash_beside_them(paths):
     (paths.root / "k600.pt").write_bytes(b"some")
     some = Weights(file="k600.pt", sha256=hashlib.sha256(b"some").hexdigest())
