@@ -37,6 +37,11 @@ class Paths:
         """What is no output: resume folders, logs of jobs, the local server's home."""
         return self.root / ".hvg"
 
+    @property
+    def replaced(self) -> tuple[Path, Path]:
+        """Where training, and DVC before it, replaces what a level might begin from."""
+        return self.root / "artifacts", self.state / "work"
+
     def samples(self, level: int) -> Path:
         return self.root / "data" / "samples" / f"level-{level}"
 

@@ -45,7 +45,7 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
 
 
 def parse_params(raw: Any, path: Path = Path("params.yaml")) -> Params:
-    """Check a mapping as a parameter file; `path` is for messages."""
+    """Check a mapping as a parameter file; `path` is for messages, and its folder the project's."""
     if not isinstance(raw, dict):
         raise UserError(f"{path}: expected a mapping of parameters")
     for section in ("levels", "views"):
@@ -53,6 +53,6 @@ def parse_params(raw: Any, path: Path = Path("params.yaml")) -> Params:
         if unquoted := [key for key in keys if not isinstance(key, str)]:
             raise UserError(f'{path}: {section}: keys must be quoted, "{unquoted[0]}": DVC drops numbers silently')
     params: Params = validated(Params, raw, str(path))
-    for key, problem in impossible(params):
+    for key, problem in impossible(params, path.parent):
         raise UserError(f"{path}: {key}: {problem}")
     return params

@@ -5,17 +5,21 @@ import re
 from collections.abc import Iterator
 from dataclasses import asdict
 from itertools import chain, pairwise
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import fsspec
 
 from pipeline.params.sections import Params
+from pipeline.paths import Paths, lies_in, origin
 from pipeline.system.values import LARGEST
 
 
-def impossible(params: Params) -> Iterator[tuple[str, str]]:
-    """Keys of values and combinations that no hierarchy can have, and why not. Each check relies on those before it."""
+def impossible(params: Params, root: Path) -> Iterator[tuple[str, str]]:
+    """Keys of values and combinations that no hierarchy can have, and why not. Each check relies on those before it.
+
+    root: the project's folder, which paths are from.
+    """
     numbers = [str(number) for number in range(1, max(len(params.levels), 1) + 1)]
     for section, given in (("levels", params.levels), ("views", params.views)):
         if set(given) != set(numbers):
@@ -45,7 +49,7 @@ def impossible(params: Params) -> Iterator[tuple[str, str]]:
     listing = str(PurePosixPath(data.listing))  # without . and //
     odd = ", ".join(repr(k) for k in params.shapes if not re.fullmatch("(?!(pyramid|samples)$)[a-z0-9][a-z0-9-]*", k))
     for key, wrong, why in (
-        *chain.from_iterable(_of_level(params, int(number)) for number in numbers),
+        *chain.from_iterable(_of_level(params, int(number), Paths(origin(root))) for number in numbers),
         ("shapes", odd, f"{odd} names a folder of data/: small letters, digits and -, not pyramid or samples"),
         ("last", params.last != last, f"must be the last level, {last!r}"),
         ("data.attribute", data.attribute and data.layout != "bdd100k",
@@ -75,10 +79,11 @@ def impossible(params: Params) -> Iterator[tuple[str, str]]:
             yield key, why
 
 
-def _of_level(params: Params, number: int) -> Iterator[tuple[str, Any, str]]:
+def _of_level(params: Params, number: int, paths: Paths) -> Iterator[tuple[str, Any, str]]:
     """Keys, whether their value is wrong, and why."""
     level, config = params.of_level(number), params.level(number, classes=0)
     generator, discriminators, training = level.generator, level.discriminators, level.training
+    start = training.start
     first, top, condition = number == 1, config.view.size, config.condition or config.view
     expected = "data/pyramid/videos.parquet" if first else f"data/samples/level-{number - 1}"
     units, blocks = len(generator.multipliers), len(discriminators.multipliers)
@@ -95,6 +100,6 @@ def _of_level(params: Params, number: int) -> Iterator[tuple[str, Any, str]]:
         ("training.accumulate", training.batch % training.accumulate, f"must divide the batch of {training.batch}"),
         ("training.window", first and training.window, "must be null: the first level is trained on whole views"),
         ("training.window", params.window(number) > condition.frames, "longer than the condition"),
-        ("training.start", training.start and PurePosixPath(training.start.path).parts[:1] == ("artifacts",),
-         "training replaces what lies in artifacts; `hvg run train --from` keeps a copy of it"),
+        ("training.start", start and lies_in(paths.root / Path(start.path).expanduser(), paths.replaced),
+         "training replaces what lies in artifacts and .hvg/work; `hvg run train --from` keeps a copy of it"),
     ))  # fmt: skip

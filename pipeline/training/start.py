@@ -22,7 +22,7 @@ from pipeline.errors import UserError
 from pipeline.generation.artifact import CONFIG_BYTES, under
 from pipeline.metrics.features import first_wrong, load_state
 from pipeline.params import Start
-from pipeline.paths import Paths, origin, publish
+from pipeline.paths import Paths, lies_in, origin, publish
 from pipeline.system.values import Hash, Natural
 from pipeline.system.yaml import shortened
 
@@ -86,8 +86,7 @@ def choose(path: Path, config: LevelConfig, paths: Paths) -> Start:
     """
     sha256 = _digest(path, "--from")
     read(Start(path=str(path.resolve()), sha256=sha256), config)
-    replaced = (paths.artifact(1).parent, paths.state / "work")
-    if any(path.resolve().is_relative_to(folder.resolve()) for folder in replaced):
+    if lies_in(path, paths.replaced):
         kept = paths.state / "starts" / sha256[:16]
         unfinished = kept.with_name(f".{kept.name}")
         try:

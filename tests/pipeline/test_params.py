@@ -126,6 +126,20 @@ def test_what_cannot_be_is_refused_by_its_key(raw, key, value, message):
     assert "\n" not in str(refused.value)
 
 
+@pytest.mark.parametrize("place", ["artifacts/level-1", ".hvg/work/train/checkpoint.pt", "videos/../artifacts", "link"])
+def test_a_start_is_not_what_training_replaces(raw, tmp_path, place):
+    copy = tmp_path / ".dvc" / "tmp" / "exps" / "one"  # of DVC's, in which a relative path is the checkout's
+    copy.mkdir(parents=True)
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "link").symlink_to("artifacts/level-2")
+    for root, path in ((tmp_path, place), (tmp_path, f"{tmp_path}/{place}"), (copy, place)):
+        start = put(raw, "levels.1.training.start", {"path": path, "sha256": "a" * 64})
+        with pytest.raises(UserError, match=r"levels\.1\.training\.start: training replaces what lies in artifacts"):
+            parse_params(start, root / "params.yaml")
+    for kept in (".hvg/starts/one", f"{tmp_path}/given/artifacts"):
+        parse_params(put(raw, "levels.1.training.start", {"path": kept, "sha256": "a" * 64}), tmp_path / "params.yaml")
+
+
 def test_missing_parts(raw, tmp_path):
     del raw["levels"]["2"]["training"]["batch"]
     with pytest.raises(UserError, match=r"levels\.2\.training\.batch: missing"):
