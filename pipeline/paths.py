@@ -42,7 +42,12 @@ class Paths:
         """Where training, and DVC before it, replaces what a level might begin from."""
         return self.root / "artifacts", self.state / "work"
 
+    def conditions(self, level: int) -> Path:
+        """The store of what the level above is trained on."""
+        return self.root / "data" / "conditions" / f"level-{level}"
+
     def samples(self, level: int) -> Path:
+        """The folder of the stores "videos", "figures" and, of the top level, "windows" (pipeline.generation.sets)."""
         return self.root / "data" / "samples" / f"level-{level}"
 
     def artifact(self, level: int) -> Path:

@@ -24,6 +24,7 @@ from pipeline.system.values import fingerprint
 from pipeline.workers import join_workers
 
 log = logging.getLogger(__name__)
+WINDOWS = ("windows", "cut_windows")  # protocols beside whole videos
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -32,7 +33,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     paths = Paths()
     params = load_params(paths.params)
     levels = range(1, params.n_levels + 1)
-    samples = [ViewReader(paths.samples(level), level, in_memory=0).digest for level in levels]
+    samples = [ViewReader(paths.samples(level) / "videos", level, in_memory=0).digest for level in levels]
+    if params.measured_window:
+        samples.append(ViewReader(paths.samples(params.n_levels) / "windows", params.n_levels, in_memory=0).digest)
     pyramid = ViewReader(paths.pyramid, params.n_levels, in_memory=0).digest
     with join_workers() as workers:
         inputs = fingerprint(params, samples, pyramid)
@@ -41,15 +44,15 @@ def main(argv: Sequence[str] | None = None) -> None:
             evaluation = evaluate(params, paths, workers)
             numbers = evaluation.numbers
             if run:
-                windows = {f"windows_{name}": value for name, value in numbers.get("windows", {}).items()}
+                windows = {f"{part}_{name}": value for part in WINDOWS for name, value in numbers.get(part, {}).items()}
                 run.log(numbers["metrics"] | windows)
-                run.params({part: numbers[part] for part in ("protocol", "windows_protocol") if part in numbers})
+                run.params({part: setting for part, setting in numbers.items() if part.endswith("protocol")})
         if workers.rank == 0:
             _write(evaluation, paths)
 
 
 def _write(evaluation: Evaluation, paths: Paths) -> None:
-    for part, of in (("metrics", "protocol"), ("windows", "windows_protocol")):
+    for part, of in (("metrics", "protocol"), *((part, f"{part}_protocol") for part in WINDOWS)):
         if part in evaluation.numbers:
             for name, value in evaluation.numbers[part].items():
                 log.info("%s %s %.4g", part, name, value)

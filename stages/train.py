@@ -16,7 +16,6 @@ from collections.abc import Sequence
 
 from pipeline.data.store.reader import ViewReader
 from pipeline.generation import artifact
-from pipeline.generation.generate import calibrate, source_of
 from pipeline.params import load_params
 from pipeline.paths import Paths, alone, publish
 from pipeline.runs import tracking
@@ -24,8 +23,8 @@ from pipeline.system.stage import run_stage
 from pipeline.system.values import fingerprint
 from pipeline.training.batches import Batches
 from pipeline.training.checkpoint import inputs_of, record
-from pipeline.training.early_stopping import window_distance
 from pipeline.training.loop import Training
+from pipeline.training.measure import window_measure
 from pipeline.training.step import Networks
 from pipeline.training.termination import termination
 from pipeline.workers import join_workers
@@ -39,21 +38,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     training = params.of_level(level).training
     with termination() as stop, join_workers() as workers:
         real = ViewReader(paths.pyramid, level, "train")
-        source = source_of(params, paths, level, real)
         config = params.level(level, len(real.classes))
         batches = Batches(
             config,
             seed=params.seed,
             real=real,
             real_condition=ViewReader(paths.pyramid, level - 1, "train") if level > 1 else None,
-            generated=source.conditions["samples"] if source.conditions else None,
+            generated=ViewReader(paths.conditions(level - 1), level - 1, "train") if level > 1 else None,
             factors=params.factors,
             window=params.window(level),
             mirror=params.data.mirror,
         )
         networks = Networks(config, training, seed=params.seed, workers=workers)
-        distance = window_distance(batches, params, paths, workers) if training.early_stopping else None
-        made_from = inputs_of(batches, params, distance)
+        measure = window_measure(batches, params, paths, workers) if training.measure else None
+        made_from = inputs_of(batches, params, measure)
         inputs = fingerprint(made_from)
         work = paths.work(f"train-level-{level}", inputs, paths.artifact(level))
         name = f"train level {level}"
@@ -62,16 +60,15 @@ def main(argv: Sequence[str] | None = None) -> None:
             if workers.rank == 0:
                 record(work, made_from)
             shown = {"on_log": run.log, "on_picture": functools.partial(run.keep, folder="pictures")} if run else {}
-            trained = Training(networks, batches, training, workers, work, stop, measure=distance, **shown)
+            trained = Training(networks, batches, training, workers, work, stop, measure=measure, **shown)
             if run and trained.start:
                 run.params({"start": trained.start})
             trained.run()
-            statistics = calibrate(trained.generator, source, training.batch, workers)
             if workers.rank == 0:
                 about = {"iterations": trained.iteration, "inputs": inputs, "start": trained.start}
                 about["classes"] = list(real.classes)
                 shutil.rmtree(work / "artifact", ignore_errors=True)  # of a run that was killed while it wrote
-                written = trained.generator, networks.discriminators, statistics, trained.history, about
+                written = trained.generator, networks.discriminators, trained.history, about
                 artifact.write(work / "artifact", *written)
                 publish(work / "artifact", paths.artifact(level))
 

@@ -106,9 +106,10 @@ def outdated(folder: Path) -> set[str]:
 
 
 def three_levels(params) -> None:
-    params["levels"]["3"] = {**params["levels"]["2"], "condition": "data/samples/level-2"}
+    of_level_2 = {"condition": "data/conditions/level-2", "below": "data/samples/level-2"}
+    params["levels"]["3"] = {**params["levels"]["2"], **of_level_2}
+    params["conditions"]["2"] = {**params["conditions"]["1"], "condition": "data/conditions/level-1"}
     params["views"]["3"] = {"frames": 16, "size": 64}
-    params["last"] = "3"
     params["shapes"] = {}
 
 
@@ -119,7 +120,8 @@ def test_two_levels(project):
         "train-level@1",
         "train-level@2",
         "generate-level@1",
-        "generate-level@2",
+        "sample-level@1",
+        "sample-level@2",
         "evaluate",
         "report",
     ]
@@ -133,8 +135,10 @@ def test_three_levels_of_videos_that_exist(project):
     }
     assert "make-shapes" not in graph
     assert {("generate-level@1", "train-level@2"), ("generate-level@2", "train-level@3")} <= edges
-    assert {("generate-level@3", "evaluate"), ("evaluate", "report")} <= edges
-    assert ("generate-level@1", "train-level@3") not in edges
+    assert {("generate-level@1", "generate-level@2"), ("sample-level@1", "sample-level@2")} <= edges
+    assert {("sample-level@3", "evaluate"), ("evaluate", "report")} <= edges
+    assert ("generate-level@1", "train-level@3") not in edges and "generate-level@3" not in graph
+    assert not [to for made, to in edges if made.startswith("sample") and to.startswith(("train", "generate"))]
     assert not any(to == "train-level@1" for made, to in edges if made != "decode")
 
 
@@ -145,10 +149,27 @@ def test_a_parameter_of_level_2_leaves_level_1_alone(project):
     assert outdated(project) == {"train-level@2"}
     out = dvc(project, "repro")
     ran = [line.split("'")[1] for line in out.splitlines() if line.startswith("Running stage")]
-    assert ran == ["train-level@2", "generate-level@2", "evaluate", "report"]
+    assert ran == ["train-level@2", "sample-level@2", "evaluate", "report"]
     change(project, lambda params: params["data"].update(root="/elsewhere"))
     assert outdated(project) == set()  # a data set may move
     assert "up to date" in dvc(project, "repro")
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda params: params["sigma"].update(figures=0.4),
+        lambda params: params["samples"].update(figures=8),
+        lambda params: params["samples"].update(windows=8),
+        lambda params: params["samples"].update(videos=80),
+        lambda params: params["evaluation"].update(videos=8, psd_sets=2),
+    ],
+)
+def test_what_is_judged_and_shown_trains_nothing(project, edit):
+    dvc(project, "repro")
+    change(project, edit)
+    stages = outdated(project)
+    assert stages and not [name for name in stages if name.startswith(("train", "generate", "decode"))]
 
 
 @pytest.mark.parametrize("out", ["artifacts/level-1", "data/samples/level-1"])
@@ -156,7 +177,7 @@ def test_the_page_follows_every_level(project, out):
     dvc(project, "repro")
     for name in ("videos.parquet", "listing.csv"):
         (project / out / name).write_text("of a level 1 that was trained anew, its samples the same or not")
-    dvc(project, "commit", "--force", f"{'train' if 'artifacts' in out else 'generate'}-level@1")
+    dvc(project, "commit", "--force", f"{'train' if 'artifacts' in out else 'sample'}-level@1")
     assert "report" in outdated(project)
     assert ("evaluate" in outdated(project)) == ("samples" in out)
 

@@ -26,12 +26,13 @@ from ruamel.yaml import YAML
 
 from pipeline.media.video import write_mp4
 from pipeline.metrics.weights import INSTALLED_SHA256
-from stages import decode, evaluate, generate, report, train
+from stages import decode, evaluate, generate, report, sample, train
 
 ROOT = Path(__file__).parents[1]
 CLIPS = ROOT.parent / "shared" / "clips"
 BIN = Path(sys.executable).parent
-ITERATIONS, VIDEOS, FIGURES = 12, 12, 4
+ITERATIONS, VIDEOS = 12, 12
+SAMPLES = {"videos": 8, "figures": 4, "windows": 6}
 SHAPES = ("shapes.shapes.train=24", "shapes.shapes.val=8", "shapes.shapes.frames=36")
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
@@ -84,13 +85,16 @@ class Checkout:
         """Make a recipe the active one, with less work in every level. Returns how many levels it has."""
         levels = YAML(typ="safe").load(ROOT / "recipes" / f"{name}.yaml")["levels"]
         small = ["evaluation.videos=6", "evaluation.psd_sets=2", *settings]
+        small += [f"samples.{name}={count}" for name, count in SAMPLES.items()]
         for level in levels:
             training = {"batch": 4, "iterations": ITERATIONS, "checkpoint_every": 4, "log_every": 4}
-            generation = {"videos": VIDEOS, "figures": FIGURES, "batch": 4, "recalibration": 3}
+            generation = {"batch": 4, "recalibration": 3}
             sizes = {"generator.channels": 4, "discriminators.channels": 4}
             sizes |= {f"training.{key}": value for key, value in training.items()}
             sizes |= {f"generation.{key}": value for key, value in generation.items()}
             small += [f"levels.{level}.{key}={value}" for key, value in sizes.items()]
+            if int(level) < len(levels):
+                small += [f"conditions.{level}.train={VIDEOS}", f"conditions.{level}.measure=2"]
         self.hvg("recipe", name, *(word for setting in small for word in ("--set", setting)))
         return len(levels)
 
@@ -113,7 +117,9 @@ def in_this_process(checkout: Checkout, levels: int) -> None:
         decode.main(["--workers", "2"])
         for level in range(1, levels + 1):
             train.main(["--level", str(level)])
-            generate.main(["--level", str(level)])
+            if level < levels:
+                generate.main(["--level", str(level)])
+            sample.main(["--level", str(level)])
         evaluate.main([])
         report.main([])
 
@@ -192,11 +198,20 @@ def test_kinetics_mini_views_are_identical(kinetics):
 
 
 def test_samples_have_the_schema_of_a_view(shapes):
-    count = VIDEOS + FIGURES
-    for level, shape in ((1, (count, 8, 16, 16, 3)), (2, (count, 16, 32, 32, 3))):
-        group = zarr.open_group(shapes.path(f"data/samples/level-{level}"), mode="r")
-        assert np.asarray(group[f"level-{level}"]).shape == shape
-        table = pd.read_parquet(shapes.path(f"data/samples/level-{level}/videos.parquet"))
+    sizes = {1: (8, 16, 16, 3), 2: (16, 32, 32, 3)}
+    stores = {
+        f"samples/level-{level}/{name}": (level, SAMPLES[name], *sizes[level])
+        for name in ("videos", "figures")
+        for level in (1, 2)
+    }
+    stores |= {
+        "samples/level-2/windows": (2, SAMPLES["windows"], 8, 32, 32, 3),
+        "conditions/level-1": (1, VIDEOS + 2, *sizes[1]),
+    }
+    for store, (level, *shape) in stores.items():
+        group = zarr.open_group(shapes.path(f"data/{store}"), mode="r")
+        assert np.asarray(group[f"level-{level}"]).shape == tuple(shape)
+        table = pd.read_parquet(shapes.path(f"data/{store}/videos.parquet"))
         assert table["label"].tolist() == np.asarray(group["labels"]).tolist()
         classes = list(cast("list[str]", group.attrs["classes"]))
         assert [classes[label] for label in table["label"]] == table["class"].tolist()
@@ -227,14 +242,15 @@ def test_edits_that_change_no_result_train_decode_and_generate_nothing(shapes):
         text = shapes.path(name).read_text()
         assert old in text
         shapes.path(name).write_text(text.replace(old, new, 1))
-    stores = ["data/pyramid", "data/samples/level-1", "data/samples/level-2"]
-    frames = [file for store in stores for file in shapes.path(store).glob("level-*/c/**/*") if file.is_file()]
+    stores = ["data/pyramid", "data/conditions", "data/samples"]
+    frames = [file for store in stores for file in shapes.path(store).rglob("c/**/*") if file.is_file()]
     before = {file: file.stat().st_mtime_ns for file in frames}
     assert len(before) >= 4
     log = shapes.hvg("repro")
     assert set(re.findall(r"Running stage '(.*)'", log)) == {
         "decode",
-        *(f"{stage}-level@{level}" for stage in ("train", "generate") for level in (1, 2)),
+        *(f"{stage}-level@{level}" for stage in ("train", "sample") for level in (1, 2)),
+        "generate-level@1",
         "evaluate",
         "report",
     }

@@ -39,7 +39,7 @@ def sample(out: Path, videos: int, classes: tuple[str, ...], for_metrics: bool, 
 
     paths = Paths()
     params = load_params(paths.params)
-    chosen, split = params.seed if seed is None else seed, "samples" if for_metrics else "figures"
+    chosen, split = params.seed if seed is None else seed, "videos" if for_metrics else "figures"
     with join_workers() as workers:
         draw(params, paths, out, videos=videos, classes=classes, split=split, seed=chosen, workers=workers)
     click.echo(f"{out / 'videos'}: {videos} videos; {out}/level-{params.n_levels}: the same for hvg metrics")
@@ -57,7 +57,7 @@ def sample(out: Path, videos: int, classes: tuple[str, ...], for_metrics: bool, 
 @click.option("--frames", type=click.IntRange(min=1), help="Of a clip. Default: those of GENERATED's first video.")
 @click.option("--size", type=click.IntRange(min=1),
               help="Pixels, where both are folders. Default: as --frames; a folder takes the other set's.")  # fmt: skip
-@click.option("--real-split", help="Where REAL is a store. Default: val of a pyramid, samples of samples.")
+@click.option("--real-split", help="Where REAL is a store. Default: val, or the only one.")
 @click.option("--real-step", type=click.IntRange(min=1),
               help="Native frames from one frame to the next of REAL, a folder of videos. Default: 1.")  # fmt: skip
 @click.option("--real-fps", type=click.FloatRange(0.02, 1000), help="Frames a second, in place of --real-step.")
@@ -70,12 +70,13 @@ def metrics(
 ) -> None:  # fmt: skip
     """FVD, FID and IS of GENERATED beside REAL, and the protocol they were measured by. Works in any folder.
 
-    Each side is a .npy or .npz file of uint8 frames N T H W 3 (0 to 255), a store (data/pyramid, data/samples/level-2),
-    or a folder of videos, which are scaled and cropped to a square. The first frames of every video count.
+    Each side is a .npy or .npz file of uint8 frames N T H W 3 (0 to 255), a store (data/pyramid,
+    data/samples/level-2/videos), or a folder of videos, which are scaled and cropped to a square. The first frames of
+    every video count.
 
     \b
     hvg metrics real.npy generated.npy
-    hvg metrics data/pyramid data/samples/level-2 --i3d-k600 k600.pt --json
+    hvg metrics data/pyramid data/samples/level-2/videos --i3d-k600 k600.pt --json
     hvg metrics /videos/val samples/ --real-step 4
     """
     import torch

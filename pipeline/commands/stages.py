@@ -36,13 +36,15 @@ class Stage:
 
 _SHARDS = "its finished shards are saved, the same command goes on with the others"
 _PYRAMID = "data/pyramid/videos.parquet"
-_BELOW, _SAMPLES = (f"data/samples/level-{level}/videos.parquet" for level in ("{below}", "*"))
+_CONDITIONS = "data/conditions/level-{below}/videos.parquet"
+_BELOW, _SAMPLES = (f"data/samples/level-{level}/*/videos.parquet" for level in ("{below}", "*"))
 _OWN, _TRAINED = (f"artifacts/level-{level}/generator.safetensors" for level in ("{level}", "*"))
 STAGES = {
     "make-shapes": Stage(key=True, pool=True),
     "decode": Stage(spread=True, pool=True, reads=("{listing}",), kept=_SHARDS),
-    "train": Stage(level=True, spread=True, workers=True, reads=(_PYRAMID, _BELOW), kept=""),
-    "generate": Stage(level=True, spread=True, workers=True, reads=(_PYRAMID, _BELOW, _OWN), kept=_SHARDS),
+    "train": Stage(level=True, spread=True, workers=True, reads=(_PYRAMID, _CONDITIONS), kept=""),
+    "generate": Stage(level=True, spread=True, workers=True, reads=(_PYRAMID, _CONDITIONS, _OWN), kept=_SHARDS),
+    "sample": Stage(level=True, spread=True, workers=True, reads=(_PYRAMID, _BELOW, _OWN), kept=_SHARDS),
     "evaluate": Stage(spread=True, workers=True, reads=(_PYRAMID, _SAMPLES)),
     "report": Stage(reads=(_PYRAMID, _SAMPLES, _TRAINED)),
 }
@@ -51,7 +53,9 @@ PATHS = Paths()
 
 @click.command(short_help="Run one stage now.")
 @click.argument("stage", type=click.Choice(list(STAGES)))
-@click.option("--level", type=click.IntRange(min=1), help="The level, for train and generate. Default: DVC's stage's.")
+@click.option(
+    "--level", type=click.IntRange(min=1), help="The level, for train, generate and sample. Default: DVC's stage's."
+)
 @click.option("--key", help="The entry of params' shapes, for make-shapes. Default: DVC's stage's.")
 @click.option("--cluster", metavar="NAME", default="local", show_default=True, envvar="HVG_CLUSTER",
               help="Where it runs: a name in clusters.yaml, or this machine.")  # fmt: skip

@@ -1,14 +1,14 @@
-"""What a trained level is used for: its recalibrated statistics, and its samples."""
+"""A store of a trained level's videos, and the statistics that they are made with."""
 
 import logging
-from collections.abc import Iterator
-from dataclasses import dataclass
+import shutil
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Int64
+from torch import Tensor
 
 from models.config import LevelConfig
 from models.generator import Generator
@@ -17,156 +17,178 @@ from pipeline.data import sampling
 from pipeline.data.pixels import to_bytes, to_unit
 from pipeline.data.store.reader import ViewReader
 from pipeline.data.store.writer import StoreWriter
-from pipeline.data.windows import windows_of_videos
-from pipeline.params import GenerationParams, Params, SigmaParams
-from pipeline.paths import Paths
+from pipeline.data.windows import choose_start
+from pipeline.generation import artifact
+from pipeline.generation.source import Source
+from pipeline.generation.statistics import FILE, read_statistics, write_statistics
+from pipeline.params import Params
+from pipeline.paths import Made, Paths, alone, publish
 from pipeline.progress import progress
+from pipeline.system.values import fingerprint
 from pipeline.workers import Workers
 
 log = logging.getLogger(__name__)
 
 SHARD_VIDEOS = 64
-SPLITS = ("samples", "figures")  # at sigma.metrics, at sigma.figures
 
 
-def sigma_of(split: str, sigma: SigmaParams) -> float:
-    """The deviation of z in a split of the samples (App. H)."""
-    return {"samples": sigma.metrics, "figures": sigma.figures}[split]
+def publish_store(
+    source: Source, params: Params, paths: Paths, level: int, out: Path, *, code: str, workers: Workers
+) -> None:
+    """Generate a store of a level and publish it as `out`, with its statistics; interrupted, it goes on.
 
-
-def labels_of_data(params: Params, data: ViewReader) -> Int64[np.ndarray, " videos"]:
-    """The labels of the videos that level 1 is trained on, of the split `data`: its samples keep their proportions."""
-    return data.labels[windows_of_videos(data.top_frames, params.factors, 1, params.window(1)) > 0]
-
-
-@dataclass(frozen=True, kw_only=True)
-class SampleSource:
-    """What a level's samples are made from, beside its generators."""
-
-    params: GenerationParams
-    videos: dict[str, int]  # how many, by split
-    sigma: SigmaParams
-    seed: int
-    labels: Int64[np.ndarray, " videos"]  # of the data; level 1's samples keep their proportions
-    classes: tuple[str, ...]
-    # Level l-1's samples by split: sample i of a split is made from its sample i, whole and with its label.
-    conditions: dict[str, ViewReader] | None
-
-
-def source_of(params: Params, paths: Paths, level: int, data: ViewReader) -> SampleSource:
-    """The pipeline's own source of a level's samples; `data`: any view of the training split.
-
-    Raises UserError where the level below has no samples.
+    code: the hash of what decides the result, as the artefact, the conditions and the parameters do. What was made of
+    the same before is published again as it is.
     """
-    chosen, below = params.of_level(level).generation, level - 1
-    return SampleSource(
-        params=chosen,
-        videos={"samples": chosen.videos, "figures": chosen.figures},
-        sigma=params.sigma,
-        seed=params.seed,
-        labels=labels_of_data(params, data),
-        classes=data.classes,
-        conditions={split: ViewReader(paths.samples(below), below, split) for split in SPLITS} if below else None,
-    )
+    folder = paths.artifact(level)
+    generator, digest = artifact.read(folder, params.level(level, classes=0)), artifact.digest(folder)
+    below = [reader.digest for reader in (source.conditions or {}).values()]
+    of_data = source.labels.tolist(), source.classes, source.codec, source.window
+    made_from = source.splits, source.sigma, source.params, source.seed, of_data
+    batch = params.of_level(level).training.batch
+    inputs = fingerprint(made_from, batch, below, digest, code)
+    work = paths.work(f"generate-{'-'.join(out.parts[-2:])}", inputs, out)
+    made, store = Made.of(paths, out, inputs), work / "samples"
+    with alone(work, workers.rank):
+        if workers.any(workers.rank == 0 and made.restore()):
+            log.info("%s is as this code made it of this level; without %s it is made anew", made.out, made.folder)
+            if workers.rank == 0:
+                shutil.rmtree(work)
+            return
+        about = {"sigma": source.sigma, "frames": source.frames(generator.config), "digest": digest}
+        generator.to(workers.device)
+        if not workers.any(workers.rank == 0 and (store / FILE).is_file()):
+            statistics = calibrate(generator, source, batch, workers)
+            if workers.rank == 0:
+                write_statistics(store, statistics, **about)
+        workers.wait()  # until they are written
+        generate(read_statistics(store, generator, **about).to(workers.device), source, store, workers)
+        if workers.rank == 0:
+            made.keep(store)
+            publish(store, out)
+            shutil.rmtree(work)
 
 
-def calibrate(
-    generator: Generator, source: SampleSource, batch: int, workers: Workers
-) -> dict[str, tuple[float, Statistics]]:
-    """By split of the samples: the sigma of its noise, and per-timestep statistics at full length for it (App. A).
+def calibrate(generator: Generator, source: Source, batch: int, workers: Workers) -> Statistics:
+    """Per-timestep statistics for a source's noise and length (App. A), of videos that nothing else is made of.
 
-    batch: of each pass, over all workers. Labels are drawn from the source's at level 1, above it conditions are,
-    whole and with their labels.
+    batch: of each pass, over all workers. The conditions of a pass are drawn afresh, through all levels below.
     """
-    config, passes, conditions = generator.config, source.params.recalibration, source.conditions
+    config, name, passes = generator.config, next(iter(source.splits)), range(source.params.recalibration)
 
-    def inputs(split: str, deviation: float) -> Iterator[Inputs]:
-        for step in progress(range(passes), desc=f"recalibrate level {config.level}, {split}", unit="passes"):
-            noise, drawn, videos = [], [], []
-            for position in workers.positions(batch):
-                draw = sampling.generator(source.seed, config.level, f"recalibrate-{split}", step, position)
-                noise.append(draw.standard_normal(config.generator.noise, dtype=np.float32) * deviation)
-                if conditions is None:
-                    drawn.append(source.labels[draw.integers(len(source.labels))])
-                else:
-                    condition = conditions[split]
-                    video = int(draw.integers(len(condition)))
-                    videos.append(condition.read(video, 0, int(condition.n_frames[video])))
-                    drawn.append(condition.labels[video])
-            yield _inputs(config, noise, drawn, videos, workers.device)
+    def inputs() -> Iterator[Inputs]:
+        for step in progress(passes, desc=f"recalibrate level {config.level}, {name}", unit="passes"):
+            draws = [
+                sampling.generator(source.seed, config.level, f"recalibrate-{name}", step, position)
+                for position in workers.positions(batch)
+            ]
+            labels = [int(source.labels[draw.integers(len(source.labels))]) for draw in draws]
+            conditions: list[np.ndarray] = []
+            for first in range(0, len(draws), source.params.batch):
+                part = slice(first, first + source.params.batch)
+                conditions += _drawn(source, draws[part], labels[part], workers.device)
+            yield _inputs(config, _noise(config, draws, source.sigma), labels, conditions, workers.device)
 
-    sigmas = {split: sigma_of(split, source.sigma) for split in SPLITS}
-    return {split: (deviation, recalibrate(generator, inputs(split, deviation))) for split, deviation in sigmas.items()}
+    return recalibrate(generator, inputs())
 
 
-def generate(generators: dict[str, Generator], source: SampleSource, store: Path, workers: Workers) -> None:
-    """Generate a level's samples into a store; shards that are there already are not made again.
+def _drawn(
+    source: Source, draws: Sequence[np.random.Generator], labels: Sequence[int], device: torch.device
+) -> list[np.ndarray]:
+    """Conditions for some draws, made by the levels below: uint8 [t, h, w, 3] each; none at level 1."""
+    videos: list[np.ndarray] = []
+    for generator in source.below:
+        config = generator.config
+        inputs = _inputs(config, _noise(config, draws, source.sigma), labels, videos, device)
+        videos = list(to_bytes(unroll(generator, *inputs)))
+    return [_window(draw, video, source.window) for draw, video in zip(draws, videos, strict=bool(videos))]
 
-    generators: the level's, by split, each with its sigma's statistics.
+
+def _window(draw: np.random.Generator, video: np.ndarray, window: int | None) -> np.ndarray:
+    if window is None:
+        return video
+    start = choose_start(draw.random(), len(video) - window + 1)
+    return video[start : start + window]
+
+
+def generate(generator: Generator, source: Source, store: Path, workers: Workers) -> None:
+    """Generate a level's videos into a store; shards that are there already are not made again.
+
+    generator: with statistics for the source's sigma and length.
     """
-    config = next(iter(generators.values())).config
+    config = generator.config
     rows = _rows(config, source)
     writer = StoreWriter(
         store,
-        views={config.level: (config.view.frames, config.view.size)},
+        views={config.level: (source.frames(config), config.view.size)},
         videos=len(rows),
         shard_videos=min(SHARD_VIDEOS, len(rows)),
+        codec=source.codec,
     )
     missing = [first for first in range(0, len(rows), writer.shard_videos) if not writer.done(first)]
     workers.wait()  # before anyone writes: all share out the same shards
     shards = missing[workers.rank :: workers.count]
-    for first in progress(shards, desc=f"generate level {config.level}", unit="shards"):
-        videos = []
-        for split, part in rows.iloc[first : first + writer.shard_videos].groupby("split", sort=False):
-            for begin in range(0, len(part), source.params.batch):
-                batch = part.iloc[begin : begin + source.params.batch]
-                videos.append(_videos(generators[str(split)], batch, source, workers))
+    names = ", ".join(source.splits)
+    for first in progress(shards, desc=f"generate level {config.level}, {names}", unit="shards"):
+        part = rows.iloc[first : first + writer.shard_videos]
+        batches = [part.iloc[i : i + source.params.batch] for i in range(0, len(part), source.params.batch)]
+        videos = [_videos(generator, batch, source, workers) for batch in batches]
         writer.write(first, {config.level: np.concatenate(videos)})
     workers.wait()
     if workers.rank == 0:
         writer.finish(rows, kind="samples", classes=source.classes)
-        frames, size = config.view.frames, config.view.size
-        log.info("level %d: %d videos of %d frames at %dx%d", config.level, len(rows), frames, size, size)
+        frames, size = source.frames(config), config.view.size
+        log.info("level %d, %s: %d videos of %d frames at %dx%d", config.level, names, len(rows), frames, size, size)
 
 
-def _rows(config: LevelConfig, source: SampleSource) -> pd.DataFrame:
-    """The index of the samples: split by split, with labels in the data's proportions, or the conditions' own."""
+def _rows(config: LevelConfig, source: Source) -> pd.DataFrame:
+    """The index of a store: split by split, with labels in the data's proportions, or the conditions' own."""
     parts = []
-    for split, count in source.videos.items():
+    for split, count in source.splits.items():
         if source.conditions is not None:
-            labels = source.conditions[split].labels[:count]
+            labels = np.resize(source.conditions[split].labels, count)
         elif config.classes:
             ordered = sampling.spread(np.bincount(source.labels, minlength=config.classes), count)
             labels = sampling.generator(source.seed, config.level, f"labels-{split}", 0, 0).permutation(ordered)
         else:
             labels = np.full(count, -1)
-        columns = {"split": split, "sample": np.arange(len(labels)), "label": labels}
-        parts.append(pd.DataFrame({**columns, "sigma": sigma_of(split, source.sigma)}))
-    rows = pd.concat(parts, ignore_index=True)
+        parts.append(pd.DataFrame({"split": split, "sample": np.arange(count), "label": labels}))
+    rows = pd.concat(parts, ignore_index=True).assign(sigma=source.sigma, n_frames=source.frames(config))
     rows.insert(0, "row", np.arange(len(rows)))
     rows["class"] = [source.classes[i] if 0 <= i < len(source.classes) else "" for i in rows["label"]]
-    rows["n_frames"] = config.view.frames
     return rows
 
 
-def _videos(generator: Generator, rows: pd.DataFrame, source: SampleSource, workers: Workers) -> np.ndarray:
-    """The videos of some rows of one split: uint8 [n, T, H, W, 3]."""
+def _videos(generator: Generator, rows: pd.DataFrame, source: Source, workers: Workers) -> np.ndarray:
+    """The videos of some rows: uint8 [n, T, H, W, 3]."""
     config = generator.config
-    noise, conditions = [], []
-    for split, sample, sigma in zip(rows["split"], rows["sample"], rows["sigma"], strict=True):
-        draw = sampling.generator(source.seed, config.level, f"generate-{split}", 0, sample)
-        noise.append(draw.standard_normal(config.generator.noise, dtype=np.float32) * sigma)
-        if source.conditions is not None:
-            below = source.conditions[split]
-            conditions.append(below.read(sample, 0, int(below.n_frames[sample])))
-    inputs = _inputs(config, noise, list(rows["label"]), conditions, workers.device)
+    draws = [
+        sampling.generator(source.seed, config.level, f"generate-{split}", 0, sample)
+        for split, sample in zip(rows["split"], rows["sample"], strict=True)
+    ]
+    noise, conditions = _noise(config, draws, source.sigma), []
+    if source.conditions is not None:
+        for draw, split, sample in zip(draws, rows["split"], rows["sample"], strict=True):
+            conditions.append(_window(draw, _whole(source.conditions[split], sample), source.window))
+    inputs = _inputs(config, noise, rows["label"].tolist(), conditions, workers.device)
     return to_bytes(unroll(generator, *inputs, piece=source.params.piece))
 
 
+def _whole(reader: ViewReader, sample: int) -> np.ndarray:
+    """A sample's condition; of fewer conditions than samples one is taken several times."""
+    video = sample % len(reader)
+    return reader.read(video, 0, int(reader.n_frames[video]))
+
+
+def _noise(config: LevelConfig, draws: Sequence[np.random.Generator], sigma: float) -> Tensor:
+    """A level's z, one of each draw: float32 [B, n]."""
+    rows = [draw.standard_normal(config.generator.noise, dtype=np.float32) * np.float32(sigma) for draw in draws]
+    return torch.from_numpy(np.stack(rows))
+
+
 def _inputs(
-    config: LevelConfig, noise: list[np.ndarray], labels: list, conditions: list[np.ndarray], device: torch.device
+    config: LevelConfig, noise: Tensor, labels: Sequence[int], conditions: Sequence[np.ndarray], device: torch.device
 ) -> Inputs:
-    z = torch.from_numpy(np.stack(noise).astype(np.float32)).to(device)
-    y = torch.tensor([int(label) for label in labels], device=device) if config.classes else None
+    y = torch.tensor(labels, device=device) if config.classes else None
     x = to_unit(np.stack(conditions)).to(device) if conditions else None
-    return z, y, x
+    return noise.to(device), y, x

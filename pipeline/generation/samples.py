@@ -17,7 +17,8 @@ from pipeline.data.outcome import top_rate
 from pipeline.data.store.reader import ViewReader
 from pipeline.errors import UserError
 from pipeline.generation import artifact
-from pipeline.generation.generate import SampleSource, generate, labels_of_data, sigma_of
+from pipeline.generation.generate import generate
+from pipeline.generation.source import Source, labels_of_data, level_generator
 from pipeline.media.grid import fitting
 from pipeline.media.video import write_mp4
 from pipeline.params import Params
@@ -43,20 +44,21 @@ def sample(
 ) -> None:
     """Generate videos level by level into the new folder `out`.
 
-    out/level-l holds a store for each level, as data/samples/level-l does; out/videos the top level as MP4 files, named
+    out/level-l holds a store for each level, as data/samples/level-l/videos; out/videos the top level as MP4 files, named
     by number and class. Interrupted, the same call goes on with the shards that are missing.
 
     classes: their names; each gets as many videos as the others. None: all, in the data's proportions.
-    split: "samples", at sigma.metrics, or "figures", at sigma.figures. params.seed gives the pipeline's own latents.
+    split: "videos", at sigma.metrics, or "figures", at sigma.figures: the statistics are those of that store of the
+        samples. params.seed gives the pipeline's own latents.
 
-    Raises UserError where `out` is there already or cannot be written, a level is not trained, or a class is unknown.
+    Raises UserError where `out` is there already or cannot be written, a level has no samples, or a class is unknown.
     """
     _check_new(params, paths, out)
     data = ViewReader(paths.pyramid, 1, "train", in_memory=0)
     levels = range(1, params.n_levels + 1)
-    sigma = sigma_of(split, params.sigma)
+    sigma = params.sigma.figures if split == "figures" else params.sigma.metrics
     generators = [
-        artifact.read(paths.artifact(level), split, sigma, params.level(level, classes=0)).to(workers.device)
+        level_generator(params, paths, level, paths.samples(level) / split, sigma).to(workers.device)
         for level in levels
     ]
     if classes and not generators[0].config.classes:
@@ -68,16 +70,16 @@ def sample(
         below = None
         for level, generator in zip(levels, generators, strict=True):
             store = work / "samples" / f"level-{level}"
-            source = SampleSource(
+            source = Source(
+                splits={split: videos},
+                sigma=sigma,
                 params=params.of_level(level).generation,
-                videos={split: videos},
-                sigma=params.sigma,
                 seed=seed,
                 labels=labels,
                 classes=data.classes,
                 conditions=None if below is None else {split: below},
             )
-            generate({split: generator}, source, store, workers)
+            generate(generator, source, store, workers)
             below = ViewReader(store, level, split, in_memory=0)
         assert below is not None
         fps = top_rate(params, data.videos)

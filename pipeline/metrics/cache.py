@@ -1,4 +1,4 @@
-"""What was measured of a real set, kept: it is the same for every set that is compared with it."""
+"""What was measured of a set, kept: an evaluation by other numbers goes over no clip again."""
 
 import hashlib
 import json
@@ -34,7 +34,7 @@ def kept(folder: Path, key: dict[str, Any], workers: Workers, measure: Callable[
         except (OSError, SafetensorError) as error:
             log.warning("%s is damaged and measured again: %s", file, str(error).splitlines()[0])
     if not workers.any(not tensors):
-        log.info("real clips as measured before: %s", file)
+        log.info("clips as measured before: %s", file)
         return Measured(**tensors)
     measured = measure()
     if workers.rank == 0:

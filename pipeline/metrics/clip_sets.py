@@ -128,7 +128,7 @@ def open_set(
 ) -> Side:
     """Videos at `path`: a .npy or .npz file, a store's folder, or a folder of videos.
 
-    split: of a store; None: samples (or figures) of a store of samples, val of a pyramid.
+    split: of a store; None: the only one, or val.
     frame_step, or fps: of a folder's videos.
     class_name: of a store, only its videos count; arrays and folders know no classes and count whole.
 
@@ -176,7 +176,7 @@ def _read_store(path: Path, split: str | None, class_name: str | None) -> FrameS
     if level is None:
         raise UserError(f"{path}: a store without a level; {WAY_OUT}")
     splits = set(table["split"])
-    split = split or next((name for name in ("samples", "figures") if name in splits), "val")
+    split = split or (next(iter(splits)) if len(splits) == 1 else "val")
     if split not in splits:
         raise UserError(f"--real-split: {path} has the splits {', '.join(sorted(splits))}, not {split!r}")
     reader = ViewReader(path, level, split, in_memory=0)

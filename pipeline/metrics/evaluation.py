@@ -4,7 +4,6 @@ import hashlib
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -34,17 +33,18 @@ log = logging.getLogger(__name__)
 
 Places = list[tuple[int, int]]  # of clips in a view: video, first frame
 RANDOM_VIDEOS = 64  # at most, of each side, where the I3D is random: numbers that mean little are not worth hours
-WINDOW_FRAMES = 6  # of the view below the top that a window spans ("12 frames" at K_T = 2, Sec. 5.2)
 WHOLE_START = "a random frame that the lowest view has too"
-# PAPER: the window's video is made from 6 frames of level 1 alone; here it is a part of the unrolled video.
-WINDOW_START = "a random window of {} frames of the lowest view; of samples, cut out of the whole"
+# Sec. 5.2: "12 frames" of a level that makes 12 of 6 in training.
+WINDOW_START = "a random window of {} frames of the view below; generated of such a window alone, as in training"
+CUT_START = "a random window of {} frames of the view below; cut out of the whole samples"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
     """Numbers with what they were measured on, and tables for plots."""
 
-    # metrics and protocol of whole videos; windows and windows_protocol, where a window is shorter than the whole.
+    # metrics and protocol of whole videos; where the top level is trained on windows, windows and windows_protocol of
+    # windows that were made as in training, cut_windows and cut_windows_protocol of some that were cut out.
     numbers: dict[str, dict[str, Any]]
     tables: dict[str, pd.DataFrame]  # psd, per_class, counts, motion: as pipeline.metrics.tables makes them
 
@@ -55,16 +55,16 @@ def evaluate(params: Params, paths: Paths, workers: Workers) -> Evaluation:
     Clips are shared among the workers, which take part all together and get the same numbers.
     """
     job, chosen = _Job(params, paths, workers), params.evaluation
-    lowest, window = params.view(1).frames, window_frames(params.factors)
-    videos = job.compare(lowest, full_length=True)
+    videos = job.compare("videos", WHOLE_START)
     real, generated = videos.real, videos.generated
     metrics = videos.scores | job.probe(videos) | motion_scores(real, generated)
     for level in range(2, params.n_levels + 1):
         metrics[f"grounding_psnr_level_{level}"] = grounding(params, paths, level, workers)
     numbers = {"metrics": metrics, "protocol": videos.protocol}
-    if lowest > window:
-        windows = job.compare(window, full_length=False)
-        numbers |= {"windows": windows.scores, "windows_protocol": windows.protocol}
+    if (window := params.measured_window) is not None:
+        for name, store, start in (("windows", "windows", WINDOW_START), ("cut_windows", "videos", CUT_START)):
+            compared = job.compare(store, start.format(window), window)
+            numbers |= {name: compared.scores, f"{name}_protocol": compared.protocol}
     sets = job.networks, real, generated
     splits = videos.protocol["splits"]
     tables = {
@@ -74,11 +74,6 @@ def evaluate(params: Params, paths: Paths, workers: Workers) -> Evaluation:
         "motion": motion_table(real, generated),
     }
     return Evaluation(numbers=numbers, tables=tables)
-
-
-def window_frames(factors: tuple[int, ...]) -> int:
-    """Frames of view 1 that a window spans, for the K_T between successive views, lowest first."""
-    return max(WINDOW_FRAMES // prod(factors[:-1]), 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,31 +97,33 @@ class _Job:
         self.networks = load_networks(weights, chosen.precision, params.seed, workers.device)
         self.split = real_split(paths.pyramid, chosen.split, params.view(self.top).frames)
         self.real = ViewReader(paths.pyramid, self.top, self.split, in_memory=0)  # each clip is read once
-        self._generated = ViewReader(paths.samples(self.top), self.top, "samples", in_memory=0)
         self.labelled = len(self.real.classes) > 0 and params.data.classes != 0
         random = self.networks.logits.random and self.networks.pooled.random
         self._most = min(chosen.videos, RANDOM_VIDEOS) if random else chosen.videos
 
-    def compare(self, window: int, *, full_length: bool) -> _Compared:
-        """Measure real and generated clips that span `window` frames of view 1.
+    def compare(self, store: str, start: str, window: int | None = None) -> _Compared:
+        """Measure real clips and those of one of the samples' stores.
 
-        full_length: they are whole videos, of which motion and spectra are measured as well.
+        start: how the start of a clip is chosen, for people. window: frames of the condition that a clip spans; None:
+        they are whole videos, of which motion and spectra are measured as well.
         """
-        params, chosen, frames = self.params, self.params.evaluation, window * prod(self.params.factors)
+        params, chosen = self.params, self.params.evaluation
+        samples = ViewReader(self._paths.samples(self.top) / store, self.top, in_memory=0)
         of_real = choose_clips(params, self.real, "real", self._most, window)
-        of_generated = choose_clips(params, self._generated, "generated", self._most, window)
+        of_generated = choose_clips(params, samples, "generated", self._most, window)
+        frames = params.view(self.top).frames if window is None else window * params.factors[-1]
         splits, psd_frames, psd_sets = None, None, 0
         if chosen.splits is not None and self.labelled:
             splits = _parts("splits", chosen.splits, len(of_generated))
-        if full_length:
+        if window is None:
             psd_frames = chosen.psd_frames
             psd_sets = _parts("psd_sets", chosen.psd_sets, min(len(of_real), len(of_generated)))
         real = self._measured_before(self.real, of_real, frames, psd_frames)
-        generated = self._measured(self._generated, of_generated, frames, psd_frames)
+        generated = self._measured_before(samples, of_generated, frames, psd_frames)
         setting = protocol(
             self.networks,
             frames=frames,
-            start=WHOLE_START if full_length else WINDOW_START.format(window),
+            start=start,
             real_split=self.split,
             real_videos=len(of_real),
             generated_videos=len(of_generated),
@@ -139,7 +136,7 @@ class _Job:
             psd_sets=psd_sets,
             seed=params.seed,
             pyramid=self.real.digest,
-            samples=self._generated.digest,
+            samples=samples.digest,
         )
         numbers = scores(self.networks, real, generated, splits)
         return _Compared(real=real, generated=generated, real_clips=of_real, scores=numbers, protocol=setting)
@@ -154,7 +151,7 @@ class _Job:
             return {}
         train = ViewReader(self._paths.pyramid, self.top, "train", in_memory=0)
         measured = {int(self.real.rows[video]) for video, _ in videos.real_clips}
-        clips = choose_clips(self.params, train, "probe", len(train), self.params.view(1).frames)
+        clips = choose_clips(self.params, train, "probe", len(train))
         clips = [clip for clip in clips if train.labels[clip[0]] >= 0 and int(train.rows[clip[0]]) not in measured]
         clips = clips[: self._most]
         if len(set(train.labels[[video for video, _ in clips]].tolist())) < 2:
@@ -172,11 +169,11 @@ class _Job:
     def _measured_before(
         self, reader: ViewReader, clips: Places, frames: int, psd_frames: Sequence[int] | None = None
     ) -> Measured:
-        """As `_measured`, or what was kept of the same real clips."""
+        """As `_measured`, or what was kept of the same clips of the same store."""
         rows = np.array([(int(reader.rows[video]), start) for video, start in clips], np.int64)
         networks = [self.networks.logits, self.networks.pooled]
         key = {
-            "pyramid": reader.digest,
+            "store": reader.digest,
             "level": self.top,
             "clips": hashlib.sha256(rows.tobytes()).hexdigest(),
             "frames": frames,
@@ -226,13 +223,14 @@ def real_split(pyramid: Path, chosen: str, frames: int) -> str:
     raise UserError(f"evaluation.split: neither {chosen!r} nor 'train' has two videos of {frames} frames in {pyramid}")
 
 
-def choose_clips(params: Params, reader: ViewReader, side: str, most: int, window: int) -> Places:
+def choose_clips(params: Params, reader: ViewReader, side: str, most: int, window: int | None = None) -> Places:
     """(video, first frame) of at most `most` clips of the top view, in random order, one of a video.
 
-    A clip spans `window` frames of view 1 and begins where one of them does.
+    window: frames of the top level's condition that a clip spans; None: all. It begins where view 1 has a frame.
     """
     top = params.n_levels
-    starts = windows_of_videos(reader.n_frames, params.factors, 1, window)
+    level, span = (1, params.view(1).frames) if window is None else (top, window)
+    starts = windows_of_videos(reader.n_frames, params.factors, level, span)
     order = generator(params.seed, top, f"evaluation {side} videos", 0, 0).permutation(np.flatnonzero(starts))
     clips = []
     for video in order[:most].tolist():
@@ -243,8 +241,8 @@ def choose_clips(params: Params, reader: ViewReader, side: str, most: int, windo
 
 def grounding(params: Params, paths: Paths, level: int, workers: Workers) -> float:
     """The mean PSNR, in dB, between the view below of a level's samples and the samples they were generated from."""
-    above = ViewReader(paths.samples(level), level, "samples", in_memory=0)
-    below = ViewReader(paths.samples(level - 1), level - 1, "samples", in_memory=0)
+    above = ViewReader(paths.samples(level) / "videos", level, in_memory=0)
+    below = ViewReader(paths.samples(level - 1) / "videos", level - 1, in_memory=0)
     order = generator(params.seed, level, "evaluation grounding", 0, 0).permutation(len(above))
     total, videos = torch.zeros((), dtype=torch.float64), order[: params.evaluation.videos].tolist()
     for video in videos[workers.rank :: workers.count]:

@@ -6,13 +6,15 @@ from typing import Any
 from pipeline.errors import UserError
 from pipeline.params.checks import impossible
 from pipeline.params.sections import (
+    ConditionParams,
     DataParams,
     DecodeParams,
-    EarlyStopping,
     EvaluationParams,
     GenerationParams,
     LevelParams,
+    Measure,
     Params,
+    SampleParams,
     ShapesParams,
     SigmaParams,
     Start,
@@ -21,13 +23,15 @@ from pipeline.params.sections import (
 from pipeline.system.yaml import read_yaml, validated
 
 __all__ = [
+    "ConditionParams",
     "DataParams",
     "DecodeParams",
-    "EarlyStopping",
     "EvaluationParams",
     "GenerationParams",
     "LevelParams",
+    "Measure",
     "Params",
+    "SampleParams",
     "ShapesParams",
     "SigmaParams",
     "Start",

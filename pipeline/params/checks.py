@@ -14,6 +14,8 @@ from pipeline.params.sections import Params
 from pipeline.paths import Paths, lies_in, origin
 from pipeline.system.values import LARGEST
 
+_MADE = "pyramid|conditions|samples"  # folders of data/ that stages make
+
 
 def impossible(params: Params, root: Path) -> Iterator[tuple[str, str]]:
     """Keys of values and combinations that no hierarchy can have, and why not. Each check relies on those before it.
@@ -39,25 +41,27 @@ def impossible(params: Params, root: Path) -> Iterator[tuple[str, str]]:
         below, above = params.views[low], params.views[high]
         if above.size % below.size or above.frames % below.frames:
             yield f"views.{high}", f"must be a whole multiple of view {low} in frames and size"
-        for name in ("videos", "figures"):
-            most = getattr(params.levels[low].generation, name)
-            if getattr(params.levels[high].generation, name) > most:
-                yield f"levels.{high}.generation.{name}", f"each needs a sample of level {low}, which makes {most}"
-    last, data, decode, evaluation = numbers[-1], params.data, params.decode, params.evaluation
-    samples, frames = params.levels[last].generation.videos, params.views[last].frames
+    if set(params.conditions) != set(numbers[:-1]):
+        yield "conditions", f"one for every level below the top, {numbers[:-1]}, not {list(params.conditions)}"
+    for low, high in pairwise(numbers[:-1]):
+        for name in ("train", "measure"):
+            most = getattr(params.conditions[low], name)
+            if getattr(params.conditions[high], name) > most:
+                yield f"conditions.{high}.{name}", f"each needs one of level {low}, which makes {most}"
+    data, decode, evaluation = params.data, params.decode, params.evaluation
+    samples, frames = params.samples.videos, params.views[numbers[-1]].frames
     kept, store = decode.max_frames or decode.min_frames, decode.store or "file:///"
     listing = str(PurePosixPath(data.listing))  # without . and //
-    odd = ", ".join(repr(k) for k in params.shapes if not re.fullmatch("(?!(pyramid|samples)$)[a-z0-9][a-z0-9-]*", k))
+    odd = ", ".join(repr(k) for k in params.shapes if not re.fullmatch(f"(?!({_MADE})$)[a-z0-9][a-z0-9-]*", k))
     for key, wrong, why in (
         *chain.from_iterable(_of_level(params, int(number), Paths(origin(root))) for number in numbers),
-        ("shapes", odd, f"{odd} names a folder of data/: small letters, digits and -, not pyramid or samples"),
-        ("last", params.last != last, f"must be the last level, {last!r}"),
+        ("shapes", odd, f"{odd} names a folder of data/: small letters, digits and -, not {_MADE}"),
         ("data.attribute", data.attribute and data.layout != "bdd100k",
          f"must be null: only the layout bdd100k has label JSON, not {data.layout}"),
         ("data.image_rate", data.image_rate and data.layout not in ("folder", "table"),
          f"must be null: the layout {data.layout} knows no folders of images"),
-        ("data.listing", not re.fullmatch(r"data/(?!(pyramid|samples)/)(?!.*\.\.(/|$)).*[^/]\.csv", listing),
-         "must be a .csv below data/, and outside data/pyramid and data/samples"),
+        ("data.listing", not re.fullmatch(rf"data/(?!({_MADE})/)(?!.*\.\.(/|$)).*[^/]\.csv", listing),
+         f"must be a .csv below data/, and outside of {_MADE} there"),
         ("decode.fps", (decode.fps is None) == (decode.frame_step is None),
          "give it or decode.frame_step, and null for the other"),
         ("decode.max_frames", decode.max_frames and decode.max_frames < frames,
@@ -69,7 +73,7 @@ def impossible(params: Params, root: Path) -> Iterator[tuple[str, str]]:
         ("decode.store", re.match(r"(file|local)://(?!/)", store),
          f"must be an absolute path, file:///…, not {store!r}"),
         ("evaluation.videos", evaluation.videos > samples,
-         f"level {last} generates only {samples} (levels.{last}.generation.videos)"),
+         f"there are only {samples} (samples.videos)"),
         ("evaluation.splits", (evaluation.splits or 0) > evaluation.videos, "more than evaluation.videos"),
         ("evaluation.psd_sets", evaluation.psd_sets > evaluation.videos, "more than evaluation.videos"),
         ("evaluation.psd_frames", not evaluation.psd_frames or max(evaluation.psd_frames) > frames,
@@ -85,11 +89,15 @@ def _of_level(params: Params, number: int, paths: Paths) -> Iterator[tuple[str, 
     generator, discriminators, training = level.generator, level.discriminators, level.training
     start = training.start
     first, top, condition = number == 1, config.view.size, config.condition or config.view
-    expected = "data/pyramid/videos.parquet" if first else f"data/samples/level-{number - 1}"
+    labels = "data/pyramid/videos.parquet"
+    made_of, shown = (labels if first else f"data/{place}/level-{number - 1}" for place in ("conditions", "samples"))
+    conditions = params.conditions.get(str(number))
     units, blocks = len(generator.multipliers), len(discriminators.multipliers)
     smallest = min(top // 2, condition.size)
+    yield (f"conditions.{number}.condition", conditions and conditions.condition != made_of, f"must be {made_of!r}")
     yield from ((f"levels.{number}.{key}", wrong, why) for key, wrong, why in (
-        ("condition", level.condition != expected, f"must be {expected!r}"),
+        ("condition", level.condition != made_of, f"must be {made_of!r}"),
+        ("below", level.below != shown, f"must be {shown!r}"),
         ("generator.multipliers", config.first_size << config.doublings != top or config.first_size < 1,
          f"{units} units cannot double up to {top} pixels"),
         ("discriminators.multipliers", not smallest >> (blocks - 1),

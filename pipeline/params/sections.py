@@ -56,13 +56,16 @@ class DecodeParams:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EarlyStopping:
-    """When a level's training ends before its last iteration (Sec. 5.1); the best generator is published."""
+class Measure:
+    """How a level is measured while it is trained: windows of the validation split, and generated ones (Fig. 9)."""
 
     every: Positive  # iterations between measurements
-    patience: Positive  # measurements without a better one after which it stops
-    videos: Several  # real and generated each, of the validation split and of the level
-    i3d: I3DFile | None  # of an I3D trained on Kinetics-600 that measures; null: a random one
+    videos: Several  # windows, real and generated each
+    i3d: I3DFile | None  # of an I3D trained on Kinetics-400 that measures; null: a random one
+    splits: Positive | None  # of the generated windows, for the inception score, of Kinetics; null: none
+    # Measurements without a better one after which training stops and the best generator is published (Sec. 5.1); null:
+    # it goes on to its last iteration, and that one is.
+    patience: Positive | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,16 +98,14 @@ class TrainingParams:
     fused: bool  # Adam's update as one kernel
     average: Annotated[float, Field(gt=0, lt=1)] | None  # decay of an average of G's weights, which is published then
     samples_every: Positive | None  # iterations between pictures of samples in MLflow
-    early_stopping: EarlyStopping | None
+    measure: Measure | None
     start: Start | None  # networks to begin from; null: random ones
 
 
 @dataclass(frozen=True, kw_only=True)
 class GenerationParams:
-    """What a trained level generates."""
+    """How a trained level generates."""
 
-    videos: Positive  # at sigma.metrics: for the metrics, and as conditions of the next level's training
-    figures: Positive  # at sigma.figures: for the report
     batch: Positive  # videos at a time
     recalibration: Positive  # forward passes for the per-timestep statistics; the paper: 200
     piece: Positive | None  # frames of the condition that are unrolled at a time; null: all
@@ -114,11 +115,35 @@ class GenerationParams:
 class LevelParams:
     """Everything that belongs to one level alone."""
 
-    condition: str  # what the level is conditioned on: the labels' table at level 1, the level below's samples above
+    # What the level is made from: the labels' table at level 1; above it, of the level below, the conditions that it is
+    # trained on, and the samples that its samples are made from.
+    condition: str
+    below: str
     generator: GeneratorConfig
     discriminators: DiscriminatorConfig
     training: TrainingParams
     generation: GenerationParams
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConditionParams:
+    """The videos of a level that the level above is trained on, and that nothing else is made or judged by."""
+
+    condition: str  # what they are made from: the labels' table, or the conditions of the level below
+    train: Positive  # videos
+    measure: Positive  # videos more, kept back for measuring in training
+    codec: Literal["none", "blosc", "jpeg"]
+    jpeg_quality: Annotated[int, Field(ge=1, le=100)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleParams:
+    """The videos that a hierarchy is judged and shown by: of every level as many, sample i made from sample i below."""
+
+    videos: Several  # at sigma.metrics: for the metrics
+    figures: Positive  # at sigma.figures: for the page
+    # As a level is trained: windows of `training.window` frames of the samples below, by that level alone (Sec. 5.2).
+    windows: Several
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,7 +181,8 @@ class Params:
     views: dict[str, View]  # by level: x^1 … x^L at full length
     sigma: SigmaParams
     levels: dict[str, LevelParams]
-    last: str  # the top level: evaluate and report depend on its samples
+    conditions: dict[str, ConditionParams]  # of every level below the top
+    samples: SampleParams
     evaluation: EvaluationParams
 
     @property
@@ -201,3 +227,10 @@ class Params:
     def window(self, level: int) -> int:
         """How many frames a training clip of a level has in the level's condition (level 1: in its own view)."""
         return self.of_level(level).training.window or self.view(max(level - 1, 1)).frames
+
+    @property
+    def measured_window(self) -> int | None:
+        """Frames of its condition that a window of the top level spans; None where it is trained on whole videos."""
+        top = self.n_levels
+        whole = self.view(max(top - 1, 1)).frames
+        return None if self.window(top) == whole else self.window(top)

@@ -3,6 +3,7 @@
 Networks are counted on torch's meta device, so the paper's full-size networks take seconds and no memory.
 """
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -55,7 +56,28 @@ def describe(params: Params, *, full_length: bool = False) -> dict[str, Any]:
         if full_length:
             full = _clip(*networks, params.view(max(level - 1, 1)).frames, 0)
             levels[str(level)]["full_length"] = {k: value for k, value in full.items() if k != "iteration_tflop"}
-    return {"levels": levels, "classes": params.data.classes}
+    return {"levels": levels, "conditions": _conditions(params, levels), "classes": params.data.classes}
+
+
+def _conditions(params: Params, levels: Mapping[str, Any]) -> dict[str, Any]:
+    """Of the conditions of every level below the top: videos, bytes before any codec, and what making them costs.
+
+    `share_of_training` is their arithmetic over that of the iterations of the level that is trained on them.
+    """
+    described = {}
+    for key, wanted in params.conditions.items():
+        level, videos = int(key), wanted.train + wanted.measure
+        view, training = params.view(level), params.of_level(level + 1).training
+        pieces = params.view(max(level - 1, 1)).frames / params.window(level)  # windows of training in a video
+        forward = videos * pieces * levels[key]["forward_tflop"]
+        served = training.iterations * training.batch * levels[str(level + 1)]["iteration_tflop"]
+        described[key] = {
+            "videos": videos,
+            "codec": wanted.codec,
+            "bytes": videos * view.frames * view.size**2 * 3,
+            "share_of_training": forward / served,
+        }
+    return described
 
 
 def describe_data(params: Params, paths: Paths) -> dict[str, Any]:
@@ -113,8 +135,13 @@ def description_text(description: dict[str, Any]) -> str:
     note = "memory: 16 bytes a parameter (Adam) and the activations that a generator update saves for one clip, float32"
     if description["classes"] is None:
         note += "\ndata.classes is null, as many as found: counted without classes, which add a few percent"
+    conditions = [
+        f"conditions of level {level}: {c['videos']:,} videos, {do_filesizeformat(c['bytes'])} before codec "
+        f"{c['codec']}; making them takes {c['share_of_training']:.2%} of training level {int(level) + 1}"
+        for level, c in description["conditions"].items()
+    ]
     data = [f"data: {_data_text(description['data'])}"] if "data" in description else []
-    return "\n".join([pd.DataFrame(rows).to_string(index=False), "", note, *data])
+    return "\n".join([pd.DataFrame(rows).to_string(index=False), "", note, *conditions, *data])
 
 
 def _millions(*counts: int) -> str:
@@ -160,9 +187,9 @@ def _clip(
     generator: Generator, discriminators: Discriminators, window: int, discriminator_steps: int
 ) -> dict[str, float]:
     """Arithmetic and memory of one clip whose condition (level 1: which itself) has `window` frames."""
-    one, two = (_pass(generator, discriminators, window, batch) for batch in (1, 2))
-    flop_g, flop_both, saved = (b - a for a, b in zip(one, two, strict=True))  # what every further clip adds
-    flop_d = flop_both - flop_g
+    flop_g, flop_d = _flop(generator, discriminators, *_inputs(generator, window, 1))
+    one, two = (_saved(generator, discriminators, *_inputs(generator, window, batch)) for batch in (1, 2))
+    saved = two - one  # what every further clip adds
     # D's update: a forward of G, forward and backward (twice as much) of D on real and fake clips. G's: forward and
     # backward of G (its forward twice where activations are computed again), and of D as far as its input.
     iteration = discriminator_steps * (flop_g + 6 * flop_d) + (4 if generator.recompute else 3) * flop_g + 2 * flop_d
@@ -174,15 +201,8 @@ def _clip(
     }
 
 
-def _pass(generator: Generator, discriminators: Discriminators, window: int, batch: int) -> tuple[int, int, int]:
-    """FLOP of G, FLOP of G and D, and bytes that both save for the backward pass of a generator update."""
-    saved: dict[int, tuple[int, Tensor]] = {}  # by storage; holding the tensor keeps the number its own
-
-    def note(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        saved[storage._cdata] = (storage.nbytes(), tensor)
-        return tensor
-
+def _inputs(generator: Generator, window: int, batch: int) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor]:
+    """Noise, labels, condition and the frames that the spatial discriminator sees, on the meta device."""
     config, device = generator.config, "meta"
     labels = torch.zeros(batch, dtype=torch.long, device=device) if config.classes else None
     condition, frames = None, window
@@ -190,13 +210,36 @@ def _pass(generator: Generator, discriminators: Discriminators, window: int, bat
         condition = torch.empty(batch, window, 3, config.condition.size, config.condition.size, device=device)
         frames = window * config.factor
     seen = torch.zeros(batch, min(config.discriminators.frames, frames), dtype=torch.long, device=device)
-    noise = torch.empty(batch, config.generator.noise, device=device)
-    saving = torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor)
-    with saving:
-        discriminators(generator(noise, labels, condition), condition, labels, seen, None)
+    return torch.empty(batch, config.generator.noise, device=device), labels, condition, seen
+
+
+def _flop(
+    generator: Generator, discriminators: Discriminators, noise: Tensor, labels, condition, seen
+) -> tuple[int, int]:
+    """Of a pass of G and of D: products of matrices and convolutions, all of which grow with the batch."""
     with unfolded(), torch.no_grad(), FlopCounterMode(display=False) as flop:
         video = generator(noise, labels, condition)
         of_generator = flop.get_total_flops()
         discriminators(video, condition, labels, seen, None)
-        of_both = flop.get_total_flops()
-    return of_generator, of_both, sum(nbytes for nbytes, _ in saved.values())
+        return of_generator, flop.get_total_flops() - of_generator
+
+
+def _saved(
+    generator: Generator,
+    discriminators: Discriminators,
+    noise: Tensor,
+    labels: Tensor | None,
+    condition: Tensor | None,
+    seen: Tensor,
+) -> int:
+    """The bytes that G and D save for the backward pass of a generator update."""
+    saved: dict[int, tuple[int, Tensor]] = {}  # by storage; holding the tensor keeps the number its own
+
+    def note(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        saved[storage._cdata] = (storage.nbytes(), tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        discriminators(generator(noise, labels, condition), condition, labels, seen, None)
+    return sum(nbytes for nbytes, _ in saved.values())

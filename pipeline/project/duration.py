@@ -14,8 +14,8 @@ from pipeline.project.describe import describe
 
 SIZE = 1024  # of the matrices whose product is the rate
 ROUNDS = 5
-# Of the rate of a matrix product with all threads, what training reaches: `shapes` takes an hour at 50 GFLOP/s.
-EFFICIENCY = 0.65
+# Of the rate of a matrix product with all threads, what training reaches: `shapes` took 21 minutes at 132 GFLOP/s.
+EFFICIENCY = 0.75
 
 
 def flop_per_second() -> float:
@@ -33,11 +33,12 @@ def seconds_by_level(params: Params, rate: float) -> dict[str, float]:
     """Of training each level, all its iterations, and of generating its videos, on a processor of `rate` FLOP/s."""
     seconds = {}
     for level, counts in describe(params)["levels"].items():
-        chosen = params.levels[level]
-        t, g = chosen.training, chosen.generation
+        t, recalibration = params.levels[level].training, params.levels[level].generation.recalibration
         training = t.iterations * t.batch * counts["iteration_tflop"]
-        sets = 2  # one a sigma, each with statistics of its own
-        generation = (g.videos + g.figures + sets * g.recalibration * t.batch) * counts["forward_tflop"]
+        conditions, samples = params.conditions.get(level), params.samples
+        stores = [samples.videos, samples.figures, *([conditions.train + conditions.measure] if conditions else [])]
+        clips = sum(stores) + len(stores) * recalibration * t.batch  # each store has statistics of its own
+        generation = clips * counts["forward_tflop"]
         seconds[level] = (training + generation) * 1e12 / (rate * EFFICIENCY)
     return seconds
 

@@ -60,9 +60,10 @@ def set_aside(paths: Paths, params: Params) -> list[tuple[Path, Path]]:
     The page and the evaluation depend on the folders that hold all levels: another recipe's would stay in their hashes.
     """
     moved = []
-    for place in (paths.artifact(1).parent, paths.samples(1).parent):
+    for place in (paths.artifact(1).parent, paths.conditions(1).parent, paths.samples(1).parent):
+        known = params.conditions if place == paths.conditions(1).parent else params.levels
         for old in sorted(place.glob("level-*")):
-            if old.name.removeprefix("level-") in params.levels:
+            if old.name.removeprefix("level-") in known:
                 continue
             moved.append((old, _move_aside(paths, old)))
     return moved
@@ -119,7 +120,7 @@ def _set(tree: Any, setting: str, source: Path, root: Path) -> None:
         raise UserError(f"--set {key}: no such parameter in {source}") from None
     value = parse_yaml(text, f"--set {key}")
     if isinstance(before, str) and isinstance(value, int | float):
-        value = text  # a parameter that is text stays text: `last=2` means "2"
+        value = text  # a parameter that is text stays text: `evaluation.split=2` means "2"
     refuse_odd(value, f"--set {key}")
     node[last] = _with_hashes(last, value, root)
 

@@ -72,7 +72,7 @@ def measured(left: Mapping[str, float], right: Mapping[str, float]) -> list[Metr
     """The metrics of both sides, by name; where one has no value, nothing stands."""
     pairs = []
     for name in sorted({*left, *right}):
-        better, unit, meaning = explained(name.removeprefix("windows_"))
+        better, unit, meaning = explained(name.removeprefix("cut_").removeprefix("windows_"))
         best = None
         if better and name in left and name in right and left[name] != right[name]:
             best = int((right[name] > left[name]) == (better == "higher"))

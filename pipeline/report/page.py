@@ -53,12 +53,20 @@ class Measurement:
 
 
 def measurements(params: Params, classes: int, evaluation: Mapping[str, Any]) -> list[Measurement]:
-    """What metrics.json holds: of whole videos and, where there are any, of windows with what differs in protocol."""
+    """What metrics.json holds: of whole videos and, where there are any, of windows with what differs in protocol.
+
+    The paper's windows are made as ours of the first kind; beside those that are cut out nothing stands.
+    """
     parts: list[Measurement] = []
-    for name, metrics, of in (("Whole videos", "metrics", "protocol"), ("Windows", "windows", "windows_protocol")):
+    for name, metrics, of in (
+        ("Whole videos", "metrics", "protocol"),
+        ("Windows as in training", "windows", "windows_protocol"),
+        ("Windows cut out of whole videos", "cut_windows", "cut_windows_protocol"),
+    ):
         if metrics in evaluation:
             protocol = evaluation[of]
-            beside = paper.rows_beside(params, classes, protocol, set(evaluation[metrics]))
+            cut = metrics == "cut_windows"
+            beside = [] if cut else paper.rows_beside(params, classes, protocol, set(evaluation[metrics]))
             whole = parts[0].protocol if parts else {}
             part = Measurement(
                 title=f"{name}: {protocol['frames']} frames",

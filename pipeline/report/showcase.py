@@ -66,7 +66,7 @@ def showcase(params: Params, paths: Paths, split: str, folder: Path) -> Showcase
     All of them last equally long, so that the levels of a row loop together.
     """
     top, view = params.n_levels, params.view(params.n_levels)
-    samples = [ViewReader(paths.samples(level), level, "figures", in_memory=0) for level in range(1, top + 1)]
+    samples = [ViewReader(paths.samples(level) / "figures", level, in_memory=0) for level in range(1, top + 1)]
     real = ViewReader(paths.pyramid, top, split, in_memory=0)
     rate = top_rate(params, read_table(paths.pyramid))
     fps, seconds = max(rate, SLOWEST), view.frames / rate

@@ -4,7 +4,7 @@ import os
 import platform
 from pathlib import Path
 
-SPIN_COUNT = "4000"  # 0.1 to 0.3 ms, by processor
+SPIN_COUNT = "2000"
 
 
 def bound_spinning() -> None:

@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -39,10 +40,10 @@ class Iteration:
 class Batches:
     """The clips that one level is trained on.
 
-    PAPER: Eq. 3 draws the conditions of fakes from level l-1 afresh; here from a stored set of its samples.
+    PAPER: Eq. 3 draws the conditions of fakes from level l-1 afresh; here from a stored set of its videos.
 
     real: the readers of x^l and, above level 1, of x^{l-1}, of the pyramid's training split.
-    generated: the reader of level l-1's samples; None at level 1, whose fakes take the data's labels alone.
+    generated: the reader of level l-1's conditions; None at level 1, whose fakes take the data's labels alone.
     factors: K_T between successive views, lowest first, for all views of the pyramid.
     window: frames of the condition (level 1: of the view itself) that a clip spans.
     mirror: whether every second real clip, by chance, is seen in a mirror, its condition with it.
@@ -107,12 +108,15 @@ class Batches:
         """Pairs (x^l, x^{l-1}) of the data with their labels, at the same place in every view."""
         return self._clips("real", update, positions, self._real)
 
-    def fake_clips(self, update: int, positions: range, stream: str = "fake") -> Clips:
+    def fake_clips(
+        self, update: int, positions: range, stream: str = "fake", conditions: ViewReader | None = None
+    ) -> Clips:
         """What fakes are made from: z ~ N(0, I), and a window of a video of level l-1's own with its label (Eq. 3).
 
-        `stream` names what they are for: another one than training's has other draws.
+        stream: names what they are for; another one than training's has other draws.
+        conditions: videos of level l-1 to take in place of training's.
         """
-        return self._clips(stream, update, positions, self._fake)
+        return self._clips(stream, update, positions, partial(self._fake, conditions or self.generated))
 
     def _real(self, draw: np.random.Generator) -> dict[str, Any]:
         level = self.config.level
@@ -129,17 +133,17 @@ class Batches:
             clip |= {name: clip[name][:, :, ::-1] for name in ("video", "condition") if name in clip}
         return clip
 
-    def _fake(self, draw: np.random.Generator) -> dict[str, Any]:
+    def _fake(self, generated: ViewReader | None, draw: np.random.Generator) -> dict[str, Any]:
         level = self.config.level
         noise = draw.standard_normal(self.config.generator.noise, dtype=np.float32)
-        if self.generated is None:
+        if generated is None:
             return {"noise": noise, "labels": self.labels[draw.integers(len(self.videos))]}
-        video = int(draw.integers(len(self.generated)))
+        video = int(draw.integers(len(generated)))
         below = self.factors[: level - 2]  # between the views of the samples and the lowest one
-        starts = windows_of_videos(self.generated.n_frames[video : video + 1], below, level, self.window)
+        starts = windows_of_videos(generated.n_frames[video : video + 1], below, level, self.window)
         start = start_in_view(choose_start(draw.random(), int(starts[0])), self.factors, level - 1)
-        condition = self.generated.read(video, start, self.window)
-        return {"noise": noise, "labels": self.generated.labels[video], "condition": condition}
+        condition = generated.read(video, start, self.window)
+        return {"noise": noise, "labels": generated.labels[video], "condition": condition}
 
     def _clips(
         self, stream: str, update: int, positions: range, clip: Callable[[np.random.Generator], dict[str, Any]]

@@ -9,6 +9,7 @@ import contextlib
 import io
 import json
 import logging
+import math
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, replace
@@ -24,15 +25,15 @@ from pipeline.params import Params
 from pipeline.paths import write_atomic
 from pipeline.system.yaml import flat
 from pipeline.training.batches import Batches
-from pipeline.training.early_stopping import WindowDistance
+from pipeline.training.measure import WindowMeasure
 from pipeline.workers import Workers
 
 log = logging.getLogger(__name__)
 
 KEPT = 2  # the newest, and one to fall back to
-METRIC = ("models.i3d", "pipeline.metrics")  # decides nothing where early stopping does not measure by it
+METRIC = ("models.i3d", "pipeline.metrics")  # decides nothing where training does not measure by it
 # Of a level's training, what changes no iteration that was done.
-GOES_ON = ("iterations", "log_every", "early_stopping.patience")
+GOES_ON = ("iterations", "log_every", "measure.patience")
 _INPUTS = "inputs.json"
 _NAMED = 4  # differences from another run that are told
 
@@ -88,7 +89,10 @@ def _begun(others: Iterable[tuple[Path, dict[str, Any]]], inputs: Mapping[str, A
 
 
 def _goes_on(key: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
-    return key.endswith(GOES_ON) and not (key.endswith("patience") and flat(before)[key] > flat(now)[key])
+    if key.endswith("patience"):  # null: without end
+        old, new = (flat(inputs).get(key) or math.inf for inputs in (before, now))
+        return old <= new
+    return key.endswith(GOES_ON)
 
 
 def _others(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
@@ -108,7 +112,7 @@ def files(folder: Path) -> list[Path]:
     return sorted(folder.glob("checkpoint-*.pt"), reverse=True)
 
 
-def inputs_of(batches: Batches, params: Params, distance: WindowDistance | None) -> dict[str, Any]:
+def inputs_of(batches: Batches, params: Params, measure: WindowMeasure | None) -> dict[str, Any]:
     """Everything that the bytes of a trained level depend on, as plain values by name."""
     level = batches.config.level
     # How often a run is saved and shown makes no difference.
@@ -122,9 +126,9 @@ def inputs_of(batches: Batches, params: Params, distance: WindowDistance | None)
             "training": {**asdict(matters), "start": matters.start and matters.start.sha256},  # wherever it lies
         },
         "data": batches.real.digest,
-        "samples of the level below": batches.generated.digest if batches.generated is not None else None,
-        "code": code_hash("stages.train", without=() if distance else METRIC),
-        "the measuring I3D": distance.weights if distance is not None else None,
+        "conditions of the level below": batches.generated.digest if batches.generated is not None else None,
+        "code": code_hash("stages.train", without=() if measure else METRIC),
+        "the measuring I3D": measure.weights if measure is not None else None,
     }
     return json.loads(json.dumps(made_from))
 

@@ -12,7 +12,7 @@ from pipeline.params import TrainingParams
 from pipeline.progress import progress
 from pipeline.training import checkpoint, start
 from pipeline.training.batches import Batches, Iteration
-from pipeline.training.early_stopping import Best, WindowDistance
+from pipeline.training.measure import Best, WindowMeasure
 from pipeline.training.pictures import make_pictures
 from pipeline.training.step import Networks, follow
 from pipeline.training.termination import EXIT, Termination
@@ -30,7 +30,7 @@ class Training:
     """A level's training, from the newest checkpoint in `folder`, or `params.start`, to `params.iterations`.
 
     on_log, on_picture: for rank 0 to show what comes up; on_log is told speed and memory beside a row.
-    measure: the metric of `params.early_stopping`, where that is not null.
+    measure: what `params.measure` asks for, where that is not null.
 
     generator: to publish, after `run`: the last one, its average, or the best of those measured.
     iteration: whose generator it is.
@@ -52,11 +52,12 @@ class Training:
         termination: Termination,
         on_log: OnLog = lambda *_: None,
         on_picture: OnPicture = lambda _: None,
-        measure: WindowDistance | None = None,
+        measure: WindowMeasure | None = None,
     ) -> None:
         self.networks, self.batches, self.params, self.workers, self.folder = networks, batches, params, workers, folder
         self.termination, self.on_log, self.on_picture, self.measure = termination, on_log, on_picture, measure
         self.level = batches.config.level
+        self.patience = measure and measure.params.patience  # None: no measurement ends it
         names = ("generator", "discriminators", "optimizer_g", "optimizer_d")
         self.best = Best()
         self.parts = {**{name: getattr(networks, name) for name in names}, "best": self.best}
@@ -92,7 +93,7 @@ class Training:
         with self.termination.held():
             self._look()  # at an iteration that was saved, and interrupted before it was looked at
             for it in self.batches.iterations(self.step, self.params, self.workers):
-                if self.measure and self.best.worse >= self.measure.stopping.patience:
+                if self.patience is not None and self.best.worse >= self.patience:
                     break
                 self._iterate(it)
                 bar.update(1)
@@ -107,7 +108,7 @@ class Training:
                 self._look()
         bar.close()
         self.iteration = self.step
-        if self.measure:
+        if self.patience is not None:
             self.iteration, value = self.best.iteration, self.best.value
             self.generator.load_state_dict(self.best.weights)
             log.info("level %d: the generator of iteration %d is the best, at %s", self.level, self.iteration, value)
@@ -134,7 +135,7 @@ class Training:
 
     def _looks(self) -> bool:
         """Whether pictures are due or a measurement, after a checkpoint: interrupted, they are made again."""
-        return self._due(self.params.samples_every) or self._due(self.measure and self.measure.stopping.every)
+        return self._due(self.params.samples_every) or self._due(self.measure and self.measure.params.every)
 
     def _look(self) -> None:
         """Make pictures and measure where it is time to; a signal ends it at once."""
@@ -145,13 +146,14 @@ class Training:
                 name = self.folder / "pictures" / f"iteration-{self.step:08d}"
                 for file in make_pictures(self.generator, self.batches, self.params.batch, self.workers, name):
                     self.on_picture(file)
-            if self.measure and self._due(self.measure.stopping.every):
-                value = self.measure(self.generator)
-                self.best.note(value, self.step, self.generator)
+            if self.measure and self._due(self.measure.params.every):
+                numbers = self.measure(self.generator)
+                if self.patience is not None:
+                    self.best.note(numbers[self.measure.name], self.step, self.generator)
                 if not self.history or self.history[-1]["step"] != self.step:
                     self.history.append({"step": self.step})
-                self.history[-1][self.measure.name] = value
-                self.on_log({self.measure.name: value}, self.step)
+                self.history[-1] |= numbers
+                self.on_log(numbers, self.step)
             self.workers.wait()  # while rank 0 writes: a signal finds all of them here, or none
         self.timed = self.step, time.monotonic()
 

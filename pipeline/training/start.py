@@ -19,7 +19,7 @@ from models.config import LevelConfig
 from models.discriminator import Discriminators
 from models.generator import Generator
 from pipeline.errors import UserError
-from pipeline.generation.artifact import CONFIG_BYTES, under
+from pipeline.generation.artifact import CONFIG_BYTES, FORMAT
 from pipeline.metrics.features import first_wrong, load_state
 from pipeline.params import Start
 from pipeline.paths import Paths, lies_in, origin, publish
@@ -57,10 +57,12 @@ def read(start: Start, config: LevelConfig) -> tuple[States, Ancestry]:
         )
     try:
         if path.is_dir():
-            networks = {"generator": under("generator.", load_state(path / G, key))}
+            networks = {"generator": load_state(path / G, key)}
             if (path / D).is_file():
                 networks["discriminators"] = load_state(path / D, key)
             about: dict[str, Any] = json.loads((path / CONFIG).read_bytes())
+            if (found := about.get("format", 1)) != FORMAT:
+                raise ValueError(f"{CONFIG} is of format {found}, and this code reads {FORMAT}")
         else:
             if not isinstance(state := load_state(path, key), dict):
                 raise TypeError(f"it holds a {type(state).__name__}, no mapping")

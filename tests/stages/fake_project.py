@@ -25,6 +25,7 @@ def make_project(root: Path, *, videos: int = 6, classes: tuple[str, ...] = CLAS
     raw["levels"]["2"]["generator"]["multipliers"] = [4, 4]
     raw["levels"]["2"]["discriminators"]["multipliers"] = [1, 2, 4]
     raw["levels"]["2"]["training"]["window"] = 2
+    raw["samples"] = {"videos": videos, "figures": 4, "windows": videos}
     raw["evaluation"] |= {"videos": 4, "psd_frames": [1, 8], "psd_sets": 2, "i3d_k400": None}
     if not classes:
         raw["data"]["classes"] = 0
@@ -34,10 +35,15 @@ def make_project(root: Path, *, videos: int = 6, classes: tuple[str, ...] = CLAS
         YAML().dump(raw, file)
 
     _pyramid(paths, videos, classes, 2 * frames + 2)
-    tops = np.stack([moving(i, 2 * frames, 16, dim=0.8) for i in range(videos + 4)])
-    rows = _rows(["samples"] * videos + ["figures"] * 4, classes, 2 * frames).assign(sigma=[1.0] * videos + [0.5] * 4)
-    _store(paths.samples(2), {2: tops}, rows, "samples", classes)
-    _store(paths.samples(1), {1: below(tops)}, rows.assign(n_frames=frames), "samples", classes)
+    tops = np.stack([moving(i, 2 * frames, 16, dim=0.8) for i in range(videos)])
+    for name, made, sigma in (("videos", tops, 1.0), ("figures", tops[-4:], 0.5), ("windows", tops[:, 2:6], 1.0)):
+        rows = _rows([name] * len(made), classes, made.shape[1]).assign(sigma=sigma)
+        _store(paths.samples(2) / name, {2: made}, rows, "samples", classes)
+        if name != "windows":
+            rows = rows.assign(n_frames=frames)
+            _store(paths.samples(1) / name, {1: below(made)}, rows, "samples", classes)
+    rows = _rows(["train"] * (videos - 2) + ["measure"] * 2, classes, frames).assign(sigma=1.0)
+    _store(paths.conditions(1), {1: below(tops)}, rows, "samples", classes)
     for level in (1, 2):
         paths.artifact(level).mkdir(parents=True)
         steps = np.arange(10, 60, 10)

@@ -22,7 +22,7 @@ from pipeline.data.store.reader import ViewReader
 from pipeline.metrics import evaluation
 from pipeline.metrics.clip_sets import open_set
 from pipeline.metrics.compare_sets import compare
-from pipeline.metrics.evaluation import choose_clips, window_frames
+from pipeline.metrics.evaluation import choose_clips
 from pipeline.metrics.measured import FeatureNetworks
 from pipeline.metrics.weights import weights_of
 from pipeline.params import load_params
@@ -37,6 +37,7 @@ from tests.stages.fake_project import make_project
 
 ROOT = Path(__file__).parents[2]
 NAMES = {"random_i3d_frechet_logits", "random_i3d_frechet_pooled"}
+KINDS = ("metrics", "windows", "cut_windows")
 
 
 def _tiny(seed: int, device: torch.device):
@@ -67,45 +68,37 @@ def table(paths: Paths, name: str) -> pd.DataFrame:
 
 def test_whole_videos_and_windows_are_measured_each_by_its_protocol(project):
     found = metrics(project)
-    assert set(found) == {"metrics", "protocol", "windows", "windows_protocol"}
-    assert set(found["windows"]) == NAMES < set(found["metrics"])
-    assert found["protocol"]["frames"] == 16 and found["windows_protocol"]["frames"] == 12
-    assert "6 frames of the lowest view" in found["windows_protocol"]["start"]
-    assert set(found["protocol"]) == set(found["windows_protocol"])
-    same = {"real_split", "size", "frame_step", "sigma", "resize", "logits_network", "pyramid", "samples"}
-    assert {found["protocol"][name] for name in same} == {found["windows_protocol"][name] for name in same}
-    assert all(found["windows"][name] != found["metrics"][name] for name in NAMES)
+    kinds = ("windows", "cut_windows")
+    assert set(found) == {"metrics", "protocol", *kinds, *(f"{kind}_protocol" for kind in kinds)}
+    whole, windows, cut = (found[name] for name in ("protocol", *(f"{kind}_protocol" for kind in kinds)))
+    assert (whole["frames"], windows["frames"], cut["frames"]) == (16, 4, 4)
+    assert windows["start"].endswith("generated of such a window alone, as in training")
+    assert cut["start"].endswith("cut out of the whole samples")
+    same = {"real_split", "size", "frame_step", "sigma", "resize", "logits_network", "pyramid"}
+    assert {whole[name] for name in same} == {windows[name] for name in same} == {cut[name] for name in same}
+    assert whole["samples"] == cut["samples"] != windows["samples"]
+    for kind in kinds:
+        assert set(found[kind]) == NAMES < set(found["metrics"])
+        assert all(found[kind][name] != found["metrics"][name] for name in NAMES)
     (logged,) = Store(project).runs("evaluate")
-    assert (logged.params["protocol.frames"], logged.params["windows_protocol.frames"]) == ("16", "12")
+    assert [logged.params[f"{part}.frames"] for part in ("protocol", "windows_protocol")] == ["16", "4"]
+    assert {"windows_random_i3d_frechet_logits", "cut_windows_random_i3d_frechet_logits"} < logged.metrics.keys()
 
 
-def test_windows_span_six_frames_of_the_lowest_view_anywhere(project):
+def test_windows_span_what_a_window_of_training_does_anywhere(project):
     params = load_params(project.params)
-    reader = ViewReader(project.samples(2), 2, "samples")
+    reader = ViewReader(project.samples(2) / "videos", 2)
     clips = choose_clips(params, reader, "generated", 12, 6)
     assert {start for _, start in clips} <= {0, 2, 4} and len({start for _, start in clips}) > 1
-    assert {start for _, start in choose_clips(params, reader, "generated", 12, 8)} == {0}
-
-
-@pytest.mark.parametrize(
-    ("factors", "frames"), [((), 6), ((2,), 6), ((4,), 6), ((2, 2), 3), ((4, 2), 1), ((2, 2, 2), 1), ((8, 2), 1)]
-)
-def test_a_window_is_twelve_frames_of_the_top_view_however_many_levels_there_are(factors, frames):
-    assert window_frames(factors) == frames
-
-
-def test_a_window_of_three_levels_is_measured_at_three_frames_of_the_lowest(project, monkeypatch):
-    """Of a hierarchy whose level 1 lies one K_T = 2 further down, seen through its factors alone."""
-    monkeypatch.setattr(evaluation, "window_frames", lambda factors: 3)
-    found = evaluation.evaluate(load_params(project.params), project, ALONE)
-    assert found.numbers["windows_protocol"]["frames"] == 6
-    assert found.numbers["windows_protocol"]["start"].startswith("a random window of 3 frames of the lowest view")
+    assert {start for _, start in choose_clips(params, reader, "generated", 12)} == {0}
+    windows = ViewReader(project.samples(2) / "windows", 2)
+    assert sorted(choose_clips(params, windows, "generated", 12, 2)) == [(video, 0) for video in range(12)]
 
 
 def test_clips_without_a_class_count_for_no_probe(tmp_path, monkeypatch):
     paths = make_project(tmp_path, videos=8)
     monkeypatch.setattr(evaluation, "random_i3d", _tiny)
-    labels, seen = {"train": [0, 1, -1], "val": [0, 1, -1], "samples": [-1]}, []
+    labels, seen = {"train": [0, 1, -1], "val": [0, 1, -1], "videos": [-1], "windows": [-1]}, []
 
     class Some(ViewReader):
         def __init__(self, *place, **given):
@@ -144,7 +137,7 @@ def test_tables_lie_beside_the_numbers(project):
     motion = table(project, "motion")
     assert motion["step"].tolist() == list(range(1, 16))
     assert float(motion["real_mean"].to_numpy().mean()) == pytest.approx(found["motion_real"])
-    clip = ViewReader(project.samples(2), 2, "samples").read(0, 0, 16).astype(int)
+    clip = ViewReader(project.samples(2) / "videos", 2).read(0, 0, 16).astype(int)
     assert 0.3 < found["motion_generated"] / np.abs(np.diff(clip, axis=0)).mean() < 3
     assert set(table(project, "psd")["frame"]) == {1, 8}
 
@@ -201,22 +194,21 @@ def test_data_without_classes_has_neither_probe_nor_class_table(tmp_path, monkey
     paths = make_project(tmp_path, classes=())
     monkeypatch.setattr(evaluation, "random_i3d", _tiny)
     found = evaluation.evaluate(load_params(paths.params), paths, ALONE)
-    assert set(found.numbers) == {"metrics", "protocol"}  # 4 frames in view 1
+    assert {*KINDS, "protocol"} < set(found.numbers)
     assert not [name for name in found.numbers["metrics"] if "probe" in name]
     assert len(found.tables["per_class"]) == 0 and len(found.tables["counts"]) > 0
 
 
-def test_a_second_evaluation_reads_no_real_clip_and_finds_the_same(project, monkeypatch):
-    params, read = load_params(project.params), ViewReader.read
+def test_a_second_evaluation_reads_no_clip_but_for_grounding_and_finds_the_same(project, monkeypatch):
+    params = load_params(project.params)
 
-    def only_samples(self, *place):
-        assert "samples" in set(self.videos["split"]), "a real clip is read again"
-        return read(self, *place)
+    def measured(*_):
+        raise AssertionError("read again")
 
-    monkeypatch.setattr(ViewReader, "read", only_samples)
+    monkeypatch.setattr(evaluation, "measure", measured)
     again = evaluation.evaluate(params, project, ALONE)
     first = metrics(project)
-    assert [again.numbers[part] for part in ("metrics", "windows")] == [first["metrics"], first["windows"]]
+    assert [again.numbers[part] for part in KINDS] == [first[part] for part in KINDS]
     for name, rows in again.tables.items():
         assert rows.to_csv(index=False) == (project.reports / f"{name}.csv").read_text()
     for other in ({"precision": "bfloat16"}, {"videos": 3}):  # another protocol
@@ -268,9 +260,9 @@ def test_classes_that_the_network_does_not_know_have_no_inception_score(project,
 def test_the_same_clips_in_arrays_give_the_same_numbers(project, tmp_path):
     params = load_params(project.params)
     sides = []
-    for side, store, split in (("real", project.pyramid, "val"), ("generated", project.samples(2), "samples")):
+    for side, store, split in (("real", project.pyramid, "val"), ("generated", project.samples(2) / "videos", None)):
         reader = ViewReader(store, 2, split)
-        clips = [reader.read(*place, 16) for place in choose_clips(params, reader, side, 4, 8)]
+        clips = [reader.read(*place, 16) for place in choose_clips(params, reader, side, 4)]
         np.save(tmp_path / f"{side}.npy", np.stack(clips))
         sides.append(open_set(tmp_path / f"{side}.npy", split=None, frame_step=1))
     networks = FeatureNetworks(tiny_network(params.seed), tiny_network(params.seed))
@@ -304,7 +296,7 @@ def test_two_workers_find_what_one_does(project):
     alone = metrics(project)
     for rank in range(2):
         together = json.loads((project.root / f"rank-{rank}.json").read_text())
-        for part in ("metrics", "windows"):
+        for part in KINDS:
             assert together[part] == pytest.approx(alone[part], rel=ROUNDING)
-        for part in ("protocol", "windows_protocol"):
+        for part in ("protocol", "windows_protocol", "cut_windows_protocol"):
             assert together[part] == alone[part]

@@ -88,7 +88,7 @@ def test_the_protocol_stands_beside_the_numbers(project):
     assert (protocol["real_videos"], protocol["generated_videos"]) == (4, 4)
     assert (protocol["frames"], protocol["size"], protocol["frame_step"]) == (8, 16, 2)
     assert "forth and back" in protocol["played"] and protocol["logits_sha256"] is None
-    assert protocol["samples"] == ViewReader(project.samples(2), 2).digest
+    assert protocol["samples"] == ViewReader(project.samples(2) / "videos", 2).digest
 
 
 def test_spectra_are_a_row_a_frequency(project):

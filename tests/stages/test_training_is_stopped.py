@@ -36,7 +36,9 @@ def project(root: Path, **recalibration: int) -> Paths:
         level["generator"]["channels"] = level["discriminators"]["channels"] = 2
         level["training"] |= {"batch": 4, "iterations": ITERATIONS, "checkpoint_every": 3, "samples_every": 25}
         level["training"]["average"] = 0.9
-        level["generation"] |= {"videos": 300, "figures": 4, "batch": 4, "recalibration": recalibration.get(number, 5)}
+        level["generation"] |= {"batch": 4, "recalibration": recalibration.get(number, 5)}
+    raw["conditions"]["1"] |= {"train": 280, "measure": 20}
+    raw["samples"] |= {"videos": 300, "figures": 4, "windows": 4}
     with paths.params.open("w") as file:
         YAML().dump(raw, file)
     return paths
@@ -96,14 +98,14 @@ def kill_while_it_writes(process: subprocess.Popen[str], root: Path) -> None:
         process.send_signal(signal.SIGCONT)  # it was renamed meanwhile: the next one
 
 
-def test_ten_kills_change_no_byte(tmp_path):
-    steps = [("train", 1), ("generate", 1), ("train", 2)]
+def test_twelve_kills_change_no_byte(tmp_path):
+    steps = [("train", 1), ("generate", 1), ("train", 2), ("sample", 1), ("sample", 2)]
     undisturbed, disturbed = project(tmp_path / "whole"), project(tmp_path / "killed")
     for step in steps:
         finish(undisturbed.root, *step)
     moments, kills, root = random.Random(0), 0, disturbed.root  # noqa: S311
     for name, level in steps:
-        if name == "generate":
+        if name != "train":
             with stage(root, name, level) as process:
                 until(process, lambda: list(root.glob(".hvg/work/generate-*/samples/**/c/*")))
                 time.sleep(moments.uniform(0, 0.2))
@@ -122,33 +124,37 @@ def test_ten_kills_change_no_byte(tmp_path):
                 kills += 1
                 assert list(root.glob(".hvg/work/train-*/.checkpoint-*"))
         if (name, level) == ("train", 2):
-            with stage(root, name, level) as process:  # after the last iteration: recalibrating or publishing
+            with stage(root, name, level) as process:  # after the last iteration: publishing
                 until(process, lambda: list(root.glob(f".hvg/work/train-level-2-*/checkpoint-{ITERATIONS:08d}.pt")))
                 time.sleep(moments.uniform(0, 0.05))
                 kill(process)
                 kills += 1
         log = finish(root, name, level)
-        assert name == "generate" or "going on from iteration" in log
+        assert name != "train" or "going on from iteration" in log
         assert not list(root.glob(".hvg/work/train-*/.checkpoint-*"))
-    assert kills == 10
+    assert kills == 12
     assert digests(disturbed) == digests(undisturbed)
 
 
 def test_term_ends_a_run_with_a_checkpoint_and_one_that_recalibrates_at_once(tmp_path):
     paths = project(tmp_path, **{"1": 10**6})
-    for awaited, saved in ("level 1: training from the start", r"\d+"), ("recalibrate level 1", ITERATIONS):
-        with stage(tmp_path, "train", 1) as process:
-            until(process, logged(tmp_path, awaited))
-            time.sleep(0.5)
+    with stage(tmp_path, "train", 1) as process:
+        until(process, logged(tmp_path, "level 1: training from the start"))
+        time.sleep(0.5)
+        process.terminate()
+        assert process.wait() == 143
+    log = (tmp_path / "log").read_text()
+    assert re.search(r"stopped: level 1: iteration \d+ is saved, the same command goes on from it\n", log), log
+    assert "lost" not in log and "Traceback" not in log
+    (found,) = Store(paths).runs("train level 1")
+    assert found.status == "KILLED"
+    finish(tmp_path, "train", 1)
+    for name in ("generate", "sample"):
+        with stage(tmp_path, name, 1) as process:
+            until(process, logged(tmp_path, "recalibrate level 1"))
             process.terminate()
-            assert process.wait() == 143
-        log = (tmp_path / "log").read_text()
-        assert re.search(f"stopped: level 1: iteration {saved} is saved, the same command goes on from it\n", log), log
-        assert "lost" not in log
-        assert "Traceback" not in log
-        (found,) = Store(paths).runs("train level 1")
-        assert found.status == "KILLED"
-    assert list(tmp_path.glob(f".hvg/work/train-level-1-*/checkpoint-{ITERATIONS:08d}.pt"))
+            assert process.wait() in (143, -signal.SIGTERM)
+        assert "Traceback" not in (tmp_path / "log").read_text()
 
 
 def test_other_parameters_are_trained_from_the_start_and_the_log_says_why(tmp_path):
@@ -191,8 +197,8 @@ def test_a_level_begins_from_what_was_there_and_tells_so(tmp_path, monkeypatch):
 def test_a_run_is_stopped_early_and_its_best_generator_published(tmp_path):
     paths = project(tmp_path)
     raw = YAML(typ="safe").load(paths.params)
-    stopping = {"every": 1, "patience": 1, "videos": 2, "i3d": None}
-    raw["levels"]["1"]["training"] |= {"log_every": 1, "early_stopping": stopping}
+    stopping = {"every": 1, "patience": 1, "videos": 2, "i3d": None, "splits": None}
+    raw["levels"]["1"]["training"] |= {"log_every": 1, "measure": stopping}
     with paths.params.open("w") as file:
         YAML().dump(raw, file)
     log = finish(tmp_path, "train", 1)

@@ -34,7 +34,14 @@ def made_here(params: Params, paths: Paths) -> list[Path]:
     """What the pipeline makes in the project's folder, and is no data."""
     paths = Paths(origin(paths.root))  # whose folder data.root may be
     listing = paths.root / params.data.listing
-    return [listing, paths.pyramid, paths.samples(1).parent, paths.artifact(1).parent, paths.reports]
+    return [
+        listing,
+        paths.pyramid,
+        paths.conditions(1).parent,
+        paths.samples(1).parent,
+        paths.artifact(1).parent,
+        paths.reports,
+    ]
 
 
 def not_to_keep_in(params: Params, paths: Paths) -> list[Path]:

@@ -27,7 +27,7 @@ from zarr.core.buffer import Buffer, NDBuffer
 from zarr.core.common import JSON, parse_named_configuration
 
 from pipeline.errors import UserError
-from pipeline.params import DecodeParams
+from pipeline.params import ConditionParams, DecodeParams
 
 JPEG_ROWS = 65_500  # libjpeg's limit of an image's height
 _BLOSC = Blosc(cname="zstd", clevel=3, shuffle=Blosc.BITSHUFFLE, typesize=1)
@@ -46,8 +46,8 @@ class Codec:
     checked: bool = True
 
     @classmethod
-    def of(cls, chosen: DecodeParams) -> "Codec":
-        """The one that decode's parameters choose."""
+    def of(cls, chosen: DecodeParams | ConditionParams) -> "Codec":
+        """The one that parameters choose."""
         return cls(chosen.codec, chosen.jpeg_quality) if chosen.codec == "jpeg" else cls(chosen.codec)
 
     @property

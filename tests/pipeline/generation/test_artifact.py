@@ -7,11 +7,14 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from models.generator import Generator
 from models.unroll import recalibrate, use_statistics
 from pipeline.errors import UserError
 from pipeline.generation import artifact
+from pipeline.generation.statistics import FILE, read_statistics, write_statistics
 from tests.models.level_configs import SECOND
 from tests.pipeline.training.tiny import batches, dummy, networks
 
@@ -22,13 +25,20 @@ def published(tmp_path):
     generator = trained.generator
     clips = batches(2).fake_clips(0, range(4))
     inputs = dummy(clips)
-    statistics = {
-        split: (sigma, recalibrate(generator, [dummy(clips, sigma)]))
-        for split, sigma in (("samples", 1.0), ("figures", 0.5))
-    }
     about = {"classes": ["a", "b", "c"]}
-    artifact.write(tmp_path, generator, trained.discriminators, statistics, [{"step": 1, "loss": 0.5}], about)
+    artifact.write(tmp_path, generator, trained.discriminators, [{"step": 1, "loss": 0.5}], about)
+    statistics = recalibrate(generator, [inputs])
+    (tmp_path / "store").mkdir()
+    write_statistics(tmp_path / "store", statistics, **OF, digest=artifact.digest(tmp_path))
     return tmp_path, generator, statistics, inputs
+
+
+OF = {"sigma": 0.5, "frames": 8}
+
+
+def read(folder: Path, **of: Any) -> Generator:
+    generator, digest = artifact.read(folder, SECOND), artifact.digest(folder)
+    return read_statistics(folder / "store", generator, **{**OF, "digest": digest, **of})
 
 
 def repack(folder: Path, tensors: dict[str, torch.Tensor]) -> None:
@@ -41,35 +51,36 @@ def repack(folder: Path, tensors: dict[str, torch.Tensor]) -> None:
 
 def test_what_is_published_generates_the_same(published):
     folder, generator, statistics, inputs = published
-    for split, (sigma, values) in statistics.items():
-        read = artifact.read(folder, split, sigma, SECOND)
-        assert read.config == SECOND
-        assert not read.training
-        use_statistics(generator, values)
-        assert torch.equal(read(*inputs), generator.eval()(*inputs))
+    again = read(folder)
+    assert again.config == SECOND
+    assert not again.training
+    use_statistics(generator, statistics)
+    assert torch.equal(again(*inputs), generator.eval()(*inputs))
     assert (folder / "history.csv").read_text() == "step,loss\n1,0.5\n"
 
 
 def test_the_same_generator_gives_the_same_bytes(published, tmp_path):
-    folder, generator, statistics, _ = published
-    artifact.write(tmp_path / "again", generator, networks(2).discriminators, statistics, [], {})
+    folder, generator, _, _ = published
+    artifact.write(tmp_path / "again", generator, networks(2).discriminators, [], {})
     assert artifact.digest(tmp_path / "again") == artifact.digest(folder)
 
 
 def test_files_that_do_not_belong_together_are_refused(published):
     folder = published[0]
-    with pytest.raises(UserError, match=r"recalibrated for sigma 0\.5, not 0\.7"):
-        artifact.read(folder, "figures", 0.7, SECOND)
+    others: list[dict[str, Any]] = [{"sigma": 0.7}, {"frames": 12}, {"digest": "a" * 64}]
+    for other in others:
+        with pytest.raises(UserError, match=r"safetensors: recalibrated for another level, sigma or length: .*0\.5"):
+            read(folder, **other)
     config = json.loads((folder / "config.json").read_text())
     config["config"]["generator"]["channels"] = 4
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(UserError, match=r"does not fit config\.json"):
-        artifact.read(folder, "samples", 1.0, SECOND)
+        artifact.read(folder, SECOND)
     (folder / "generator.safetensors").write_bytes(b"no tensors")
     with pytest.raises(UserError, match=r"generator\.safetensors: cannot be read .*train the level"):
-        artifact.read(folder, "samples", 1.0, SECOND)
+        artifact.read(folder, SECOND)
     with pytest.raises(UserError, match=r"config\.json: cannot be read .*train the level"):
-        artifact.read(folder / "elsewhere", "samples", 1.0, SECOND)
+        artifact.read(folder / "elsewhere", SECOND)
 
 
 def put(path: str, value: Any) -> Callable[[dict[str, Any]], Any]:
@@ -100,8 +111,8 @@ EDITS = {
     "another layer": put("config.generator.temporal_layer", "lstm"),
     "true for a number": put("config.classes", True),
     "no generator": lambda config: {**config, "config": {**config["config"], "generator": None}},
-    "no statistics": lambda config: {"config": config["config"]},
-    "statistics that are none": put("statistics.sigma", [1.0]),
+    "an older format": put("format", 1),
+    "no format": lambda config: {"config": config["config"]},
     "an empty mapping": lambda _: {},
     "nothing": lambda _: None,
     "a list": lambda _: [],
@@ -114,7 +125,7 @@ def test_an_edited_config_is_one_line(published, name):
     before = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(EDITS[name](before)))
     with pytest.raises(UserError) as caught:
-        artifact.read(folder, "samples", 1.0, SECOND)
+        artifact.read(folder, SECOND)
     assert str(caught.value).startswith(str(folder)) and len(str(caught.value).splitlines()) == 1
 
 
@@ -124,51 +135,60 @@ def test_a_config_that_is_no_json_is_one_line(published, content):
     file.unlink()
     file.write_bytes(content) if content is not None else file.mkdir()
     with pytest.raises(UserError, match=r"config\.json: ") as caught:
-        artifact.read(published[0], "samples", 1.0, SECOND)
+        artifact.read(published[0], SECOND)
     assert len(str(caught.value).splitlines()) == 1
 
 
-def test_statistics_of_another_length_or_of_no_numbers_are_refused(published):
+def test_statistics_that_are_others_are_refused(published):
     folder = published[0]
-    tensors = load_file(folder / "generator.safetensors")
-    name = next(key for key in tensors if key.startswith("statistics.samples."))
-    for changed in (tensors[name][:-1].clone(), tensors[name] * torch.nan):
-        repack(folder, {**tensors, name: changed})
-        with pytest.raises(UserError, match=r"does not fit config\.json"):
-            artifact.read(folder, "samples", 1.0, SECOND)
-        assert artifact.read(folder, "figures", 0.5, SECOND)
+    file = folder / "store" / FILE
+    tensors, about = load_file(file), safe_open(file, framework="pt").metadata()
+    name = next(iter(tensors))
+    without = {key: t for key, t in tensors.items() if key != name}
+    for changed in (
+        {**tensors, name: tensors[name] * torch.nan},
+        {**tensors, name: tensors[name][:, 1:].clone()},
+        without,
+    ):
+        save_file(changed, file, about)
+        with pytest.raises(UserError, match=r"statistics\.safetensors: cannot be read .*`dvc repro` makes that store"):
+            read(folder)
+    save_file(tensors, file)
+    with pytest.raises(UserError, match=r"recalibrated for another level, sigma or length: None"):
+        read(folder)
+    file.unlink()
+    with pytest.raises(UserError, match=r"statistics\.safetensors: cannot be read .*`dvc repro` makes that store"):
+        read(folder)
 
 
 def test_tensors_of_other_shapes_are_refused(published):
     folder = published[0]
     tensors = load_file(folder / "generator.safetensors")
-    for name in ("generator.", "statistics.samples."):
-        which = next(key for key in tensors if key.startswith(name))
-        repack(folder, {**tensors, which: tensors[which][:-1].clone()})
-        if name == "generator.":
-            with pytest.raises(UserError, match="its networks are others"):
-                artifact.read(folder, "samples", 1.0, SECOND)
-        repack(folder, {key: t for key, t in tensors.items() if key != which})
-        with pytest.raises(UserError, match=r"does not fit config\.json"):
-            artifact.read(folder, "samples", 1.0, SECOND)
+    which = next(iter(tensors))
+    repack(folder, {**tensors, which: tensors[which][:-1].clone()})
+    with pytest.raises(UserError, match="its networks are others"):
+        artifact.read(folder, SECOND)
+    repack(folder, {key: t for key, t in tensors.items() if key != which})
+    with pytest.raises(UserError, match=r"does not fit config\.json"):
+        artifact.read(folder, SECOND)
     (folder / "generator.safetensors").unlink()
     (folder / "generator.safetensors").mkdir()
     with pytest.raises(UserError, match=r"generator\.safetensors: cannot be read .*train the level"):
-        artifact.read(folder, "samples", 1.0, SECOND)
+        artifact.read(folder, SECOND)
 
 
 def fuzz(folder: Path, inputs: tuple[Any, ...], tries: int) -> int:
     """How many of so many damages were told; the others changed nothing of what is generated."""
-    expected = artifact.read(folder, "samples", 1.0, SECOND)(*inputs)
+    expected = read(folder)(*inputs)
     told, draw = 0, random.Random(0)  # noqa: S311 - no secret
     for _ in range(tries):
-        file = folder / draw.choice(["config.json", "generator.safetensors"])
+        file = folder / draw.choice(["config.json", "generator.safetensors", f"store/{FILE}"])
         content = file.read_bytes()
         place = draw.randrange(len(content))
         change = bytes([content[place] ^ 1 << draw.randrange(8)]) + content[place + 1 :] if draw.random() < 0.8 else b""
         file.write_bytes(content[:place] + change)
         try:
-            assert torch.equal(artifact.read(folder, "samples", 1.0, SECOND)(*inputs), expected)
+            assert torch.equal(read(folder)(*inputs), expected)
         except UserError as error:
             assert str(error).startswith(str(folder)) and len(str(error).splitlines()) == 1
             told += 1
@@ -192,4 +212,4 @@ def test_what_is_no_file_is_told(published, name, other):
     (published[0] / name).unlink()
     other(published[0] / name)
     with pytest.raises(UserError, match=rf"{name}: .*train the level"):
-        artifact.read(published[0], "samples", 1.0, SECOND)
+        artifact.read(published[0], SECOND)

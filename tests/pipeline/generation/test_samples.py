@@ -17,7 +17,7 @@ from pipeline.commands.metrics import sample as sample_command
 from pipeline.data.store.reader import ViewReader
 from pipeline.errors import UserError
 from pipeline.generation import artifact, samples
-from pipeline.generation.generate import sigma_of
+from pipeline.generation.statistics import write_statistics
 from pipeline.metrics.clip_sets import open_set
 from pipeline.params import load_params
 from tests.pipeline.training.tiny import ALONE
@@ -37,11 +37,12 @@ def project(tmp_path_factory):
         config = generator.config
         labels, z = torch.arange(4) % len(CLASSES), torch.randn(4, config.generator.noise)
         below = None if level == 1 else torch.rand(4, 4, 3, 8, 8) * 2 - 1
-        of_splits = {}
-        for split in ("samples", "figures"):
-            sigma = sigma_of(split, params.sigma)
-            of_splits[split] = sigma, recalibrate(generator, [(z * sigma, labels, below)])
-        artifact.write(paths.artifact(level), generator, Discriminators(config), of_splits, [], {})
+        artifact.write(paths.artifact(level), generator, Discriminators(config), [], {})
+        digest = artifact.digest(paths.artifact(level))
+        for store, sigma in (("videos", params.sigma.metrics), ("figures", params.sigma.figures)):
+            statistics = recalibrate(generator, [(z * sigma, labels, below)])
+            of = {"sigma": sigma, "frames": config.view.frames, "digest": digest}
+            write_statistics(paths.samples(level) / store, statistics, **of)
     return paths
 
 

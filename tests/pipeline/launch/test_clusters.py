@@ -145,9 +145,14 @@ def changed(file: Path) -> None:
     [
         ("decode", None, ["data/shapes/listing.csv"], ["data/pyramid/videos.parquet"]),
         ("train", 1, ["data/pyramid/videos.parquet"], ["artifacts/level-1/generator.safetensors"]),
-        ("train", 2, ["data/samples/level-1/videos.parquet"], ["data/samples/level-2/videos.parquet"]),
+        ("train", 2, ["data/conditions/level-1/videos.parquet"], ["data/samples/level-1/videos/videos.parquet"]),
         ("generate", 2, ["artifacts/level-2/generator.safetensors"], ["artifacts/level-1/generator.safetensors"]),
-        ("evaluate", None, [f"data/samples/level-{n}/videos.parquet" for n in (1, 2)], ["data/shapes/listing.csv"]),
+        (
+            "evaluate",
+            None,
+            [f"data/samples/level-{n}/videos/videos.parquet" for n in (1, 2)],
+            ["data/shapes/listing.csv"],
+        ),
         ("report", None, [f"artifacts/level-{n}/generator.safetensors" for n in (1, 2)], ["data/shapes/listing.csv"]),
     ],
 )

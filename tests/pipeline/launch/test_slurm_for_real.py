@@ -171,13 +171,13 @@ def test_two_nodes_decode_the_bytes_of_one(slurm, start, tmp_path):
 
 def test_a_mistake_is_one_line_and_a_job_that_does_not_begin_says_why(slurm, start, tmp_path):
     paths = project(tmp_path / "project")
-    hvg = start(paths.root, "train", "--level", "2")  # there are no samples of level 1
+    hvg = start(paths.root, "train", "--level", "2")  # there are no conditions of level 1
     late = start(paths.root, "train", "--level", "1", cluster="late")
     late.until(r"PENDING \(BeginTime\)")
     assert late.interrupt() == 130
     assert late.said().count("BeginTime") == 1
     assert hvg.end() == 2, hvg.said()
-    assert re.fullmatch(r"error: .*data/samples/level-1.*", hvg.said().splitlines()[-1])
+    assert re.fullmatch(r"error: .*data/conditions/level-1.*", hvg.said().splitlines()[-1])
     assert "Traceback" not in hvg.said() + late.said()
     assert nothing_left(slurm)
 

@@ -15,7 +15,7 @@ from pipeline.project.recipes import apply_recipe, edited, recipe_names, set_asi
 from pipeline.system.values import Weights
 
 LAUGHS = "data={a0: &a0 {x: 0}" + "".join(f", a{n}: &a{n} {{x: *a{n - 1}, y: *a{n - 1}}}" for n in range(1, 18)) + "}"
-STOPPING = "levels.1.training.early_stopping={{every: 1, patience: 1, videos: 2, i3d: {}}}"
+STOPPING = "levels.1.training.measure={{every: 1, patience: 1, splits: null, videos: 2, i3d: {}}}"
 ROOT = Path(__file__).parents[3]
 
 
@@ -35,9 +35,9 @@ def test_a_recipe_without_settings_is_copied(paths):
 
 def test_settings_are_yaml_and_comments_stay(paths):
     settings = ["data.root=/videos", "levels.2.training.iterations=7", "shapes={}", "evaluation.psd_frames=[1, 2]"]
-    params = apply_recipe(paths, "shapes", [*settings, "last=2", "data.classes=0"])
+    params = apply_recipe(paths, "shapes", [*settings, "evaluation.split=2", "data.classes=0"])
     assert (params.data.root, params.levels["2"].training.iterations, params.shapes) == ("/videos", 7, {})
-    assert (params.evaluation.psd_frames, params.last, params.data.classes) == ((1, 2), "2", 0)
+    assert (params.evaluation.psd_frames, params.evaluation.split, params.data.classes) == ((1, 2), "2", 0)
     assert load_params(paths.params) == params
     assert "# of everything random" in paths.params.read_text()
 
@@ -133,7 +133,7 @@ def test_weights_have_their_hash_beside_them(paths):
     (paths.root / "k600.pt").write_bytes(b"some")
     some = Weights(file="k600.pt", sha256=hashlib.sha256(b"some").hexdigest())
     params = apply_recipe(paths, "shapes", ["evaluation.i3d_k600=k600.pt", STOPPING.format("k600.pt")])
-    chosen = params.levels["1"].training.early_stopping
+    chosen = params.levels["1"].training.measure
     assert chosen is not None and chosen.i3d == params.evaluation.i3d_k600 == some
     assert params.evaluation.i3d_k400 == Weights(file="installed", sha256=INSTALLED_SHA256)
     assert apply_recipe(paths, None, ["evaluation.i3d_k400=null"]).evaluation.i3d_k400 is None

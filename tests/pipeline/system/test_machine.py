@@ -13,7 +13,7 @@ PRINT = "import stages, os; print(os.environ.get('GOMP_SPINCOUNT'), os.environ.g
 @pytest.mark.parametrize(
     ("given", "seen"),
     [
-        ({}, "4000 None"),
+        ({}, "2000 None"),
         ({"GOMP_SPINCOUNT": "7"}, "7 None"),
         ({"OMP_WAIT_POLICY": "active"}, "None active"),
     ],

@@ -84,7 +84,7 @@ def test_a_run_of_which_nothing_is_known_is_passed_over(tmp_path, logged, conten
 
 
 MORE = {
-    "levels.1": {"training": {"iterations": 8, "log_every": 2, "early_stopping": None, "batch": 4}},
+    "levels.1": {"training": {"iterations": 8, "log_every": 2, "measure": None, "batch": 4}},
     "code": "b" * 64,
 }
 
@@ -94,12 +94,14 @@ def other(**changed):
 
 
 def patience(measurements):
-    return {"early_stopping": {"every": 1, "patience": measurements}}
+    return {"measure": {"every": 1, "patience": measurements}}
 
 
-@pytest.mark.parametrize("changed", [{"iterations": 12}, {"log_every": 3}, {"iterations": 4}, patience(4)])
+@pytest.mark.parametrize(
+    "changed", [{"iterations": 12}, {"log_every": 3}, {"iterations": 4}, patience(4), patience(None)]
+)
 def test_what_changes_no_iteration_that_was_done_goes_on(tmp_path, logged, changed):
-    one = run(tmp_path, "one", other(**patience(3)) if "early_stopping" in changed else MORE, 4)
+    one = run(tmp_path, "one", other(**patience(3)) if "measure" in changed else MORE, 4)
     (one / "checkpoint-00000002.pt").touch()
     two = run(tmp_path, "two", other(**changed))
     assert logged.messages == [f"going on from checkpoint-00000004.pt of {one}"]
@@ -113,13 +115,13 @@ def test_what_changes_no_iteration_that_was_done_goes_on(tmp_path, logged, chang
     ("changed", "differing"),
     [
         ({"iterations": 3}, "iterations (8, now 3)"),
-        (patience(2), "early_stopping.patience (3, now 2)"),
+        (patience(2), "measure.patience (3, now 2)"),
         ({"batch": 8, "iterations": 12}, "iterations (8, now 12); levels.1.training.batch (4, now 8)"),
     ],
 )
 def test_what_changes_them_and_fewer_iterations_begin_anew(tmp_path, logged, changed, differing):
     """Fewer measurements to wait for as well: the other may have gone on where this one stops."""
-    run(tmp_path, "one", other(**patience(3)) if "early_stopping" in changed else MORE, 4)
+    run(tmp_path, "one", other(**patience(3)) if "measure" in changed else MORE, 4)
     run(tmp_path, "two", other(**changed))
     (message,) = logged.messages
     assert message.endswith(f"trained to iteration 4, is not gone on from: other levels.1.training.{differing}")

@@ -8,7 +8,6 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from models.unroll import recalibrate
 from pipeline.commands import stages
 from pipeline.errors import UserError
 from pipeline.generation import artifact
@@ -20,16 +19,14 @@ from pipeline.training.start import Ancestry, choose, read
 from pipeline.training.step import Networks
 from pipeline.training.termination import termination
 from tests.models.level_configs import FIRST, SECOND
-from tests.pipeline.training.tiny import ALONE, TRAINING, batches, dummy, networks, same, train, weights
+from tests.pipeline.training.tiny import ALONE, TRAINING, batches, networks, same, train, weights
 from tests.stages.fake_project import make_project
 
 
 def published(folder, trained, **about):
     """A level as training publishes it."""
-    clips = dummy(batches(trained.generator.config.level).fake_clips(0, range(4)))
-    statistics = {"samples": (1.0, recalibrate(trained.generator, [clips]))}
     about = {"iterations": 6, "start": None, **about}
-    artifact.write(folder, trained.generator, trained.discriminators, statistics, [], about)
+    artifact.write(folder, trained.generator, trained.discriminators, [], about)
     return folder
 
 
@@ -233,7 +230,7 @@ def test_from_becomes_a_parameter(tmp_path, monkeypatch, capsys):
     params = load_params(paths.params)
     monkeypatch.chdir(paths.root)
     own = Networks(params.level(2), params.levels["2"].training, seed=3, workers=ALONE)
-    artifact.write(tmp_path / "given", own.generator, own.discriminators, {}, [], {"iterations": 9, "start": None})
+    artifact.write(tmp_path / "given", own.generator, own.discriminators, [], {"iterations": 9, "start": None})
     before = paths.params.read_text()
     with pytest.raises(UserError, match="does not fit level 1"):
         stages._begin_from(tmp_path / "given", "train", 1, False)

@@ -7,27 +7,28 @@ import pytest
 
 from pipeline.errors import UserError
 from pipeline.metrics.features import random_i3d
-from pipeline.params import EarlyStopping
-from pipeline.training import checkpoint, early_stopping
-from pipeline.training.early_stopping import WindowDistance
+from pipeline.params import Measure
+from pipeline.training import checkpoint, measure
+from pipeline.training.measure import WindowMeasure
 from pipeline.workers import Workers
 from tests.pipeline.training.tiny import TRAINING, MemoryReader, batches, networks, train, views
 from tests.pipeline.training.together import Job, results
 
-STOPPING = EarlyStopping(every=3, patience=5, videos=6, i3d=None)
-PARAMS = replace(TRAINING, samples_every=3, average=0.9, early_stopping=STOPPING, log_every=3)
+MEASURE = Measure(every=3, videos=6, i3d=None, splits=None, patience=5)
+PARAMS = replace(TRAINING, samples_every=3, average=0.9, measure=MEASURE, log_every=3)
 
 
 def means(network, clips):
     """In place of an I3D: the mean of each clip."""
-    return [type("Found", (), {"pooled": clips.float().mean((1, 2, 3, 4))[:, None].expand(-1, 1024)})]
+    return [type("Found", (), {"logits": clips.float().mean((1, 2, 3, 4))[:, None].expand(-1, 400)})]
 
 
 def looked_at(workers: Workers, folder: Path) -> list[float]:
-    early_stopping.extract = means
-    _, top, labels = views()
+    measure.extract = means
+    low, top, labels = views()
     i3d = random_i3d(0)
-    distance = WindowDistance(batches(2), MemoryReader(top, labels), i3d, STOPPING, 4, workers)
+    kept_back = MemoryReader(low, labels)
+    distance = WindowMeasure(batches(2), MemoryReader(top, labels), kept_back, i3d, MEASURE, 4, workers)
     history = train(networks(2, workers), batches(2), PARAMS, workers, folder, measure=distance).history
     return [row[distance.name] for row in history]
 

@@ -89,7 +89,7 @@ TRAINING = TrainingParams(
     fused=False,
     average=None,
     samples_every=None,
-    early_stopping=None,
+    measure=None,
     start=None,
 )
 

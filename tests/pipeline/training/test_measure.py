@@ -7,28 +7,30 @@ import pytest
 import torch
 import zarr
 
+from pipeline.data.pixels import to_bytes
 from pipeline.errors import UserError
-from pipeline.metrics.features import random_i3d
-from pipeline.params import EarlyStopping, load_params
+from pipeline.metrics.features import Features, random_i3d
+from pipeline.params import Measure, load_params
 from pipeline.training import checkpoint
-from pipeline.training.early_stopping import WindowDistance, window_distance
+from pipeline.training.measure import WindowMeasure, window_measure
 from tests.pipeline.training.tiny import ALONE, TRAINING, MemoryReader, batches, networks, same, train, views
 from tests.stages.fake_project import make_project
 
-STOPPING = replace(TRAINING, iterations=12, early_stopping=EarlyStopping(every=2, patience=2, videos=2, i3d=None))
+MEASURE = Measure(every=2, videos=2, i3d=None, splits=None, patience=2)
+STOPPING = replace(TRAINING, iterations=12, measure=MEASURE)
 
 
-class Told(WindowDistance):
+class Told(WindowMeasure):
     """A metric whose values are told beforehand."""
 
-    name, stopping = "told", STOPPING.early_stopping
+    name, params = "told", MEASURE
 
     def __init__(self, *values):
         self.values, self.seen = list(values), []
 
     def __call__(self, generator):
         self.seen.append({name: value.clone() for name, value in generator.state_dict().items()})
-        return self.values.pop(0)
+        return {self.name: self.values.pop(0)}
 
 
 def equal(a, b):
@@ -53,7 +55,7 @@ def test_it_stops_after_its_patience_and_the_best_is_published(average, tmp_path
 
 def test_a_run_that_gets_better_goes_on_to_its_end_as_if_nothing_was_measured(tmp_path):
     plain, measured = networks(1), networks(1)
-    train(plain, batches(1), replace(STOPPING, early_stopping=None), ALONE, tmp_path / "plain")
+    train(plain, batches(1), replace(STOPPING, measure=None), ALONE, tmp_path / "plain")
     told = Told(6.0, 5.0, 4.0, 3.0, 2.0, 1.0)
     trained = train(measured, batches(1), STOPPING, ALONE, tmp_path / "measured", measure=told)
     assert trained.iteration == 12
@@ -113,35 +115,69 @@ def test_the_best_generator_is_the_one_that_the_checkpoint_speaks_of(tmp_path):
 def distance(level, videos=6, batch=4, frames=12):
     low, top, labels = views(frames=frames)
     real = MemoryReader(low, labels, 2) if level == 1 else MemoryReader(top, labels)
-    stopping = EarlyStopping(every=1, patience=1, videos=videos, i3d=None)
-    return WindowDistance(batches(level), real, random_i3d(0), stopping, batch, ALONE)
+    measure = Measure(every=1, videos=videos, i3d=None, splits=None, patience=1)
+    kept_back = MemoryReader(low[:1], labels[:1]) if level > 1 else None
+    return WindowMeasure(batches(level), real, kept_back, random_i3d(0), measure, batch, ALONE)
 
 
 def test_the_distance_is_of_as_many_windows_as_asked_for(monkeypatch):
-    """Features by hand: the mean of each clip in 1024 copies."""
+    """Features by hand: the mean of each clip in 400 copies."""
     seen = []
 
     def extract(network, clips):
         seen.append(clips)
-        return [type("Found", (), {"pooled": clips.float().mean((1, 2, 3, 4))[:, None].expand(-1, 1024)})]
+        return [type("Found", (), {"logits": clips.float().mean((1, 2, 3, 4))[:, None].expand(-1, 400)})]
 
-    monkeypatch.setattr("pipeline.training.early_stopping.extract", extract)
+    monkeypatch.setattr("pipeline.training.measure.extract", extract)
     generator = networks(2).generator
-    value = distance(2)(generator)
+    (value,) = distance(2)(generator).values()
     assert [len(clips) for clips in seen] == [1] * 6 + [4, 2]  # real ones, then generated ones
     assert all(clips.shape[1:] == (4, 3, 16, 16) and clips.dtype == torch.uint8 for clips in seen)
     windows, generated = torch.cat(seen[:6]), torch.cat(seen[6:])
     real, fake = (clips.double().mean((1, 2, 3, 4)) for clips in (windows, generated))
-    expected = (real.mean() - fake.mean()) ** 2 + (real.std() - fake.std()) ** 2  # of 1024 equal normal variables
-    assert value == pytest.approx(1024 * expected.item(), rel=1e-4)
+    expected = (real.mean() - fake.mean()) ** 2 + (real.std() - fake.std()) ** 2  # of 400 equal normal variables
+    assert value == pytest.approx(400 * expected.item(), rel=1e-4)
     top = views()[1]
     for clip in windows.movedim(2, -1).numpy():  # every real window is one of the data's
         assert any(np.array_equal(clip, video[start : start + 4]) for video in top for start in range(0, 9, 2))
     assert len({clip.tobytes() for clip in windows.numpy()}) == 6
 
 
+def test_conditions_are_those_kept_back_and_no_others(monkeypatch):
+    seen = []
+    monkeypatch.setattr("pipeline.training.measure.extract", lambda *_: [])
+    generator = networks(2).generator
+    generator.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[2]))
+    distance(2)(generator)
+    kept_back = views()[0][0]
+    for clip in to_bytes(torch.cat(seen)):
+        assert any(np.array_equal(clip, kept_back[start : start + 2]) for start in range(len(kept_back) - 1))
+
+
+def test_without_patience_the_last_generator_is_published_and_the_numbers_are_kept(tmp_path):
+    told = Told(3.0, 2.0, 4.0, 5.0, 6.0, 7.0)
+    told.params = replace(MEASURE, patience=None)
+    trained = train(networks(1), batches(1), STOPPING, ALONE, tmp_path, measure=told)
+    assert trained.iteration == 12
+    assert equal(told.seen[-1], trained.generator.state_dict())
+    assert [row["told"] for row in trained.history if "told" in row] == [3.0, 2.0, 4.0, 5.0, 6.0, 7.0]
+
+
+def test_generated_windows_have_an_inception_score_under_a_trained_network(monkeypatch):
+    monkeypatch.setattr(
+        "pipeline.training.measure.extract",
+        lambda _, clips: [Features(clips[:, 0, 0, 0].float(), torch.eye(400)[: len(clips)] * 50)],
+    )
+    measured = distance(1, videos=4)
+    measured.params = replace(measured.params, splits=1)
+    assert measured(networks(1).generator).keys() == {"random_i3d_frechet_windows"}
+    measured._network = replace(measured._network, sha256="a" * 64)
+    measured.name = "frechet_windows"
+    assert measured(networks(1).generator)["inception_score_windows"] == pytest.approx(4)  # each of a class of its own
+
+
 def test_a_split_without_a_window_is_refused():
-    with pytest.raises(UserError, match=r"levels\.1\.training\.early_stopping: no video of the split 'val'"):
+    with pytest.raises(UserError, match=r"levels\.1\.training\.measure: no video of the split 'val'"):
         distance(1, frames=6)
 
 
@@ -149,22 +185,22 @@ def test_data_without_a_validation_split_is_refused_by_key(tmp_path):
     paths = make_project(tmp_path)
     params = load_params(paths.params)
     level = params.levels["1"]
-    stopping = replace(level.training, early_stopping=STOPPING.early_stopping)
+    stopping = replace(level.training, measure=MEASURE)
     params = replace(params, levels={**params.levels, "1": replace(level, training=stopping)})
-    assert window_distance(batches(1), params, paths, ALONE).name == "random_i3d_frechet_windows"
+    assert window_measure(batches(1), params, paths, ALONE).name == "random_i3d_frechet_windows"
     videos = pd.read_parquet(paths.pyramid / "videos.parquet")
     videos.assign(split="train").to_parquet(paths.pyramid / "videos.parquet")
     attributes = zarr.open_group(paths.pyramid, mode="r+").attrs
     del attributes["table"], attributes["checksum"]
-    with pytest.raises(UserError, match=r"levels\.1\.training\.early_stopping: .* no video of the split 'val'; give"):
-        window_distance(batches(1), params, paths, ALONE)
+    with pytest.raises(UserError, match=r"levels\.1\.training\.measure: .* no video of the split 'val'; give"):
+        window_measure(batches(1), params, paths, ALONE)
 
 
 @pytest.mark.slow
 def test_a_run_measured_by_a_random_i3d(tmp_path):
     plain, measured = networks(1), networks(1)
     params = replace(STOPPING, iterations=2)
-    train(plain, batches(1), replace(params, early_stopping=None), ALONE, tmp_path / "plain")
+    train(plain, batches(1), replace(params, measure=None), ALONE, tmp_path / "plain")
     trained = train(measured, batches(1), params, ALONE, tmp_path / "measured", measure=distance(1, videos=2))
     assert same(plain, measured)
     assert trained.history[-1]["random_i3d_frechet_windows"] > 0

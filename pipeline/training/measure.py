@@ -1,6 +1,6 @@
-"""Early stopping on a metric, as in Sec. 5.1: measuring G while it is trained, and keeping the best one.
+"""Measuring G while it is trained (Fig. 9), and keeping the best one for early stopping (Sec. 5.1).
 
-PAPER: which metric, measured how and how often is not said; here a Frechet distance of training's windows.
+PAPER: which metric stops, measured how and how often is not said; here a Frechet distance of windows as trained.
 """
 
 import math
@@ -14,7 +14,6 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from models.generator import Generator
-from models.i3d import FEATURES
 from pipeline.data import sampling
 from pipeline.data.pixels import to_bytes
 from pipeline.data.store.reader import ViewReader
@@ -22,12 +21,14 @@ from pipeline.data.windows import choose_start, start_in_view, windows_of_videos
 from pipeline.errors import UserError
 from pipeline.metrics.features import FeatureNetwork, extract, load_i3d, random_i3d
 from pipeline.metrics.frechet import frechet_distance
+from pipeline.metrics.inception_score import inception_score
 from pipeline.metrics.weights import find_weights
-from pipeline.params import EarlyStopping, Params
+from pipeline.params import Measure, Params
 from pipeline.paths import Paths
 from pipeline.training.batches import Batches
 from pipeline.workers import Workers
 
+LOGITS = 400  # of Kinetics-400's classes
 SPLIT = "val"  # its clips measure, so that what was trained on does not
 
 
@@ -58,11 +59,12 @@ class Best:
         vars(self).update(state)
 
 
-class WindowDistance:
-    """The Frechet distance between I3D features of real windows of the validation split and of generated ones.
+class WindowMeasure:
+    """The Frechet distance between an I3D's logits of real windows of the validation split and of generated ones.
 
     Windows have training's length, and batch norm takes the statistics of each batch, as in training: the distance is
-    no FVD or FID and is not called so. Its draws have streams of their own: training goes on as if nothing was
+    no FVD and is not called so. Beside it the inception score of the generated ones, where `params.splits` asks for it.
+    Conditions are some that no training sees. All draws have streams of their own: training goes on as if nothing was
     measured. Clips are shared among the workers, which have to take part all together.
     """
 
@@ -70,19 +72,23 @@ class WindowDistance:
         self,
         batches: Batches,
         real: ViewReader,
+        conditions: ViewReader | None,
         network: FeatureNetwork,
-        stopping: EarlyStopping,
+        params: Measure,
         batch: int,
         workers: Workers,
     ) -> None:
-        """real: the validation split of the level's view. batch: training's."""
-        self._batches, self._real, self._network, self.stopping = batches, real, network, stopping
-        self._batch, self._workers = batch, workers
+        """real: the validation split of the level's view. conditions: kept back, of the level below; None at level 1.
+
+        batch: training's.
+        """
+        self._batches, self._real, self._conditions, self._network = batches, real, conditions, network
+        self.params, self._batch, self._workers = params, batch, workers
         self.name = "random_i3d_frechet_windows" if network.random else "frechet_windows"  # in a history
         self._starts = windows_of_videos(real.top_frames, batches.factors, batches.config.level, batches.window)
         if not self._starts.any():
             raise UserError(
-                f"levels.{batches.config.level}.training.early_stopping: no video of the split {SPLIT!r} is as long as "
+                f"levels.{batches.config.level}.training.measure: no video of the split {SPLIT!r} is as long as "
                 "a window of training; give it longer ones, or set it to null"
             )
         self._of_real: Tensor | None = None  # features of the real windows, which stay the same
@@ -92,59 +98,63 @@ class WindowDistance:
         """Which network measures: the digest of its weights' file, or that they are random ones."""
         return self._network.sha256 or self._network.weights
 
-    def __call__(self, generator: Generator) -> float:
-        """The distance, the same on all workers: they stop at the same iteration."""
+    def __call__(self, generator: Generator) -> dict[str, float]:
+        """The numbers by name, the distance first: the same on all workers, which stop at the same iteration."""
         if self._of_real is None:
             self._of_real = self._features(self._real_windows())
-        distance = frechet_distance(self._of_real, self._features(self._generated(generator)))
-        return float(self._workers.of_first(torch.tensor(distance, dtype=torch.float64)))
+        generated = self._features(self._generated(generator))
+        numbers = {self.name: frechet_distance(self._of_real, generated)}
+        if self.params.splits is not None and not self._network.random:
+            numbers["inception_score_windows"] = inception_score(generated, min(self.params.splits, len(generated)))[0]
+        of_first = self._workers.of_first(torch.tensor(list(numbers.values()), dtype=torch.float64)).tolist()
+        return dict(zip(numbers, of_first, strict=True))
 
     def _features(self, clips: Iterable[tuple[int, UInt8[np.ndarray, "b T H W 3"]]]) -> Float[Tensor, "N features"]:
         """Of this worker's clips, each part with its place among all, and of all the others'."""
-        features = torch.zeros(self.stopping.videos, FEATURES, device=self._workers.device)
+        features = torch.zeros(self.params.videos, LOGITS, device=self._workers.device)
         for place, videos in clips:
             for part in extract(self._network, torch.from_numpy(videos).movedim(-1, -3)):
-                features[place : place + len(part.pooled)] = part.pooled.to(features)
-                place += len(part.pooled)
+                features[place : place + len(part.logits)] = part.logits.to(features)
+                place += len(part.logits)
         return self._workers.sum(features).cpu()
 
     def _real_windows(self) -> Iterator[tuple[int, UInt8[np.ndarray, "1 T H W 3"]]]:
         """Windows of as many videos as there are, in a random order, each as often."""
         seed, level, factors = self._batches.seed, self._batches.config.level, self._batches.factors
         usable = np.flatnonzero(self._starts)
-        order = sampling.generator(seed, level, "early-stopping videos", 0, 0).permutation(usable)
-        for i in range(self._workers.rank, self.stopping.videos, self._workers.count):
+        order = sampling.generator(seed, level, "measure videos", 0, 0).permutation(usable)
+        for i in range(self._workers.rank, self.params.videos, self._workers.count):
             video = order[i % len(order)]
-            uniform = sampling.generator(seed, level, "early-stopping starts", 0, i).random()
+            uniform = sampling.generator(seed, level, "measure starts", 0, i).random()
             start = start_in_view(choose_start(uniform, int(self._starts[video])), factors, level)
             yield i, self._real.read(video, start, self._batches.length)[None]
 
     @torch.no_grad()
     def _generated(self, generator: Generator) -> Iterator[tuple[int, UInt8[np.ndarray, "b T H W 3"]]]:
-        positions, videos = self._workers.positions(self._batch), self.stopping.videos
+        positions, videos = self._workers.positions(self._batch), self.params.videos
         for number, first in enumerate(range(positions.start, videos + positions.start, self._batch)):
-            clips = self._batches.fake_clips(number, positions, "early-stopping").to(self._workers.device)
+            clips = self._batches.fake_clips(number, positions, "measure", self._conditions).to(self._workers.device)
             generated = to_bytes(generator(clips.noise, clips.labels, clips.condition))
             if first < videos:  # the last batch may have more than it takes
                 yield first, generated[: videos - first]
 
 
-def window_distance(batches: Batches, params: Params, paths: Paths, workers: Workers) -> WindowDistance:
-    """The distance that a level's early stopping asks for, by the I3D that it names or a random one.
+def window_measure(batches: Batches, params: Params, paths: Paths, workers: Workers) -> WindowMeasure:
+    """What a level's `training.measure` asks for, by the I3D that it names or a random one.
 
     Raises UserError by key where the data has no validation split.
     """
     level = batches.config.level
     training = params.of_level(level).training
-    stopping, key = training.early_stopping, f"levels.{level}.training.early_stopping"
-    assert stopping is not None
+    chosen, key = training.measure, f"levels.{level}.training.measure"
+    assert chosen is not None
     try:
         real = ViewReader(paths.pyramid, level, SPLIT)
     except UserError as error:
         raise UserError(f"{key}: {error}; give the data a split {SPLIT!r}, or set it to null") from error
-    if stopping.i3d is None:
+    conditions = ViewReader(paths.conditions(level - 1), level - 1, "measure") if level > 1 else None
+    if chosen.i3d is None:
         network = random_i3d(params.seed, workers.device)
     else:
-        weights = find_weights(stopping.i3d, paths.root, f"{key}.i3d")
-        network = load_i3d(weights, 600, f"{key}.i3d", workers.device)
-    return WindowDistance(batches, real, network, stopping, training.batch, workers)
+        network = load_i3d(find_weights(chosen.i3d, paths.root, f"{key}.i3d"), LOGITS, f"{key}.i3d", workers.device)
+    return WindowMeasure(batches, real, conditions, network, chosen, training.batch, workers)

@@ -1,0 +1,52 @@
+"""A level's batch-norm statistics for a sigma and a length: recalibrated by who uses them, kept beside their store."""
+
+import hashlib
+import json
+from pathlib import Path
+
+from safetensors import safe_open
+from safetensors.torch import save
+
+from models.generator import Generator
+from models.unroll import Statistics, use_statistics
+from pipeline.errors import UserError, reading
+from pipeline.paths import write_atomic
+
+FILE = "statistics.safetensors"
+_WAY_OUT = "`dvc repro` makes that store again"
+
+
+def write_statistics(store: Path, statistics: Statistics, *, sigma: float, frames: int, digest: str) -> None:
+    """Keep statistics for noise of deviation `sigma` and videos of so many frames; `digest`: of the level's file."""
+    plain = {name: t.detach().cpu().contiguous() for name, t in statistics.items()}
+    write_atomic(store / FILE, save(plain, {"about": _about(sigma, frames, digest), "sha256": _sha256(plain)}))
+
+
+def read_statistics(store: Path, generator: Generator, *, sigma: float, frames: int, digest: str) -> Generator:
+    """Give a generator the statistics that lie beside a store, and put it into evaluation mode.
+
+    Raises UserError where there are none, and where they are damaged or of another level, sigma or length.
+    """
+    file = store / FILE
+    with reading(file, _WAY_OUT):
+        with safe_open(file, framework="pt") as opened:
+            said = opened.metadata() or {}
+            statistics = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118, it is no mapping
+        if (about := said.get("about")) != _about(sigma, frames, digest):
+            raise UserError(f"{file}: recalibrated for another level, sigma or length: {about}; {_WAY_OUT}")
+        if said.get("sha256") != _sha256(statistics):
+            raise ValueError("it has another checksum than it says")
+        use_statistics(generator, statistics)
+    return generator.eval()
+
+
+def _about(sigma: float, frames: int, digest: str) -> str:
+    return json.dumps({"sigma": sigma, "frames": frames, "generator": digest})
+
+
+def _sha256(statistics: Statistics) -> str:
+    content = hashlib.sha256()
+    for name, values in sorted(statistics.items()):
+        content.update(f"{name} {values.dtype} {list(values.shape)}\n".encode())
+        content.update(values.numpy().tobytes())
+    return content.hexdigest()
