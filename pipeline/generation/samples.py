@@ -44,7 +44,7 @@ def sample(
 ) -> None:
     """Generate videos level by level into the new folder `out`.
 
-    out/level-l holds a store for each level, as data/samples/level-l/videos; out/videos the top level as MP4 files, named
+    out/level-l holds a store for each level, as data/samples/level-l/videos; out/videos the top level as MP4s, named
     by number and class. Interrupted, the same call goes on with the shards that are missing.
 
     classes: their names; each gets as many videos as the others. None: all, in the data's proportions.

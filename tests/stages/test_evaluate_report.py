@@ -78,7 +78,8 @@ def test_random_weights_never_bear_famous_names(project):
     }
     assert all(np.isfinite(value) for value in content["metrics"].values())
     logged = Store(project).runs("evaluate")
-    assert [set(run.metrics) for run in logged] == [set(content["metrics"])]
+    windows = {f"{part}_{name}" for part in ("windows", "cut_windows") for name in content[part]}
+    assert len(windows) == 4 and [set(run.metrics) for run in logged] == [set(content["metrics"]) | windows]
     assert not re.search(r'"(fvd|fid|inception_score|is)"', (project.reports / "metrics.json").read_text())
 
 

@@ -104,12 +104,12 @@ def test_a_folder_is_scaled_to_the_other_side_whichever_it_is(tmp_path):
 
 def test_stores_of_ours(tmp_path):
     paths = make_project(tmp_path)
-    found = measured(paths.pyramid, paths.samples(2))
+    found = measured(paths.pyramid, paths.samples(2) / "videos")
     assert (found["protocol"]["real_videos"], found["protocol"]["generated_videos"]) == (6, 6)
     assert "split val" in found["protocol"]["real_split"] and found["protocol"]["sigma"] == 1.0
     assert found["protocol"]["frames"] == 8 and found["fvd"] > 0
-    with pytest.raises(UserError, match=r"--real-split.*train, val, not 'samples'"):
-        open_set(paths.pyramid, split="samples", frame_step=1)
+    with pytest.raises(UserError, match=r"--real-split.*train, val, not 'videos'"):
+        open_set(paths.pyramid, split="videos", frame_step=1)
 
 
 @pytest.mark.filterwarnings("error")
@@ -136,7 +136,7 @@ def test_stores_of_other_speeds_are_told(tmp_path, caplog):
 
 @pytest.mark.parametrize("content", [b"{}", b"{", b"\xff", b"[]", b'{"zarr_format": 3, "node_type": "group"}'])
 def test_damaged_stores_are_refused_in_one_line(tmp_path, content):
-    store = make_project(tmp_path).samples(2)
+    store = make_project(tmp_path).samples(2) / "videos"
     for name in ("level-2/zarr.json", "zarr.json", "videos.parquet"):
         whole = (store / name).read_bytes()
         (store / name).write_bytes(content)

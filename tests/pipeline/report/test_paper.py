@@ -93,22 +93,23 @@ def test_numbers_that_only_we_have_stay_alone():
 
 
 def test_what_still_differs_is_said_of_its_row_alone():
-    """A 12-frame clip of ours is cut out of a longer one; DVD-GAN's frame rate is not known."""
+    """DVD-GAN's frame rate is not known."""
     kinetics = recipe("kinetics-48x128")
     whole, gan = (row.note for row in rows_beside(kinetics, 600, protocol(48, 128), NAMES))
     window, same = (row.note for row in rows_beside(kinetics, 600, protocol(12, 128), NAMES))
-    assert whole == "" and "Ours are cut out of whole samples" in window and "12 frames" in window
+    assert whole == window == ""
     assert gan == same and gan.startswith("DVD-GAN's") and "frame rate" in gan
 
 
-def test_the_page_says_what_differs_below_its_table():
+def test_the_page_says_what_differs_below_its_table_and_sets_nothing_beside_what_is_cut_out():
     evaluation: dict[str, Any] = {"metrics": {"fid": 20.0}, "protocol": protocol(48, 128)}
-    evaluation |= {"windows": {"fid": 20.0}, "windows_protocol": protocol(12, 128)}
+    for name in ("windows", "cut_windows"):
+        evaluation |= {name: {"fid": 20.0}, f"{name}_protocol": protocol(12, 128)}
     shown = environment().from_string('{% from "parts.html" import measurement %}{{ measurement(part) }}')
     parts = measurements(recipe("kinetics-48x128"), 600, evaluation)
-    whole, windows = (shown.render(part=part) for part in parts)
-    assert "are its authors&#39;" in whole and "cut out of whole samples" not in whole
-    assert "are its authors&#39;" in windows and "cut out of whole samples" in windows.split("</table>")[1]
+    whole, windows, cut = (shown.render(part=part) for part in parts)
+    assert "are its authors&#39;" in whole and "are its authors&#39;" in windows.split("</table>")[1]
+    assert "Windows cut out of whole videos" in cut and "DVD-GAN" not in cut
 
 
 def test_table_4_needs_a_thousand_samples_of_a_class():
@@ -135,7 +136,7 @@ def test_windows_say_what_differs_in_their_protocol():
     assert alone.metrics[0].values == ("600", "517.21", "")
     evaluation |= {"windows": metrics, "windows_protocol": protocol(12, 128, start="random", seed=0)}
     _, windows = measurements(kinetics, 600, evaluation)
-    assert windows.title == "Windows: 12 frames" and windows.metrics[1].values == ("20", "2.09", "1.16")
+    assert windows.title == "Windows as in training: 12 frames" and windows.metrics[1].values == ("20", "2.09", "1.16")
     assert windows.protocol == {"frames": "12", "start": "random"}
 
 
