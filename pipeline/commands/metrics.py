@@ -10,6 +10,7 @@ from pipeline.errors import UserError
 from pipeline.paths import Paths
 
 FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
+FPS = click.FloatRange(0.02, 1000)
 
 
 @click.command(short_help="More videos of the trained levels.")
@@ -52,54 +53,76 @@ def sample(out: Path, videos: int, classes: tuple[str, ...], for_metrics: bool, 
     "--i3d-k400", type=FILE, help="Weights for FVD and IS: a state dict. Default: those that set-up installed."
 )
 @click.option("--i3d-k600", type=FILE, help="Weights for FID: a state dict.")
-@click.option("--splits", type=click.IntRange(min=1), default=1, show_default=True,
-              help="Of GENERATED, for the inception score's deviation.")  # fmt: skip
 @click.option("--frames", type=click.IntRange(min=1), help="Of a clip. Default: those of GENERATED's first video.")
 @click.option("--size", type=click.IntRange(min=1),
-              help="Pixels, where both are folders. Default: as --frames; a folder takes the other set's.")  # fmt: skip
+              help="Of a clip, in pixels. Default: as --frames; a folder takes that of the other side.")  # fmt: skip
+@click.option("--clips", type=click.IntRange(min=2), metavar="N",
+              help="Random windows, N of each side. Default: the first frames of every video.")  # fmt: skip
+@click.option("--seed", type=click.IntRange(0, 2**48 - 1), default=0, show_default=True, help="Of --clips.")
+@click.option("--fps", type=FPS, help="Frames a second that both sides are brought to; what says no rate, an array or"
+              " images, is taken to have it. Default: every frame counts.")  # fmt: skip
+@click.option("--real-fps", type=FPS, help="The same for REAL alone.")
+@click.option("--real-step", type=click.IntRange(min=1), metavar="N", help="Every N-th frame of REAL alone.")
 @click.option("--real-split", help="Where REAL is a store. Default: val, or the only one.")
-@click.option("--real-step", type=click.IntRange(min=1),
-              help="Native frames from one frame to the next of REAL, a folder of videos. Default: 1.")  # fmt: skip
-@click.option("--real-fps", type=click.FloatRange(0.02, 1000), help="Frames a second, in place of --real-step.")
 @click.option("--class", "class_name", metavar="NAME", help="Only videos of this class, of the sides that are stores.")
+@click.option("--splits", type=click.IntRange(min=1), default=1, show_default=True,
+              help="Of GENERATED, for the inception score's deviation.")  # fmt: skip
+@click.option("--save-statistics", "save", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
+              help="Keep what is measured of REAL in a .safetensors file, which stands for REAL later.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def metrics(
-    real: Path, generated: Path, i3d_k400: Path | None, i3d_k600: Path | None, splits: int, frames: int | None,
-    size: int | None, real_split: str | None, real_step: int | None, real_fps: float | None,
-    class_name: str | None, as_json: bool,
+    real: Path, generated: Path, i3d_k400: Path | None, i3d_k600: Path | None, frames: int | None, size: int | None,
+    clips: int | None, seed: int, fps: float | None, real_fps: float | None, real_step: int | None,
+    real_split: str | None, class_name: str | None, splits: int, save: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """FVD, FID and IS of GENERATED beside REAL, and the protocol they were measured by. Works in any folder.
 
-    Each side is a .npy or .npz file of uint8 frames N T H W 3 (0 to 255), a store (data/pyramid,
-    data/samples/level-2/videos), or a folder of videos, which are scaled and cropped to a square. The first frames of
-    every video count.
+    Each side is a folder of videos (files, GIFs, or a folder of numbered images a video: clip/00001.png), a .npy or
+    .npz file of uint8 frames N T H W 3 (0 to 255), or a store (data/pyramid, data/samples/level-2/videos). REAL may
+    also be a file of statistics. Of frames that are no squares the one in the middle is measured. Numbers compare only
+    where their protocols agree: docs/metrics.md begins with how others can repeat them.
 
     \b
-    hvg metrics real.npy generated.npy
+    hvg metrics /videos/val samples/                        the first frames of every video
+    hvg metrics /videos/val samples/ --clips 2048 --fps 12  2048 random windows of each, equally fast
+    hvg metrics real.npy generated.npy --save-statistics real.safetensors
+    hvg metrics real.safetensors other.npy                  the same, and REAL is not read again
     hvg metrics data/pyramid data/samples/level-2/videos --i3d-k600 k600.pt --json
-    hvg metrics /videos/val samples/ --real-step 4
     """
     import torch
 
     from pipeline.metrics.clip_sets import open_set
     from pipeline.metrics.compare_sets import as_text, compare
     from pipeline.metrics.evaluation import load_networks
+    from pipeline.metrics.statistics import SUFFIX, read_statistics
     from pipeline.metrics.weights import installed_file
 
-    if real_step and real_fps:
-        raise UserError("--real-fps: stands in place of --real-step; give one of them")
-    step = real_step or (None if real_fps else 1)
-    sides = (
-        open_set(real, split=real_split, frame_step=step, fps=real_fps, class_name=class_name),
-        open_set(generated, split=None, frame_step=1, class_name=class_name),
-    )
-    if class_name is not None and not any((side / "videos.parquet").is_file() for side in (real, generated)):
-        raise UserError("--class: neither side is a store, whose videos have classes")
+    of_real = {"--real-step": real_step, "--real-fps": real_fps, "--fps": fps}
+    if len(given := [name for name, value in of_real.items() if value is not None]) > 1:
+        raise UserError(f"{' and '.join(given)}: stand in place of each other; give one of them")
+    if save is not None and (save.suffix != SUFFIX or os.path.lexists(save)):
+        raise UserError(f"--save-statistics: {save} is there already, or does not end in {SUFFIX}; name a new file")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     installed = file if (file := installed_file()).is_file() else None
-    weights = {"--i3d-k400": i3d_k400 or installed, "--i3d-k600": i3d_k600}
-    networks = load_networks(weights, "float32", 0, device)
-    comparison = compare(networks, *sides, frames=frames, size=size, splits=splits)
+    networks = load_networks({"--i3d-k400": i3d_k400 or installed, "--i3d-k600": i3d_k600}, "float32", 0, device)
+    if real.suffix == SUFFIX and real.is_file():
+        of_itself = {
+            "--real-step": real_step,
+            "--real-fps": real_fps,
+            "--real-split": real_split,
+            "--save-statistics": save,
+        }
+        if asked := [name for name, value in of_itself.items() if value is not None]:
+            raise UserError(f"{asked[0]}: {real} has been measured already: leave it out, or give REAL itself")
+        reals = read_statistics(real, networks)
+    else:
+        reals = open_set(real, split=real_split, frame_step=real_step or 1, fps=real_fps or fps, class_name=class_name)
+    generations = open_set(generated, fps=fps, class_name=class_name)
+    if class_name is not None and not any((side / "videos.parquet").is_file() for side in (real, generated)):
+        raise UserError("--class: neither side is a store, whose videos have classes")
+    comparison = compare(
+        networks, reals, generations, frames=frames, size=size, splits=splits, clips=clips, seed=seed, save=save
+    )
     click.echo(json.dumps(comparison, indent=2, allow_nan=False) if as_json else as_text(comparison))
 
 

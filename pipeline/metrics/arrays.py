@@ -12,18 +12,16 @@ LOOKED_AT_VIDEOS = 8  # of an array, whose values are looked at beforehand
 MAX_NPZ_BYTES = 4 * 2**30  # of an array that is held in memory whole
 
 
-def open_array(path: Path) -> UInt8[np.ndarray, "N T S S 3"]:
+def open_array(path: Path) -> UInt8[np.ndarray, "N T H W 3"]:
     """The videos of a .npy or .npz file, memory-mapped where the file allows it.
 
-    Raises UserError, with the way out, where it holds no square uint8 frames.
+    Raises UserError, with the way out, where it holds no uint8 frames.
     """
     array = _load(path)
     if array.ndim != 5 or array.shape[-1] != 3:
         moved = array.ndim == 5 and array.shape[2] == 3
         way = "move the channels last (np.moveaxis(x, 2, -1))" if moved else "frames are uint8 N T H W 3"
         raise UserError(f"{path}: an array of shape {array.shape}: {way}")
-    if array.shape[2] != array.shape[3]:
-        raise UserError(f"{path}: frames of {array.shape[3]}x{array.shape[2]}: crop or scale them to a square")
     if not array.size:
         raise UserError(f"{path}: an array of shape {array.shape} holds no frame")
     if array.dtype != np.uint8:

@@ -3,14 +3,13 @@
 import hashlib
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
-from torch import Tensor
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 
 from pipeline.code_hash import code_hash
 from pipeline.metrics.measured import Measured
@@ -27,16 +26,35 @@ def kept(folder: Path, key: dict[str, Any], workers: Workers, measure: Callable[
     """
     identity = json.dumps([key, code_hash("pipeline.metrics.evaluation"), torch.__version__], sort_keys=True)
     file = folder / f"{hashlib.sha256(identity.encode()).hexdigest()}.safetensors"
-    tensors: dict[str, Tensor] = {}
+    found = None
     if file.is_file():
         try:
-            tensors = load_file(file)
-        except (OSError, SafetensorError) as error:
+            found, _ = read_measured(file)
+        except (OSError, SafetensorError, ValueError) as error:
             log.warning("%s is damaged and measured again: %s", file, str(error).splitlines()[0])
-    if not workers.any(not tensors):
+    if not workers.any(found is None):
+        assert found is not None
         log.info("clips as measured before: %s", file)
-        return Measured(**tensors)
+        return found
     measured = measure()
     if workers.rank == 0:
-        write_atomic(file, save({name: tensor.contiguous() for name, tensor in vars(measured).items()}))
+        write_measured(file, measured, {})
     return measured
+
+
+def write_measured(file: Path, measured: Measured, facts: Mapping[str, str]) -> None:
+    """What was measured of clips as safetensors, with what is to be known of them."""
+    write_atomic(file, save({name: tensor.contiguous() for name, tensor in vars(measured).items()}, dict(facts)))
+
+
+def read_measured(file: Path) -> tuple[Measured, dict[str, str]]:
+    """What `write_measured` wrote. OSError, SafetensorError or ValueError where it is damaged, or something else."""
+    with safe_open(file, "pt") as opened:
+        facts, names = opened.metadata() or {}, opened.keys()
+        tensors = {name: opened.get_tensor(name) for name in names}
+    kinds = get_type_hints(Measured)
+    if tensors.keys() != kinds.keys() or not all(isinstance(tensors[name], kind) for name, kind in kinds.items()):
+        raise ValueError("holds other tensors than what is measured of clips")
+    if len({len(tensor) for tensor in tensors.values()}) != 1 or not all(t.isfinite().all() for t in tensors.values()):
+        raise ValueError("holds no finite numbers of one set of clips")
+    return Measured(**tensors), facts

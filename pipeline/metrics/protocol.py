@@ -17,7 +17,7 @@ class Protocol:
     frames: int  # of a clip
     size: int  # pixels, before they are resized for the I3D
     frame_step: int | None  # where it is known, native frames of a source video from one frame of a clip to the next
-    fps: float | None  # where they fix it, frames a second of a clip
+    fps: float | tuple[float, float] | None  # frames a second of a clip, or the fewest and the most, where known
     clips_per_video: int = 1
     start: str  # how the start of a clip is chosen
     sigma: float | None  # of the noise that the generated videos come from, where it is known
