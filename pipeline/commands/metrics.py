@@ -49,24 +49,25 @@ def sample(out: Path, videos: int, classes: tuple[str, ...], for_metrics: bool, 
 @click.command(short_help="FVD, FID and IS of any two sets of videos.")
 @click.argument("real", type=click.Path(path_type=Path))
 @click.argument("generated", type=click.Path(path_type=Path))
+@click.option("--frames", type=click.IntRange(min=1), metavar="N",
+              help="Of a clip. Default: those of GENERATED's first video.")  # fmt: skip
+@click.option("--size", type=click.IntRange(min=1), metavar="PIXELS",
+              help="Of a clip. Default: as --frames; a folder takes that of the other side.")  # fmt: skip
+@click.option("--clips", type=click.IntRange(min=2), metavar="N",
+              help="Random windows, N of each side. Default: the first frames of every video.")  # fmt: skip
+@click.option("--seed", type=click.IntRange(0, 2**48 - 1), default=0, metavar="N", help="Of --clips. Default: 0.")
+@click.option("--fps", type=FPS, metavar="F", help="Frames a second that both sides are brought to; an array or images,"
+              " which say no rate, are taken to have it. Default: every frame counts.")  # fmt: skip
+@click.option("--real-fps", type=FPS, metavar="F", help="The same for REAL alone.")
+@click.option("--real-step", type=click.IntRange(min=1), metavar="N", help="Every N-th frame of REAL alone.")
+@click.option("--real-split", metavar="NAME", help="Where REAL is a store. Default: val, or the only one.")
+@click.option("--class", "class_name", metavar="NAME", help="Only videos of this class, of the sides that are stores.")
+@click.option("--splits", type=click.IntRange(min=1), default=1, metavar="N",
+              help="Of GENERATED, for the inception score's deviation. Default: 1.")  # fmt: skip
 @click.option(
     "--i3d-k400", type=FILE, help="Weights for FVD and IS: a state dict. Default: those that set-up installed."
 )
 @click.option("--i3d-k600", type=FILE, help="Weights for FID: a state dict.")
-@click.option("--frames", type=click.IntRange(min=1), help="Of a clip. Default: those of GENERATED's first video.")
-@click.option("--size", type=click.IntRange(min=1),
-              help="Of a clip, in pixels. Default: as --frames; a folder takes that of the other side.")  # fmt: skip
-@click.option("--clips", type=click.IntRange(min=2), metavar="N",
-              help="Random windows, N of each side. Default: the first frames of every video.")  # fmt: skip
-@click.option("--seed", type=click.IntRange(0, 2**48 - 1), default=0, show_default=True, help="Of --clips.")
-@click.option("--fps", type=FPS, help="Frames a second that both sides are brought to; what says no rate, an array or"
-              " images, is taken to have it. Default: every frame counts.")  # fmt: skip
-@click.option("--real-fps", type=FPS, help="The same for REAL alone.")
-@click.option("--real-step", type=click.IntRange(min=1), metavar="N", help="Every N-th frame of REAL alone.")
-@click.option("--real-split", help="Where REAL is a store. Default: val, or the only one.")
-@click.option("--class", "class_name", metavar="NAME", help="Only videos of this class, of the sides that are stores.")
-@click.option("--splits", type=click.IntRange(min=1), default=1, show_default=True,
-              help="Of GENERATED, for the inception score's deviation.")  # fmt: skip
 @click.option("--save-statistics", "save", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
               help="Keep what is measured of REAL in a .safetensors file, which stands for REAL later.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="For programs.")

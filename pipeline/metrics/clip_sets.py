@@ -76,7 +76,9 @@ def _folder_set(path: Path, frame_step: int, fps: float | None) -> FolderSet:
         names.append(name)
     videos = videos_of(names)
     if not videos:
-        raise UserError(f"{path}: no video in it; give {KINDS}")
+        alone = any(is_image(f"video/{file.name}") for file in path.iterdir())
+        way = "its images are one video; give the folder above" if alone else f"no video in it; give {KINDS}"
+        raise UserError(f"{path}: {way}")
     images = sum(not is_video(name) for name in videos)
     what = f"folder of {len(videos)} videos" + (f", {images} of them folders of images" if images else "")
     return FolderSet(

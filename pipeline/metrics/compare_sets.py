@@ -18,7 +18,10 @@ from pipeline.progress import progress
 
 log = logging.getLogger(__name__)
 NAMES = ("fvd", "fid", "inception_score")
-OF_GENERATED = ("frame_step", "fps", "scaling", "start", "clips_per_video")  # in a protocol beside those of REAL
+SAME_RATE = 0.01  # by which rates may differ: 29.97 and 30 are one
+# Of a protocol, what is of REAL alone, and what the same is called for GENERATED with "generated_" before it.
+OF_REAL = {"real_split", "real_videos", "real_scaling", "start", "frame_step", "fps", "clips_per_video", "pyramid"}
+OF_GENERATED = ("frame_step", "fps", "scaling", "start", "clips_per_video")
 
 
 def compare(
@@ -83,13 +86,20 @@ def compare(
 
 
 def as_text(comparison: dict[str, Any]) -> str:
-    """For people: the numbers, what they lack, and what they were measured on."""
+    """For people: the numbers, what they lack, and what they were measured on: both sides alike, REAL, GENERATED."""
     numbers = dict(comparison)
     note, setting = numbers.pop("note"), numbers.pop("protocol")
-    lines = [f"{name:28} {value:.4f}" for name, value in numbers.items() if value is not None]
-    lines += ["", note, ""] if note else [""]
-    lines += [f"{key:28} {value}" for key, value in setting.items() if value not in (None, ())]
-    return "\n".join(lines)
+    blocks = [
+        [f"{name:28} {value:.4f}" for name, value in numbers.items() if value is not None],
+        [note] if note else [],
+    ]
+    lines = {
+        key: f"{key:28} {value}" for key, value in setting.items() if value not in (None, ()) and key != "psd_sets"
+    }
+    of_generated = {key for key in lines if key.startswith("generated")} | {"samples"}
+    for chosen in (lines.keys() - of_generated - OF_REAL, OF_REAL, of_generated):
+        blocks.append([line for key, line in lines.items() if key in chosen])
+    return "\n\n".join("\n".join(block) for block in blocks if block)
 
 
 def _note(networks: FeatureNetworks) -> str | None:
@@ -157,9 +167,9 @@ def _measure(name: str, networks: FeatureNetworks, clips: Iterator[np.ndarray], 
 
 def _tell_speeds(real: Rate | None, generated: Rate | None) -> bool:
     """Whether a warning says that the sides are not equally fast."""
-    if real is None or generated is None or real == generated:
+    if real is None or generated is None or np.allclose(real, generated, rtol=SAME_RATE):
         return False
     words = (" to ".join(f"{fps:g}" for fps in np.atleast_1d(side)) for side in (real, generated))
     way = "--fps brings both to one rate"
-    log.warning("REAL has %s frames a second, GENERATED %s: what moves is not equally fast; %s", *words, way)
+    log.warning("videos of REAL have %s frames a second, of GENERATED %s: not equally fast; %s", *words, way)
     return True

@@ -156,12 +156,15 @@ def test_folders_of_numbered_images_are_videos(tmp_path, name):
     assert open_set(folder).first(None, None) == (12, 16) and len(list(open_set(folder).clips(12, 16))) == 2
 
 
-def test_images_beside_no_folder_are_refused_with_what_to_give(tmp_path):
+def test_folders_without_videos_are_refused_with_what_to_give(tmp_path):
     folder = images(tmp_path, videos(1))
+    with pytest.raises(UserError, match="its images are one video; give the folder above"):
+        open_set(folder / "class" / "0")
+    (tmp_path / "none").mkdir()
     with pytest.raises(
         UserError, match=r"no video in it; give a folder of videos \(files or folders of numbered images"
     ):
-        open_set(folder / "class" / "0")
+        open_set(tmp_path / "none")
 
 
 def test_gifs_are_videos_of_the_rate_of_their_delays(tmp_path, caplog):
@@ -199,7 +202,7 @@ def test_stores_of_other_rates_are_told_and_brought_to_one(tmp_path, caplog):
     assert (same["frame_step"], same["generated_frame_step"]) == (4, 4) and "equally fast" not in caplog.text
     found = measured(stores[0], stores[1])["protocol"]
     assert (found["frame_step"], found["generated_frame_step"], found["fps"], found["generated_fps"]) == (4, 2, 6, 12)
-    assert "REAL has 6 frames a second, GENERATED 12: what moves is not equally fast; --fps brings" in caplog.text
+    assert "videos of REAL have 6 frames a second, of GENERATED 12: not equally fast; --fps brings" in caplog.text
     caplog.clear()
     sides = open_set(stores[0], fps=6.0), open_set(stores[1], fps=6.0)
     found = compare(KNOWN, *sides, frames=5)["protocol"]
@@ -223,11 +226,15 @@ def test_folders_of_other_rates_are_told_and_brought_to_one(tmp_path, caplog):
             write_mp4(tmp_path / name / f"{i}.mp4", video, fps)
     apart = measured(tmp_path / "real", tmp_path / "generated", frames=9)
     assert (apart["protocol"]["fps"], apart["protocol"]["generated_fps"]) == (24, 12)
-    assert caplog.text.count("REAL has 24 frames a second, GENERATED 12: what moves is not equally fast") == 1
+    assert caplog.text.count("videos of REAL have 24 frames a second, of GENERATED 12: not equally fast") == 1
     caplog.clear()
+    for rate in (23.98, 24.2):
+        write_mp4(tmp_path / "near" / "0.mp4", fast[0], rate)
+        write_mp4(tmp_path / "near" / "1.mp4", fast[1], rate)
+        assert measured(tmp_path / "near", tmp_path / "real", frames=9) and not caplog.text
     write_mp4(tmp_path / "real" / "later.mp4", fast[0], 25)  # behind what is looked at beforehand
     mixed = measured(tmp_path / "real", tmp_path / "generated", frames=9)
-    assert mixed["protocol"]["fps"] == (24, 25)
+    assert mixed["protocol"]["fps"] == (24, 25) and "videos of REAL have 24 frames a second" in caplog.text
     (tmp_path / "real" / "later.mp4").unlink()
     caplog.clear()
     sides = open_set(tmp_path / "real", fps=12.0), open_set(tmp_path / "generated", fps=12.0)
