@@ -238,7 +238,7 @@ def _rate(stream: VideoStream, coded: Packets) -> tuple[Fraction, tuple[tuple[in
     if gif and len(moments) < 2:
         raise VideoError("a GIF of a single picture")
     pauses: list[tuple[int, int]] = []
-    uneven, late = False, 0
+    uneven, late, joined = False, 0, 0
     if base is not None and coded.back * base > BACK_SECONDS:
         raise VideoError(f"its times go back by {float(coded.back * base):.1f} s: recordings joined into one file")
     if coded.few and base is not None and coded.step:
@@ -250,9 +250,12 @@ def _rate(stream: VideoStream, coded: Packets) -> tuple[Fraction, tuple[tuple[in
             if (later - earlier) * base > PAUSE_SECONDS and later - earlier > PAUSE * usual:
                 late += later - earlier - usual
                 pauses.append((later, late))
-        measured = (len(moments) - 1) / ((moments[-1] - moments[0] - late) * base)
+            elif gif:  # whose writers make one of frames that are alike
+                joined += max(round((later - earlier) / usual), 1) - 1
+        measured = (len(moments) - 1 + joined) / ((moments[-1] - moments[0] - late) * base)
         uneven = UNEVEN * measured < 1 / (usual * base) <= PAUSE * measured  # above it is jitter, no motion
         measured = 1 / (usual * base) if uneven else measured
+        uneven = uneven or joined > 0
         near = 0 if gif else 0.1  # a GIF's header says no rate: it is a guess
         said = [rate for rate in said if abs(rate / measured - 1) < near] or [measured]
     if not said or not MIN_RATE <= said[0] <= MAX_RATE:

@@ -130,6 +130,17 @@ def test_a_gif_is_a_video_by_its_own_times(tmp_path):
         decode(tmp_path / "still.gif")
 
 
+def test_a_gif_has_the_frames_that_its_writer_made_one_of(tmp_path):
+    """Pillow stores frames that are alike once, shown for longer: here 24 at 12 a second, as 8, 8, 9, … hundredths."""
+    shown = [0, 0, 1, 2, 3, 3, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 13, 14, 15, 16, 17, 18, 18]
+    images = [Image.new("RGB", (32, 32), (10 * number, 200, 0)) for number in range(19)]
+    first, *rest = (images[number] for number in shown)
+    first.save(tmp_path / "a.gif", save_all=True, append_images=rest, duration=[80, 80, 90] * 8, loop=0)
+    frames, facts = both(tmp_path / "a.gif")
+    assert facts.fps == pytest.approx(12, rel=0.02) and facts.notes.startswith("uneven, brought to 1")
+    assert [round(int(frame[0, 0, 0]) / 10) for frame in frames] == shown
+
+
 @pytest.mark.parametrize("default", [0, 1])
 def test_the_film_is_the_stream_that_players_show(tmp_path, default):
     """A large default one behind a small one; a thumbnail of one frame, which is the default, before the film."""
