@@ -10,7 +10,7 @@ import torch
 
 from pipeline.params import Params, load_params
 from pipeline.paths import Paths
-from pipeline.project.describe import describe
+from pipeline.project.describe import arithmetic
 
 SIZE = 1024  # of the matrices whose product is the rate
 ROUNDS = 5
@@ -32,8 +32,8 @@ def flop_per_second() -> float:
 def seconds_by_level(params: Params, rate: float) -> dict[str, float]:
     """Of training each level, all its iterations, and of generating its videos, on a processor of `rate` FLOP/s."""
     seconds = {}
-    for level, counts in describe(params)["levels"].items():
-        t, recalibration = params.levels[level].training, params.levels[level].generation.recalibration
+    for level, chosen in params.levels.items():
+        counts, t, recalibration = arithmetic(params, int(level)), chosen.training, chosen.generation.recalibration
         training = t.iterations * t.batch * counts["iteration_tflop"]
         conditions, samples = params.conditions.get(level), params.samples
         stores = [samples.videos, samples.figures, *([conditions.train + conditions.measure] if conditions else [])]
