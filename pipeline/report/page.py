@@ -15,10 +15,16 @@ _METRICS = {
     "fvd": ("lower", "", "Frechet distance of the logits of an I3D trained on Kinetics-400"),
     "fid_k400": ("lower", "", "Frechet distance of the 1024 pooled features of the I3D of fvd; no FID"),
     "fid": ("lower", "", "Frechet distance of the 1024 pooled features of an I3D trained on Kinetics-600"),
+    "kvd": ("lower", "", "kernel distance of the logits of the I3D of fvd, about 0 at best; of any number of videos"),
+    "precision": ("higher", "", "share of samples that lie among the real clips; low where they look like none"),
+    "recall": ("higher", "", "share of real clips that lie among the samples; low where these lack variety"),
     "inception_score_deviation": ("", "", "standard deviation of the inception score over splits"),
     "inception_score": ("higher", "", "inception score under an I3D trained on Kinetics-400"),
     "random_i3d_frechet_logits": ("lower", "", "Frechet distance of the logits of a random I3D; no FVD"),
     "random_i3d_frechet_pooled": ("lower", "", "Frechet distance of the pooled features of a random I3D; no FID"),
+    "random_i3d_kernel_logits": ("lower", "", "kernel distance of the logits of a random I3D; no KVD"),
+    "random_i3d_precision": ("higher", "", "precision by the logits of a random I3D"),
+    "random_i3d_recall": ("higher", "", "recall by the logits of a random I3D"),
     "probe_accuracy_real": ("", "", "share of held-out real clips whose class a linear probe of I3D features tells"),
     "probe_accuracy_generated": ("higher", "", "share of samples whose class the probe tells; at best as real clips"),
     "motion_real": ("", "grey levels", "mean difference of successive frames of real clips"),
@@ -44,10 +50,11 @@ class Metric:
 
 @dataclass(frozen=True, kw_only=True)
 class Measurement:
-    """The numbers of clips of one length. paper: the rows of the paper that stand beside them."""
+    """The numbers of clips of one length. paper: the rows of the paper that stand beside them; why not others."""
 
     title: str
     paper: list[paper.PaperRow]
+    why: str
     metrics: list[Metric]
     protocol: dict[str, str]
 
@@ -66,11 +73,13 @@ def measurements(params: Params, classes: int, evaluation: Mapping[str, Any]) ->
         if metrics in evaluation:
             protocol = evaluation[of]
             cut = metrics == "cut_windows"
-            beside = [] if cut else paper.rows_beside(params, classes, protocol, set(evaluation[metrics]))
+            compared = paper.rows_beside(params, classes, protocol, set(evaluation[metrics]))
+            beside, why = ([], "The paper's windows are not cut out of whole videos.") if cut else compared
             whole = parts[0].protocol if parts else {}
             part = Measurement(
                 title=f"{name}: {protocol['frames']} frames",
                 paper=beside,
+                why=why,
                 metrics=metric_rows(evaluation[metrics], beside),
                 protocol={key: text for key, text in protocol_rows(protocol).items() if whole.get(key) != text},
             )
@@ -91,7 +100,10 @@ def metric_rows(metrics: Mapping[str, float], beside: list[paper.PaperRow]) -> l
 def explained(name: str) -> tuple[str, str, str]:
     """Which direction is better (higher, lower or nothing), the unit and the meaning of a metric."""
     key = next((key for key in _METRICS if name.startswith(key)), None)
-    return _METRICS[key] if key is not None else ("", "", "")
+    better, unit, meaning = _METRICS[key] if key is not None else ("", "", "")
+    if name.endswith("_infinity"):
+        meaning += "; of infinitely many videos, by a line in 1/N"
+    return better, unit, meaning
 
 
 def class_table(params: Params, classes: int, by_class: pd.DataFrame, protocol: Mapping[str, Any]) -> pd.DataFrame:
@@ -99,7 +111,7 @@ def class_table(params: Params, classes: int, by_class: pd.DataFrame, protocol: 
 
     The paper's stand in columns of their own, behind ours.
     """
-    distances = [name for name in by_class.columns if name.startswith(("fvd", "fid", "random_i3d"))]
+    distances = [name for name in by_class.columns if name.startswith(("fvd", "fid", "random_i3d_frechet"))]
     table = by_class.sort_values(distances[-1:])
     theirs = [paper.class_numbers(params, classes, protocol, row) for row in table.to_dict("records")]
     known = [name for name in table.columns if any(name in numbers for numbers in theirs)]

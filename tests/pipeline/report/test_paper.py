@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from pipeline.metrics.weights import INSTALLED_SHA256
 from pipeline.params import Params, load_params
 from pipeline.report.html import environment
 from pipeline.report.page import class_table, measurements
@@ -22,11 +23,12 @@ def recipe(name: str) -> Params:
 
 def protocol(frames: int, size: int, **other: Any) -> dict[str, Any]:
     given = {"frames": frames, "size": size, "frame_step": 4, "sigma": 1.0, "precision": "float32"}
-    return {**given, "real_videos": 9900, "generated_videos": 10000, **other}
+    counted = {"real_videos": 9900, "generated_videos": 50000, "splits": 10, "logits_sha256": INSTALLED_SHA256}
+    return given | counted | other
 
 
 def found(params: Params, frames: int, size: int, classes: int = 600, names: set[str] = NAMES, **other: Any) -> list:
-    rows = rows_beside(params, classes, protocol(frames, size, **other), names)
+    rows, _ = rows_beside(params, classes, protocol(frames, size, **other), names)
     return [(row.table, row.name, row.numbers) for row in rows]
 
 
@@ -68,13 +70,41 @@ def test_other_windows_find_the_ablations():
         {"frame_step": None},
         {"sigma": 0.5},
         {"precision": "bfloat16"},
-        {"real_videos": 2000},
-        {"generated_videos": 2000},
+        {"generated_videos": 2000, "splits": 1},
         {"names": {"random_i3d_frechet_logits", "random_i3d_frechet_pooled"}},
     ],
 )
 def test_nothing_stands_beside_another_setting(different):
     assert found(recipe("kinetics-48x128"), **{"frames": 48, "size": 128, **different}) == []
+
+
+IS, FVD, FID = "inception_score", "fvd", "fid"
+
+
+@pytest.mark.parametrize(
+    ("different", "beside", "why"),
+    [
+        ({}, {IS, FID, FVD}, ""),
+        ({"generated_videos": 10000}, {FID, FVD}, f"{IS} (N 10,000 and splits 10, not 50,000 and 10)"),
+        ({"splits": 1}, {FID, FVD}, f"{IS} (N 50,000 and splits 1, not 50,000 and 10)"),
+        ({"logits_sha256": "ab" * 32}, {FID}, f"{IS} (other weights than DeepMind's of Kinetics-400), {FVD} (other"),
+        ({"names": {FVD, "fid_k400", IS}}, {FVD, IS}, f"{FID} (not measured)."),
+        ({"real_videos": 512}, {IS}, f"{FID} (512 videos, not 9,000), {FVD} (512 videos, not 9,000)."),
+        ({"precision": "bfloat16"}, set(), "No row of the paper is of this setting: Table 1's HVG differs in pre"),
+        ({"sigma": 0.5, "frame_step": 8}, set(), "Table 1's HVG differs in frame step, sigma."),
+    ],
+)
+def test_a_number_stands_beside_another_of_as_many_videos_by_the_same_network(different, beside, why):
+    names = different.get("names", NAMES)
+    setting = protocol(48, 128, **{key: value for key, value in different.items() if key != "names"})
+    rows, reason = rows_beside(recipe("kinetics-48x128"), 600, setting, names)
+    assert set(rows[0].numbers if rows else ()) == beside
+    assert why in reason and bool(why) == bool(reason)
+
+
+def test_other_data_is_said_to_be_other_data():
+    _, why = rows_beside(recipe("shapes"), 8, protocol(16, 32), NAMES)
+    assert "Table 1's HVG differs in classes, views, window, frames, size." in why
 
 
 def test_another_hierarchy_has_other_models_beside_it_alone():
@@ -95,8 +125,8 @@ def test_numbers_that_only_we_have_stay_alone():
 def test_what_still_differs_is_said_of_its_row_alone():
     """DVD-GAN's frame rate is not known."""
     kinetics = recipe("kinetics-48x128")
-    whole, gan = (row.note for row in rows_beside(kinetics, 600, protocol(48, 128), NAMES))
-    window, same = (row.note for row in rows_beside(kinetics, 600, protocol(12, 128), NAMES))
+    whole, gan = (row.note for row in rows_beside(kinetics, 600, protocol(48, 128), NAMES)[0])
+    window, same = (row.note for row in rows_beside(kinetics, 600, protocol(12, 128), NAMES)[0])
     assert whole == window == ""
     assert gan == same and gan.startswith("DVD-GAN's") and "frame rate" in gan
 
@@ -109,7 +139,7 @@ def test_the_page_says_what_differs_below_its_table_and_sets_nothing_beside_what
     parts = measurements(recipe("kinetics-48x128"), 600, evaluation)
     whole, windows, cut = (shown.render(part=part) for part in parts)
     assert "are its authors&#39;" in whole and "are its authors&#39;" in windows.split("</table>")[1]
-    assert "Windows cut out of whole videos" in cut and "DVD-GAN" not in cut
+    assert "The paper&#39;s windows are not cut out of whole videos." in cut and "DVD-GAN" not in cut
 
 
 def test_table_4_needs_a_thousand_samples_of_a_class():
