@@ -22,7 +22,7 @@ from pipeline.metrics.grounding import grounding_psnr
 from pipeline.metrics.measured import FeatureNetworks, Measured, measure, motion_scores, scores
 from pipeline.metrics.probe import Probe
 from pipeline.metrics.protocol import protocol
-from pipeline.metrics.tables import class_table, count_table, motion_table, psd_table
+from pipeline.metrics.tables import at_infinity, class_table, count_table, motion_table, psd_table
 from pipeline.metrics.weights import evaluation_weights
 from pipeline.params import Params
 from pipeline.paths import Paths, origin
@@ -57,7 +57,9 @@ def evaluate(params: Params, paths: Paths, workers: Workers) -> Evaluation:
     job, chosen = _Job(params, paths, workers), params.evaluation
     videos = job.compare("videos", WHOLE_START)
     real, generated = videos.real, videos.generated
-    metrics = videos.scores | job.probe(videos) | motion_scores(real, generated)
+    sets, splits = (job.networks, real, generated), videos.protocol["splits"]
+    counts = count_table(*sets, metrics=videos.scores, splits=splits, seed=params.seed)
+    metrics = videos.scores | at_infinity(counts) | job.probe(videos) | motion_scores(real, generated)
     for level in range(2, params.n_levels + 1):
         metrics[f"grounding_psnr_level_{level}"] = grounding(params, paths, level, workers)
     numbers = {"metrics": metrics, "protocol": videos.protocol}
@@ -65,12 +67,10 @@ def evaluate(params: Params, paths: Paths, workers: Workers) -> Evaluation:
         for name, store, start in (("windows", "windows", WINDOW_START), ("cut_windows", "videos", CUT_START)):
             compared = job.compare(store, start.format(window), window)
             numbers |= {name: compared.scores, f"{name}_protocol": compared.protocol}
-    sets = job.networks, real, generated
-    splits = videos.protocol["splits"]
     tables = {
         "psd": psd_table(real, generated, chosen.psd_frames, videos.protocol["psd_sets"]),
         "per_class": class_table(*sets, job.real.classes if job.labelled else (), splits),
-        "counts": count_table(*sets, metrics=metrics, splits=splits, seed=params.seed),
+        "counts": counts,
         "motion": motion_table(real, generated),
     }
     return Evaluation(numbers=numbers, tables=tables)

@@ -13,11 +13,14 @@ from pipeline.metrics.features import BATCH_CLIPS, FeatureNetwork, preprocess
 from pipeline.metrics.frechet import frechet_distance
 from pipeline.metrics.inception_score import inception_score
 from pipeline.metrics.motion import frame_differences
+from pipeline.metrics.pairwise import kernel_distance, share_inside
 from pipeline.metrics.psd import frame_spectra
 from pipeline.workers import Workers
 
 # What the numbers of a random I3D are called. They rank nothing but runs of this code with this seed.
 RANDOM_LOGITS, RANDOM_POOLED = "random_i3d_frechet_logits", "random_i3d_frechet_pooled"
+PAIRS = "kvd", "precision", "recall"
+RANDOM_PAIRS = "random_i3d_kernel_logits", "random_i3d_precision", "random_i3d_recall"
 
 # How a number is measured of features of real and of generated videos.
 Measure = Callable[[Tensor, Tensor], float]
@@ -85,14 +88,14 @@ def measure(
     return Measured(**{name: torch.cat([vars(part)[name] for part in parts]) for name in vars(parts[0])})
 
 
-def measures(
+def biased_measures(
     networks: FeatureNetworks, real: Measured, generated: Measured, splits: int | None
 ) -> dict[str, tuple[Measure, Tensor, Tensor]]:
     """By name of a number, how it is measured, and the features of both sets that it is measured of (Sec. 5.1).
 
-    FVD, FID and IS; a Frechet distance under random weights carries random_i3d in its name, one of the pooled
-    activations of Kinetics-400's I3D is fid_k400, and there is no IS of a random network. splits: for IS, at most the
-    videos of a set; None: no IS.
+    FVD, FID and IS, all of which depend on how many videos there are; a Frechet distance under random weights carries
+    random_i3d in its name, one of the pooled activations of Kinetics-400's I3D is fid_k400, and there is no IS of a
+    random network. splits: for IS, at most the videos of a set; None: no IS.
     """
     logits = real.logits, generated.logits
     of_pooled = "fid_k400" if networks.pooled == networks.logits else "fid"
@@ -103,6 +106,16 @@ def measures(
     if splits is None or networks.logits.random:
         return distances
     return {**distances, "inception_score": (lambda _, b: inception_score(b, min(splits, len(b)))[0], *logits)}
+
+
+def measures(
+    networks: FeatureNetworks, real: Measured, generated: Measured, splits: int | None
+) -> dict[str, tuple[Measure, Tensor, Tensor]]:
+    """As biased_measures, and of the logits what compares every video with every other: KVD, precision, recall."""
+    names = RANDOM_PAIRS if networks.logits.random else PAIRS
+    pairs: tuple[Measure, ...] = (kernel_distance, lambda real, generated: share_inside(generated, real), share_inside)
+    of_pairs = {name: (number, real.logits, generated.logits) for name, number in zip(names, pairs, strict=True)}
+    return biased_measures(networks, real, generated, splits) | of_pairs
 
 
 def scores(networks: FeatureNetworks, real: Measured, generated: Measured, splits: int | None) -> dict[str, float]:

@@ -5,6 +5,7 @@ from typing import Any
 
 from models.i3d import MIN_FRAMES
 from pipeline.metrics.measured import FeatureNetworks
+from pipeline.metrics.pairwise import NEIGHBOURS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +30,9 @@ class Protocol:
     pooled_sha256: str | None
     precision: str  # of the networks' arithmetic
     covariance: str = "N - 1, float64"
+    kernel: str = "(x.y / dimensions + 1)^3 of logits, unbiased"  # of KVD
+    neighbours: str = f"{NEIGHBOURS}, by the distance of logits"  # of precision and recall
+    infinity: str = "a line in 1/N, of an eighth of the videos to all, where they are more than dimensions"
     splits: int | None  # of the generated set, for the inception score, if any; videos are dealt out in turn
     psd_frames: tuple[int, ...] = ()  # from 1
     psd_sets: int = 0

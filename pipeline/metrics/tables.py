@@ -1,6 +1,7 @@
 """The tables beside the numbers: spectra, motion, classes, and how the numbers depend on how many videos there are."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from math import nan
 
 import numpy as np
 import pandas as pd
@@ -8,10 +9,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pipeline.metrics.measured import FeatureNetworks, Measured, measures
+from pipeline.metrics.frechet import frechet_distance
+from pipeline.metrics.measured import FeatureNetworks, Measured, biased_measures, measures
 
-COUNTED_VIDEOS = 2048  # at most, behind the curve by number of samples, but for its end
-RESAMPLES = 8  # draws for each point of it
+RESAMPLES = 8  # draws for each point of the curve by number of videos
+LINE_POINTS = 3  # of it, that an extrapolation takes at least
 SET_VIDEOS = 600  # at most in each set of spectra (App. D)
 
 
@@ -75,33 +77,53 @@ def count_table(
     splits: int | None,
     seed: int,
 ) -> pd.DataFrame:
-    """Each metric from n videos of each side, for a few n: whether there are enough of them.
+    """Each of the metrics that depend on it from n videos of each side, for a few n: whether there are enough of them.
 
     It ends at the smaller side's number of videos with the metric itself, of `metrics`, which comes from all videos of
-    both sides. Where these are more than COUNTED_VIDEOS, the bar there is that of COUNTED_VIDEOS videos, as a rule the
-    wider one.
-
-    The mean is over draws of different videos. `low` and `high` are two standard deviations away from it, of draws with
-    replacement (the bootstrap): these repeat videos, which raises a Frechet distance, so that their mean says nothing.
+    both sides. The mean is over draws of different videos. `low` and `high` are two standard deviations away from it,
+    of draws with replacement (the bootstrap): these repeat videos, which raises a Frechet distance, so that their mean
+    says nothing. `infinity` and `slope` are those of the line of a Frechet distance in 1 / n; NaN where there is none.
     """
     videos = min(len(real.logits), len(generated.logits))
-    most = min(videos, COUNTED_VIDEOS)
+    counts = sorted({videos // 8, videos // 4, videos // 2, videos} - {0, 1})
     rows = []
-    for name, (measure, a, b) in measures(networks, real, generated, splits).items():
-        sides, draw, deviation = (a, b), np.random.default_rng(seed), 0.0
-        for n in sorted({most // 8, most // 4, most // 2, most, videos} - {0, 1}):
-            if n <= most:
-                deviation = np.std([measure(*drawn) for drawn in _draws(sides, n, draw, again=True)], ddof=1)
+    for name, (measure, a, b) in biased_measures(networks, real, generated, splits).items():
+        draw, means, deviations = np.random.default_rng(seed), [], []
+        for n in counts:
+            deviations.append(np.std([measure(*drawn) for drawn in _draws((a, b), n, draw, again=True)], ddof=1))
             if n == videos:
-                mean = metrics[name]
+                means.append(metrics[name])
             else:
-                mean = np.mean([measure(*drawn) for drawn in _draws(sides, n, draw, again=False)])
-            rows.append([name, n, mean, mean - 2 * deviation, mean + 2 * deviation])
-    return pd.DataFrame(rows, columns=["metric", "n", "mean", "low", "high"])
+                means.append(np.mean([measure(*drawn) for drawn in _draws((a, b), n, draw, again=False)]))
+        fit = nan, nan
+        if measure is frechet_distance:
+            alike = slice(None if len(a) == len(b) else -1)  # the last one's other side has more videos
+            fit = line(counts[alike], means[alike], a.shape[1])
+        for n, mean, deviation in zip(counts, means, deviations, strict=True):
+            rows.append([name, n, mean, mean - 2 * deviation, mean + 2 * deviation, *fit])
+    return pd.DataFrame(rows, columns=["metric", "n", "mean", "low", "high", "infinity", "slope"])
+
+
+def line(counts: Sequence[int], means: Sequence[float], dimensions: int) -> tuple[float, float]:
+    """A Frechet distance of infinitely many videos, and its slope over 1 / n (Chong & Forsyth 2020).
+
+    Through the means of more videos than dimensions: with fewer, covariances have no full rank, and the distance does
+    not follow a line. NaN where these are fewer than LINE_POINTS.
+    """
+    points = [(1 / n, mean) for n, mean in zip(counts, means, strict=True) if n > dimensions]
+    if len(points) < LINE_POINTS:
+        return nan, nan
+    slope, infinity = np.polyfit(*zip(*points, strict=True), deg=1)
+    return infinity, slope
+
+
+def at_infinity(counts: pd.DataFrame) -> dict[str, float]:
+    """The metrics of infinitely many videos that a count_table has."""
+    ends = counts.dropna(subset="infinity").drop_duplicates("metric")
+    return {f"{name}_infinity": value for name, value in zip(ends["metric"], ends["infinity"], strict=True)}
 
 
 def _draws(sides: Sequence[Tensor], n: int, draw: np.random.Generator, *, again: bool) -> Iterator[list[Tensor]]:
     """RESAMPLES draws of n videos of each side. again: a video may be drawn several times."""
     for _ in range(RESAMPLES):
-        chosen = [draw.choice(min(len(side), COUNTED_VIDEOS), n, replace=again) for side in sides]
-        yield [side[torch.from_numpy(some)] for side, some in zip(sides, chosen, strict=True)]
+        yield [side[torch.from_numpy(draw.choice(len(side), n, replace=again))] for side in sides]

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 import pandas as pd
 from markupsafe import Markup
 from matplotlib.figure import Figure
@@ -123,15 +124,21 @@ def motion(table: pd.DataFrame) -> list[Markup]:
 def by_count(table: pd.DataFrame) -> list[Markup]:
     """A plot for each metric: its mean over draws of n different videos, and error bars from `low` to `high`.
 
-    The bars are of bootstrap resamples, which repeat videos: the mean is not theirs.
+    The bars are of bootstrap resamples, which repeat videos: the mean is not theirs. Where the metric has a line in
+    1 / n, that, and where it ends at infinity.
     """
     plots: list[Markup] = []
     for metric, rows in table.groupby("metric", sort=False) if len(table) else ():
-        n, mean = rows["n"], rows["mean"]
+        n, mean, infinity = rows["n"], rows["mean"], rows["infinity"].iloc[0]
         says = ", ".join(f"{value:.3g} of {count:,} videos" for count, value in zip(n, mean, strict=True))
+        if known := np.isfinite(infinity):
+            says += f"; {infinity:.3g} of infinitely many"
         with _plot(plots, str(metric), says) as axes:
             bars = [(mean - rows["low"]).clip(lower=0), (rows["high"] - mean).clip(lower=0)]
             axes.errorbar(n, mean, yerr=bars, color=_SERIES[0], linewidth=1.3, marker="o", markersize=3, capsize=2.5)
+            if known:
+                axes.plot(n, infinity + rows["slope"] / n, color=_SERIES[1], linewidth=1, label="line in 1/N")
+                axes.axhline(infinity, color=_SERIES[1], linewidth=1, linestyle="--", label="∞")
             axes.set_xscale("log")
             axes.set_xticks(n, [f"{int(count):,}" for count in n])
             axes.set_xlabel("videos")

@@ -23,7 +23,7 @@ from pipeline.metrics import evaluation
 from pipeline.metrics.clip_sets import open_set
 from pipeline.metrics.compare_sets import compare
 from pipeline.metrics.evaluation import choose_clips
-from pipeline.metrics.measured import FeatureNetworks
+from pipeline.metrics.measured import PAIRS, RANDOM_PAIRS, FeatureNetworks
 from pipeline.metrics.weights import weights_of
 from pipeline.params import load_params
 from pipeline.paths import Paths
@@ -36,7 +36,8 @@ from tests.pipeline.training.tiny import ALONE
 from tests.stages.fake_project import make_project
 
 ROOT = Path(__file__).parents[2]
-NAMES = {"random_i3d_frechet_logits", "random_i3d_frechet_pooled"}
+COUNTED = ["random_i3d_frechet_logits", "random_i3d_frechet_pooled"]
+NAMES = {*COUNTED, *RANDOM_PAIRS}
 KINDS = ("metrics", "windows", "cut_windows")
 
 
@@ -79,7 +80,7 @@ def test_whole_videos_and_windows_are_measured_each_by_its_protocol(project):
     assert whole["samples"] == cut["samples"] != windows["samples"]
     for kind in kinds:
         assert set(found[kind]) == NAMES < set(found["metrics"])
-        assert all(found[kind][name] != found["metrics"][name] for name in NAMES)
+        assert all(found[kind][name] != found["metrics"][name] for name in COUNTED)
     (logged,) = Store(project).runs("evaluate")
     assert [logged.params[f"{part}.frames"] for part in ("protocol", "windows_protocol")] == ["16", "4"]
     assert {"windows_random_i3d_frechet_logits", "cut_windows_random_i3d_frechet_logits"} < logged.metrics.keys()
@@ -126,13 +127,13 @@ def test_clips_without_a_class_count_for_no_probe(tmp_path, monkeypatch):
 def test_tables_lie_beside_the_numbers(project):
     found = metrics(project)["metrics"]
     classes = table(project, "per_class")
-    assert list(classes.columns) == ["class", "real", "generated", *sorted(NAMES)]
+    assert list(classes.columns) == ["class", "real", "generated", *COUNTED, *RANDOM_PAIRS]
     counts = table(project, "counts")
-    assert set(counts["metric"]) == NAMES
+    assert set(counts["metric"]) == set(COUNTED)
     last = counts.groupby("metric").last()
     assert last["n"].tolist() == [4, 4]
     assert dict(zip(last.index, last["mean"], strict=True)) == pytest.approx(
-        {name: found[name] for name in NAMES}, rel=1e-6
+        {name: found[name] for name in COUNTED}, rel=1e-6
     )
     motion = table(project, "motion")
     assert motion["step"].tolist() == list(range(1, 16))
@@ -230,14 +231,14 @@ def test_trained_weights_give_famous_names_everywhere(project, monkeypatch):
         weights[key] = Weights(**weights_of(f"{key}.pt", project.root))
     chosen = replace(params.evaluation, **weights, videos=8, splits=2)
     found = evaluation.evaluate(replace(params, evaluation=chosen), project, ALONE)
-    scores = {"fvd", "fid", "inception_score"}
+    biased, scores = {"fvd", "fid", "inception_score"}, {"fvd", "fid", "inception_score", *PAIRS}
     metrics, measured_on = found.numbers["metrics"], found.numbers["protocol"]
     per_class = found.tables["per_class"]
     assert {name for name in metrics if not name.startswith(("probe", "motion", "grounding"))} == scores | {
         "inception_score_deviation"
     }
     assert set(found.numbers["windows"]) == scores | {"inception_score_deviation"}
-    assert set(found.tables["counts"]["metric"]) == scores
+    assert set(found.tables["counts"]["metric"]) == biased
     assert set(per_class.columns) == {"class", "real", "generated"} | scores
     assert len(per_class) > 0 and sum(per_class["real"]) <= 8
     assert measured_on["logits_sha256"] == "190" * 20 and measured_on["pooled_sha256"] == "258" * 20
@@ -254,7 +255,7 @@ def test_classes_that_the_network_does_not_know_have_no_inception_score(project,
     found = evaluation.evaluate(params, project, ALONE)
     assert params.evaluation.splits is None and {"fvd", "fid_k400"} == set(found.numbers["windows"])
     assert {"fvd", "fid_k400"} == set(found.tables["counts"]["metric"])
-    assert list(found.tables["per_class"].columns) == ["class", "real", "generated", "fvd", "fid_k400"]
+    assert list(found.tables["per_class"].columns) == ["class", "real", "generated", "fvd", "fid_k400", *PAIRS]
 
 
 def test_the_same_clips_in_arrays_give_the_same_numbers(project, tmp_path):

@@ -15,6 +15,7 @@ from pipeline.data.store.reader import ViewReader
 from pipeline.errors import UserError
 from pipeline.metrics import evaluation
 from pipeline.metrics.evaluation import choose_clips, grounding, real_split
+from pipeline.metrics.measured import RANDOM_PAIRS
 from pipeline.params import load_params
 from pipeline.paths import Paths
 from pipeline.report.build import build
@@ -70,6 +71,7 @@ def test_random_weights_never_bear_famous_names(project):
     assert set(content["metrics"]) == {
         "random_i3d_frechet_logits",
         "random_i3d_frechet_pooled",
+        *RANDOM_PAIRS,
         "probe_accuracy_real",
         "probe_accuracy_generated",
         "motion_real",
@@ -79,8 +81,8 @@ def test_random_weights_never_bear_famous_names(project):
     assert all(np.isfinite(value) for value in content["metrics"].values())
     logged = Store(project).runs("evaluate")
     windows = {f"{part}_{name}" for part in ("windows", "cut_windows") for name in content[part]}
-    assert len(windows) == 4 and [set(run.metrics) for run in logged] == [set(content["metrics"]) | windows]
-    assert not re.search(r'"(fvd|fid|inception_score|is)"', (project.reports / "metrics.json").read_text())
+    assert len(windows) == 10 and [set(run.metrics) for run in logged] == [set(content["metrics"]) | windows]
+    assert not re.search(r'"(fvd|kvd|fid|recall|inception_score|is)"', (project.reports / "metrics.json").read_text())
 
 
 def test_the_protocol_stands_beside_the_numbers(project):
@@ -233,7 +235,8 @@ def test_without_classes_rows_are_numbered(tmp_path):
     paths = make_project(tmp_path / "plain", classes=())
     paths.reports.mkdir()
     protocol = {"real_split": "train", "frames": 8, "size": 16, "sigma": 1.0, "real_videos": 4, "generated_videos": 4}
-    content = {"metrics": {"fvd": 12.5}, "protocol": {**protocol, "logits_sha256": "ab" * 32}}
+    protocol |= {"frame_step": 2, "precision": "float32", "logits_sha256": "ab" * 32}
+    content = {"metrics": {"fvd": 12.5}, "protocol": protocol}
     (paths.reports / "metrics.json").write_text(json.dumps(content))
     table = {"frame": [1, 1], "cycles": [0, 1], "real_mean": [1.0, 2], "real_deviation": [0.0, 0]}
     table |= {"generated_mean": [1.0, 1], "generated_deviation": [0.0, 0]}

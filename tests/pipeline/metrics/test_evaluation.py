@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import torch.distributed as dist
@@ -15,8 +16,18 @@ from pipeline.metrics.cache import kept
 from pipeline.metrics.features import FeatureNetwork, extract
 from pipeline.metrics.frechet import frechet_distance
 from pipeline.metrics.inception_score import inception_score
-from pipeline.metrics.measured import FeatureNetworks, Measured, measure, motion_scores, scores
-from pipeline.metrics.tables import class_table, count_table, motion_table, psd_table
+from pipeline.metrics.measured import (
+    PAIRS,
+    RANDOM_PAIRS,
+    FeatureNetworks,
+    Measured,
+    biased_measures,
+    measure,
+    motion_scores,
+    scores,
+)
+from pipeline.metrics.pairwise import kernel_distance, share_inside
+from pipeline.metrics.tables import at_infinity, class_table, count_table, motion_table, psd_table
 from pipeline.workers import ALONE, Workers
 from tests.pipeline.metrics.tiny import tiny_network
 
@@ -42,7 +53,7 @@ def test_one_pass_measures_what_features_held_whole_give():
     a, b = clips(12, 0), clips(10, 1)
     real, generated = measured(nets, a), measured(nets, b)
     found = scores(nets, real, generated, 2)
-    assert set(found) == {"fvd", "fid", "inception_score", "inception_score_deviation"}
+    assert set(found) == {"fvd", "fid", "inception_score", "inception_score_deviation", *PAIRS}
 
     def features(network, videos):
         found = list(extract(network, videos))
@@ -62,7 +73,8 @@ def test_one_pass_measures_what_features_held_whole_give():
 def test_the_same_set_on_both_sides_is_at_no_distance():
     nets = networks()
     found = measured(nets, clips(8, 0))
-    assert max(scores(nets, found, found, None).values()) < 1e-6
+    same = scores(nets, found, found, None)
+    assert max(same["fvd"], same["fid"]) < 1e-6 and same["precision"] == same["recall"] == 1
     assert motion_scores(found, found)["motion_real"] == motion_scores(found, found)["motion_generated"] > 0
 
 
@@ -86,21 +98,19 @@ def test_random_weights_never_give_famous_names():
     unknown, known = FeatureNetwork(some, "random, seed 0", None), FeatureNetwork(some, "k.pt", "ab" * 32)
     other = FeatureNetwork(some, "k600.pt", "cd" * 32)
     real, generated = measured(networks(), clips(4, 0)), measured(networks(), clips(4, 1))
-    for nets, names in (
-        (FeatureNetworks(unknown, unknown), {"random_i3d_frechet_logits", "random_i3d_frechet_pooled"}),
-        (
-            FeatureNetworks(known, known),
-            {"fvd", "fid_k400", "inception_score", "inception_score_deviation"},
-        ),
-        (FeatureNetworks(unknown, known), {"random_i3d_frechet_logits", "fid"}),
+    for nets, names, pairs in (
+        (FeatureNetworks(unknown, unknown), {"random_i3d_frechet_logits", "random_i3d_frechet_pooled"}, RANDOM_PAIRS),
+        (FeatureNetworks(known, known), {"fvd", "fid_k400", "inception_score"}, PAIRS),
+        (FeatureNetworks(unknown, known), {"random_i3d_frechet_logits", "fid"}, RANDOM_PAIRS),
     ):
         found = scores(nets, real, generated, 1)
-        assert set(found) == names
+        assert set(found) - {"inception_score_deviation"} == {*names, *pairs}
+        assert all(name.startswith("random_i3d") for name in RANDOM_PAIRS)
         counts = count_table(nets, real, generated, metrics=found, splits=1, seed=0)
-        assert set(counts["metric"]) == names - {"inception_score_deviation"}
+        assert set(counts["metric"]) == names
         found = class_table(nets, real, generated, ["a"], 1)
-        assert set(found.columns) - {"class", "real", "generated"} == names - {"inception_score_deviation"}
-    assert set(scores(FeatureNetworks(known, other), real, generated, None)) == {"fvd", "fid"}
+        assert set(found.columns) - {"class", "real", "generated"} == {*names, *pairs}
+    assert set(scores(FeatureNetworks(known, other), real, generated, None)) == {"fvd", "fid", *PAIRS}
 
 
 def test_classes_are_compared_each_with_itself():
@@ -113,22 +123,26 @@ def test_classes_are_compared_each_with_itself():
     of_b = frechet_distance(real.logits[1::3], generated.logits[1::3])
     assert table["fvd"].tolist()[1] == pytest.approx(of_b, rel=1e-9)
     assert table["inception_score"].tolist()[2] == pytest.approx(inception_score(generated.logits[2::3])[0])
+    of_c = real.logits[2::3], generated.logits[2::3]
+    assert table["kvd"].tolist()[2] == pytest.approx(kernel_distance(*of_c))
+    assert table["recall"].tolist()[2] == share_inside(*of_c) != table["precision"].tolist()[2]
+    assert table["precision"].tolist()[2] == share_inside(*of_c[::-1])
     empty = class_table(nets, real, generated, (), 2)
     assert len(empty) == 0 and list(empty.columns) == list(table.columns)
 
 
+def of_features(x: torch.Tensor) -> Measured:
+    """A set of these features, of no class."""
+    return Measured(
+        labels=torch.full((len(x),), -1), logits=x, pooled=x, spectra=torch.zeros(len(x), 0, 0), motion=x[:, :0]
+    )
+
+
 def curve(monkeypatch, measure, a: torch.Tensor, b: torch.Tensor) -> list[tuple[int, float, float]]:
     """(n, mean, deviation) of a measure of two sets; at its end, 3 and the deviation."""
-    monkeypatch.setattr(tables, "measures", lambda *_: {"m": (measure, a, b)})
-    sides = (
-        Measured(
-            labels=torch.zeros(len(side), dtype=torch.int64), logits=side, pooled=side,
-            spectra=side[..., None], motion=side,
-        )
-        for side in (a, b)
-    )  # fmt: skip
-    found = count_table(networks(), *sides, metrics={"m": 3.0}, splits=None, seed=0)
-    return [(n, mean, (high - low) / 4) for _, n, mean, low, high in found.itertuples(index=False)]
+    monkeypatch.setattr(tables, "biased_measures", lambda *_: {"m": (measure, a, b)})
+    found = count_table(networks(), of_features(a), of_features(b), metrics={"m": 3.0}, splits=None, seed=0)
+    return list(zip(found["n"], found["mean"], (found["high"] - found["low"]) / 4, strict=True))
 
 
 def test_the_bars_of_the_curve_shrink_as_those_of_a_mean(monkeypatch):
@@ -143,16 +157,30 @@ def test_the_bars_of_the_curve_shrink_as_those_of_a_mean(monkeypatch):
     assert curve(monkeypatch, lambda x, y: float(len(x)), a[:2], b) == [(2, 3.0, 0.0)]
 
 
-def test_the_curve_looks_at_a_bounded_number_of_videos(monkeypatch):
-    monkeypatch.setattr(tables, "COUNTED_VIDEOS", 16)
-    a, seen = torch.arange(99.0)[:, None], []
-    points = curve(monkeypatch, lambda x, y: seen.append(max(x.max(), y.max())) or float(len(x)), a, a)
-    assert [n for n, *_ in points] == [2, 4, 8, 16, 99] and max(seen) == 15
+def test_the_line_ends_at_the_distance_of_infinitely_many_videos():
+    """N(0, 1) and N(0, 1.1^2) in 40 dimensions are at 40 (1.1 - 1)^2; a finite sample is further."""
+    nets, draw, d = networks(), torch.Generator().manual_seed(0), 40
+
+    def table(x: torch.Tensor, y: torch.Tensor) -> tuple[dict[str, float], pd.DataFrame]:
+        sides = nets, of_features(x), of_features(y)
+        found = {name: number(x, y) for name, (number, x, y) in biased_measures(*sides, None).items()}
+        return found, count_table(*sides, metrics=found, splits=None, seed=0)
+
+    sets = [(torch.randn(3000, d, generator=draw), torch.randn(3000, d, generator=draw) * 1.1) for _ in range(4)]
+    (a, b), tables = sets[0], [table(*pair) for pair in sets]
+    assert min(found["fvd"] for found, _ in tables) > 1.3 * 0.4
+    ends, counts = [at_infinity(counts) for _, counts in tables], tables[0][1]
+    assert set(ends[0]) == {"fvd_infinity", "fid_infinity"}
+    assert np.mean([end["fvd_infinity"] for end in ends]) == pytest.approx(0.4, rel=0.05)
+    rows = counts[counts["metric"] == "fvd"]
+    assert (rows["infinity"] + rows["slope"] / rows["n"]).tolist() == pytest.approx(rows["mean"].tolist(), rel=0.05)
+    # Two points above 40 videos are too few, and a side with more videos takes the last one away.
+    assert at_infinity(table(a[:150], b[:150])[1]) == {} and at_infinity(table(a[:320], b[:2000])[1]) == {}
+    assert set(at_infinity(table(a[:400], b[:2000])[1])) == {"fvd_infinity", "fid_infinity"}
 
 
 @pytest.mark.parametrize(("real_videos", "generated_videos"), [(40, 40), (40, 31), (9, 40), (16, 16), (17, 18)])
-def test_the_curve_ends_at_the_reported_metrics(monkeypatch, real_videos, generated_videos):
-    monkeypatch.setattr(tables, "COUNTED_VIDEOS", 16)
+def test_the_curve_ends_at_the_reported_metrics(real_videos, generated_videos):
     nets = networks()
     real, generated = measured(nets, clips(real_videos, 0)), measured(nets, clips(generated_videos, 1))
     found = scores(nets, real, generated, 3)
@@ -178,7 +206,7 @@ def test_tables_have_their_columns():
     assert motion["real_mean"].tolist() == pytest.approx(steps.mean(axis=0))
     assert motion["real_deviation"].tolist() == pytest.approx(steps.std(axis=0, ddof=1))
     counts = count_table(nets, real, generated, metrics=scores(nets, real, generated, 1), splits=1, seed=0)
-    assert list(counts.columns) == ["metric", "n", "mean", "low", "high"]
+    assert list(counts.columns) == ["metric", "n", "mean", "low", "high", "infinity", "slope"]
     low, mean, high = (counts[name].to_numpy() for name in ("low", "mean", "high"))
     assert np.all(low < mean) and np.all(mean < high)
     still = measured(nets, clips(4, 0, frames=1))

@@ -49,6 +49,7 @@ def report(folder: Path) -> Path:
     by_class = pd.DataFrame({"class": CLASSES, "real": 2, "generated": 2}).assign(**numbers)
     by_class.to_csv(paths.reports / "per_class.csv", index=False)
     counts = pd.DataFrame({"metric": list(numbers) * 2, "n": [2, 2, 4, 4], "mean": 5.0, "low": 4.0, "high": 6.0})
+    counts = counts.assign(infinity=3.0, slope=8.0)
     counts.to_csv(paths.reports / "counts.csv", index=False)
     runs = [run("ab" * 16, "evaluate")]
     return build(load_params(paths.params), Paths(paths.root), runs, "http://mlflow.invalid")

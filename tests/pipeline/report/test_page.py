@@ -49,8 +49,11 @@ def test_motion_and_counts_are_drawn_where_there_are_any():
     assert "on average, real 5.5, generated 3.5" in drawn
     assert plots.motion(steps.iloc[:0]) == [] == plots.by_count(pd.DataFrame())
     counts = {"metric": ["fvd", "fvd", "fid", "fid"], "n": [10, 1000] * 2, "mean": [9.0, 5, 4, 3]}
+    counts |= {"infinity": [np.nan] * 2 + [2.5] * 2, "slope": [np.nan] * 2 + [15.0] * 2}
     fvd, fid = plots.by_count(pd.DataFrame({**counts, "low": [8.0, 4, 3, 2], "high": [10.0, 6, 5, 4]}))
     assert 'aria-label="fvd: 9 of 10 videos, 5 of 1,000 videos"' in fvd and ">1,000<" in fvd and ">1,000<" in fid
+    assert '; 2.5 of infinitely many"' in fid and "var(--series-2)" in fid
+    assert "infinitely" not in fvd and "var(--series-2)" not in fvd
 
 
 def test_metrics_are_explained():
@@ -61,6 +64,9 @@ def test_metrics_are_explained():
     assert "Kinetics-600" in rows[1].meaning and rows[2].unit == "dB" and rows[3].meaning == ""
     deviation, score = metric_rows({"inception_score_deviation": 1.0, "inception_score": 5.0}, [])
     assert deviation.better == "" and score.better == "higher"
+    infinite, recall = metric_rows({"fvd_infinity": 3.0, "random_i3d_recall": 0.5}, [])
+    assert "Kinetics-400; of infinitely many videos" in infinite.meaning and infinite.better == "lower"
+    assert "random I3D" in recall.meaning and recall.better == "higher"
 
 
 def test_protocol_in_words():
