@@ -32,7 +32,7 @@ from pipeline.workers import Workers
 log = logging.getLogger(__name__)
 
 Places = list[tuple[int, int]]  # of clips in a view: video, first frame
-RANDOM_VIDEOS = 64  # at most, of each side, where the I3D is random: numbers that mean little are not worth hours
+RANDOM_VIDEOS = 64  # at most, that a random I3D looks at of each side: numbers that mean little are not worth hours
 WHOLE_START = "a random frame that the lowest view has too"
 # Sec. 5.2: "12 frames" of a level that makes 12 of 6 in training.
 WINDOW_START = "a random window of {} frames of the view below; generated of such a window alone, as in training"
@@ -54,7 +54,7 @@ def evaluate(params: Params, paths: Paths, workers: Workers) -> Evaluation:
 
     Clips are shared among the workers, which take part all together and get the same numbers.
     """
-    job, chosen = _Job(params, paths, workers), params.evaluation
+    job, chosen = Job(params, paths, workers), params.evaluation
     videos = job.compare("videos", WHOLE_START)
     real, generated = videos.real, videos.generated
     sets, splits = (job.networks, real, generated), videos.protocol["splits"]
@@ -87,7 +87,7 @@ class _Compared:
     protocol: dict[str, Any]
 
 
-class _Job:
+class Job:
     """An evaluation's stores, networks and workers."""
 
     def __init__(self, params: Params, paths: Paths, workers: Workers) -> None:
@@ -99,7 +99,7 @@ class _Job:
         self.real = ViewReader(paths.pyramid, self.top, self.split, in_memory=0)  # each clip is read once
         self.labelled = len(self.real.classes) > 0 and params.data.classes != 0
         random = self.networks.logits.random and self.networks.pooled.random
-        self._most = min(chosen.videos, RANDOM_VIDEOS) if random else chosen.videos
+        self._looked_at = RANDOM_VIDEOS if random else None  # of a set; None: all of it
 
     def compare(self, store: str, start: str, window: int | None = None) -> _Compared:
         """Measure real clips and those of one of the samples' stores.
@@ -109,37 +109,48 @@ class _Job:
         """
         params, chosen = self.params, self.params.evaluation
         samples = ViewReader(self._paths.samples(self.top) / store, self.top, in_memory=0)
-        of_real = choose_clips(params, self.real, "real", self._most, window)
-        of_generated = choose_clips(params, samples, "generated", self._most, window)
+        of_real = choose_clips(params, self.real, "real", chosen.videos, window)
+        of_generated = choose_clips(params, samples, "generated", chosen.videos, window)
         frames = params.view(self.top).frames if window is None else window * params.factors[-1]
-        splits, psd_frames, psd_sets = None, None, 0
-        if chosen.splits is not None and self.labelled:
-            splits = _parts("splits", chosen.splits, len(of_generated))
+        psd_frames, psd_sets, frame_videos = None, 0, ()
         if window is None:
-            psd_frames = chosen.psd_frames
-            psd_sets = _parts("psd_sets", chosen.psd_sets, min(len(of_real), len(of_generated)))
-        real = self._measured_before(self.real, of_real, frames, psd_frames)
-        generated = self._measured_before(samples, of_generated, frames, psd_frames)
-        setting = protocol(
-            self.networks,
+            psd_frames, frame_videos = chosen.psd_frames, (len(of_real), len(of_generated))
+            psd_sets = _parts("psd_sets", chosen.psd_sets, min(frame_videos))
+        real = self.measured_before(self.real, of_real, frames, psd_frames)
+        generated = self.measured_before(samples, of_generated, frames, psd_frames)
+        splits = None
+        if chosen.splits is not None and self.labelled:
+            splits = _parts("splits", chosen.splits, len(generated.labels))
+        setting = self.protocol(
+            samples,
             frames=frames,
             start=start,
             real_split=self.split,
-            real_videos=len(of_real),
-            generated_videos=len(of_generated),
-            size=self.real.size,
-            frame_step=params.decode.frame_step,
-            fps=params.decode.fps,
-            sigma=params.sigma.metrics,
+            real_videos=len(real.labels),
+            generated_videos=len(generated.labels),
             splits=splits,
             psd_frames=psd_frames or (),
             psd_sets=psd_sets,
-            seed=params.seed,
-            pyramid=self.real.digest,
-            samples=samples.digest,
+            frame_videos=frame_videos,
         )
         numbers = scores(self.networks, real, generated, splits)
-        return _Compared(real=real, generated=generated, real_clips=of_real, scores=numbers, protocol=setting)
+        looked_at = of_real[: self._looked_at]
+        return _Compared(real=real, generated=generated, real_clips=looked_at, scores=numbers, protocol=setting)
+
+    def protocol(self, samples: ViewReader, **chosen: Any) -> dict[str, Any]:
+        """That of real clips beside those of a store of samples."""
+        decode = self.params.decode
+        return protocol(
+            self.networks,
+            size=self.real.size,
+            frame_step=decode.frame_step,
+            fps=decode.fps,
+            sigma=self.params.sigma.metrics,
+            seed=self.params.seed,
+            pyramid=self.real.digest,
+            samples=samples.digest,
+            **chosen,
+        )
 
     def probe(self, videos: _Compared) -> dict[str, float]:
         """The accuracies of a linear probe trained on real clips that are not measured themselves.
@@ -153,11 +164,11 @@ class _Job:
         measured = {int(self.real.rows[video]) for video, _ in videos.real_clips}
         clips = choose_clips(self.params, train, "probe", len(train))
         clips = [clip for clip in clips if train.labels[clip[0]] >= 0 and int(train.rows[clip[0]]) not in measured]
-        clips = clips[: self._most]
+        clips = clips[: self.params.evaluation.videos]
         if len(set(train.labels[[video for video, _ in clips]].tolist())) < 2:
             log.warning("the train split has no two classes of clips beside those measured: no linear probe")
             return {}
-        of_train = self._measured_before(train, clips, frames)
+        of_train = self.measured_before(train, clips, frames)
         probe = Probe(of_train.pooled, of_train.labels)
         accuracies = {}
         for name, side in (("probe_accuracy_real", videos.real), ("probe_accuracy_generated", videos.generated)):
@@ -166,7 +177,7 @@ class _Job:
                 accuracies[name] = probe.accuracy(side.pooled[known], side.labels[known])
         return accuracies
 
-    def _measured_before(
+    def measured_before(
         self, reader: ViewReader, clips: Places, frames: int, psd_frames: Sequence[int] | None = None
     ) -> Measured:
         """As `_measured`, or what was kept of the same clips of the same store."""
@@ -180,17 +191,24 @@ class _Job:
             "networks": [[network.weights, network.sha256, network.precision] for network in networks],
             "device": self._workers.device.type,
             "psd_frames": psd_frames,
+            "looked_at": self._looked_at,
         }
         folder = Paths(origin(self._paths.root)).state / "cache" / "metrics"
         return kept(folder, key, self._workers, lambda: self._measured(reader, clips, frames, psd_frames))
 
     def _measured(self, reader: ViewReader, clips: Places, frames: int, psd_frames: Sequence[int] | None) -> Measured:
-        """What is measured of clips of `frames` frames, by all workers: they are dealt out in turn."""
-        share = clips[self._workers.rank :: self._workers.count] or clips[:1]
+        """What is measured of clips of `frames` frames, by all workers: they are dealt out in turn.
+
+        A random network looks at the first of them alone; motion and spectra, which take none, are of all.
+        """
+        rank, count, looked_at = self._workers.rank, self._workers.count, clips[: self._looked_at]
+        clips = looked_at if psd_frames is None else clips
+        share = clips[rank::count] or clips[:1]
         bar = progress(share, desc=f"features of {reader.videos['split'].iloc[0]}", unit="clips")
-        mine = measure(self.networks, (reader.read(video, start, frames) for video, start in bar), psd_frames)
-        labels = torch.from_numpy(reader.labels[[video for video, _ in clips]])
-        return mine.gather(labels, self._workers)
+        read = (reader.read(video, start, frames) for video, start in bar)
+        mine = measure(self.networks, read, psd_frames, max(len(looked_at[rank::count]), 1))
+        labels = torch.from_numpy(reader.labels[[video for video, _ in looked_at]])
+        return mine.gather(labels, len(clips), self._workers)
 
 
 def load_networks(

@@ -38,54 +38,63 @@ class FeatureNetworks:
 class Measured:
     """What is measured of each clip of a set, in its order, on the CPU: some 8 kB a clip.
 
-    labels: classes, -1 for none. spectra: of chosen frames, motion: the differences from frame to frame; both are empty
-    where they were not asked for.
+    labels: classes, -1 for none; of the first N clips, which have features. spectra: of chosen frames, motion: the
+    differences from frame to frame; both are of all M clips, or empty where they were not asked for.
     """
 
     labels: Int64[Tensor, " N"]
     logits: Float[Tensor, "N classes"]
     pooled: Float[Tensor, "N pooled"]
-    spectra: Float[Tensor, "N F bins"]
-    motion: Float[Tensor, "N steps"]
+    spectra: Float[Tensor, "M F bins"]
+    motion: Float[Tensor, "M steps"]
 
-    def gather(self, labels: Int64[Tensor, " M"], workers: Workers) -> "Measured":
-        """The whole set, with its labels, of which each worker has measured every count-th clip, beginning at its rank.
+    def gather(self, labels: Int64[Tensor, " N"], clips: int, workers: Workers) -> "Measured":
+        """The whole set of so many clips, with its labels, of which each worker has measured every count-th clip.
 
-        A worker whose rank is beyond the clips has measured any.
+        It begins at its rank; one whose rank is beyond the clips has measured any.
         """
 
-        def whole(values: Tensor) -> Tensor:
-            everyone = values.new_zeros(len(labels), *values.shape[1:])
+        def whole(values: Tensor, total: int) -> Tensor:
+            everyone = values.new_zeros(total, *values.shape[1:])
             share = everyone[workers.rank :: workers.count]
             share.copy_(values[: len(share)])
             return workers.sum(everyone)
 
-        return Measured(**{name: whole(values) for name, values in vars(self).items()} | {"labels": labels})
+        return Measured(
+            labels=labels,
+            logits=whole(self.logits, len(labels)),
+            pooled=whole(self.pooled, len(labels)),
+            spectra=whole(self.spectra, clips),
+            motion=whole(self.motion, clips),
+        )
 
 
 def measure(
-    networks: FeatureNetworks, clips: Iterator[UInt8[np.ndarray, "T S S 3"]], psd_frames: Sequence[int] | None = None
+    networks: FeatureNetworks,
+    clips: Iterator[UInt8[np.ndarray, "T S S 3"]],
+    psd_frames: Sequence[int] | None = None,
+    most: int | None = None,
 ) -> Measured:
     """Go once over clips, at least one, of which a few are in memory at a time.
 
     psd_frames: whose spectra are measured, from 1, and motion with them; None: neither.
+    most: clips whose features are measured, the first ones; None: all of them.
     """
-    parts = []
+    logits, pooled, spectra, motion = [], [], [], []
     while batch := list(islice(clips, BATCH_CLIPS)):
         videos = torch.from_numpy(np.stack(batch)).movedim(-1, -3)
-        x = preprocess(videos.to(networks.logits.device))
-        of_logits = networks.logits(x)
-        of_pooled = of_logits if networks.pooled == networks.logits else networks.pooled(x)
-        parts.append(
-            Measured(
-                labels=torch.full((len(videos),), -1),
-                logits=of_logits.logits,
-                pooled=of_pooled.pooled,
-                spectra=torch.zeros(len(videos), 0, 0) if psd_frames is None else frame_spectra(videos, psd_frames),
-                motion=torch.zeros(len(videos), 0) if psd_frames is None else frame_differences(videos),
-            )
-        )
-    return Measured(**{name: torch.cat([vars(part)[name] for part in parts]) for name in vars(parts[0])})
+        spectra.append(torch.zeros(len(videos), 0, 0) if psd_frames is None else frame_spectra(videos, psd_frames))
+        motion.append(torch.zeros(len(videos), 0) if psd_frames is None else frame_differences(videos))
+        looked_at = videos[: None if most is None else max(most - BATCH_CLIPS * len(logits), 0)]
+        if len(looked_at):
+            x = preprocess(looked_at.to(networks.logits.device))
+            of_logits = networks.logits(x)
+            of_pooled = of_logits if networks.pooled == networks.logits else networks.pooled(x)
+            logits.append(of_logits.logits)
+            pooled.append(of_pooled.pooled)
+    parts = {"logits": logits, "pooled": pooled, "spectra": spectra, "motion": motion}
+    found = {name: torch.cat(part) for name, part in parts.items()}
+    return Measured(labels=torch.full((len(found["logits"]),), -1), **found)
 
 
 def biased_measures(

@@ -36,6 +36,7 @@ class Protocol:
     splits: int | None  # of the generated set, for the inception score, if any; videos are dealt out in turn
     psd_frames: tuple[int, ...] = ()  # from 1
     psd_sets: int = 0
+    frame_videos: tuple[int, ...] = ()  # real and generated ones of spectra and motion, which need no network
     seed: int | None = None  # of the choice of videos and starts
     pyramid: str  # digest of the store of the real videos
     samples: str  # … of the generated ones

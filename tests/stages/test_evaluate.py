@@ -124,6 +124,20 @@ def test_clips_without_a_class_count_for_no_probe(tmp_path, monkeypatch):
     assert set(seen) == {0, 1}
 
 
+def test_a_random_network_looks_at_few_videos_and_motion_and_spectra_are_of_all(project, monkeypatch):
+    params = load_params(project.params)
+    whole = evaluation.evaluate(params, project, ALONE)
+    assert whole.numbers["protocol"]["frame_videos"] == (4, 4)
+    monkeypatch.setattr(evaluation, "RANDOM_VIDEOS", 2)
+    found = evaluation.evaluate(params, project, ALONE)
+    protocol = found.numbers["protocol"]
+    assert (protocol["real_videos"], protocol["generated_videos"], protocol["frame_videos"]) == (2, 2, (4, 4))
+    for name in ("motion", "psd"):
+        pd.testing.assert_frame_equal(found.tables[name], whole.tables[name])
+    assert found.numbers["metrics"]["motion_real"] == whole.numbers["metrics"]["motion_real"]
+    assert found.tables["counts"]["n"].tolist() == [2, 2] and found.numbers["windows_protocol"]["real_videos"] == 2
+
+
 def test_tables_lie_beside_the_numbers(project):
     found = metrics(project)["metrics"]
     classes = table(project, "per_class")
@@ -253,7 +267,7 @@ def test_classes_that_the_network_does_not_know_have_no_inception_score(project,
     monkeypatch.setattr(evaluation, "evaluation_weights", lambda *_: {"a": Path("k400.pt"), "b": None})
     params = load_params(project.params)
     found = evaluation.evaluate(params, project, ALONE)
-    assert params.evaluation.splits is None and {"fvd", "fid_k400"} == set(found.numbers["windows"])
+    assert params.evaluation.splits is None and {"fvd", "fid_k400", *PAIRS} == set(found.numbers["windows"])
     assert {"fvd", "fid_k400"} == set(found.tables["counts"]["metric"])
     assert list(found.tables["per_class"].columns) == ["class", "real", "generated", "fvd", "fid_k400", *PAIRS]
 

@@ -45,7 +45,7 @@ def clips(n: int, seed: int, frames: int = 2) -> torch.Tensor:
 def measured(nets: FeatureNetworks, videos: torch.Tensor) -> Measured:
     """Their labels are 0, 1, 2, 0 …"""
     found = measure(nets, iter(videos.movedim(2, -1).numpy()), (1,))
-    return found.gather(torch.arange(len(videos)) % 3, ALONE)
+    return found.gather(torch.arange(len(videos)) % 3, len(videos), ALONE)
 
 
 def test_one_pass_measures_what_features_held_whole_give():
@@ -68,6 +68,17 @@ def test_one_pass_measures_what_features_held_whole_give():
     )
     torch.testing.assert_close(real.logits, logits[0])
     assert real.labels.tolist() == [i % 3 for i in range(12)]
+
+
+@pytest.mark.parametrize("most", [3, 4, 6, 12])
+def test_features_of_the_first_clips_and_frames_of_all(most):
+    nets, videos = networks(), clips(12, 0)
+    whole = measured(nets, videos)
+    found = measure(nets, iter(videos.movedim(2, -1).numpy()), (1,), most)
+    assert len(found.labels) == len(found.logits) == len(found.pooled) == most
+    torch.testing.assert_close(found.logits, whole.logits[:most])
+    torch.testing.assert_close(found.pooled, whole.pooled[:most])
+    assert torch.equal(found.spectra, whole.spectra) and torch.equal(found.motion, whole.motion)
 
 
 def test_the_same_set_on_both_sides_is_at_no_distance():
@@ -243,8 +254,9 @@ def _worker(rank: int, count: int, shared: _Shared) -> None:
     if count > 1:
         dist.init_process_group("gloo", init_method=f"file://{shared.file}", rank=rank, world_size=count)
     nets, videos = networks(), shared.videos
-    mine = measure(nets, iter(videos[rank::count].movedim(2, -1).numpy()), (1, 2))
-    found = mine.gather(torch.arange(len(videos)), Workers(rank=rank, count=count))
+    labels = torch.arange(len(videos) - 6)  # those that have features
+    mine = measure(nets, iter(videos[rank::count].movedim(2, -1).numpy()), (1, 2), len(labels[rank::count]))
+    found = mine.gather(labels, len(videos), Workers(rank=rank, count=count))
     torch.save(vars(found), f"{shared.out}-{count}-{rank}.pt")
     if count > 1:
         dist.destroy_process_group()
@@ -260,5 +272,6 @@ def test_two_workers_measure_what_one_does(tmp_path):
         assert set(together) == set(alone)
         for name, value in alone.items():
             torch.testing.assert_close(together[name], value, rtol=1e-9, atol=1e-9, msg=lambda m, n=name: f"{n}: {m}")
-    assert {len(value) for value in alone.values()} == {21} and np.ptp(alone["labels"].numpy()) == 20
+    lengths = {name: len(value) for name, value in alone.items()}
+    assert lengths == {"labels": 15, "logits": 15, "pooled": 15, "spectra": 21, "motion": 21}
     assert Path(f"{shared.out}-2-1.pt").is_file()
