@@ -11,7 +11,7 @@ from types import FrameType
 import click
 
 from pipeline.commands.bench import bench
-from pipeline.commands.metrics import convert_i3d, fetch_i3d, metrics, sample
+from pipeline.commands.metrics import convert_i3d, fetch_i3d, metrics, sample, table4
 from pipeline.commands.project import describe, doctor, index, recipe, summary
 from pipeline.commands.repro import deploy, repro
 from pipeline.commands.runs import runs
@@ -39,6 +39,7 @@ def cli(context: click.Context) -> None:
       hvg summary                                   a page over the decoded videos
       hvg runs                                      what was run, side by side
       hvg sample OUT --class NAME                   more videos of the trained levels
+      hvg table4 OUT                                numbers of chosen classes
       hvg metrics REAL GENERATED                    FVD, FID, IS of any videos, in any folder
     \b
     One stage by itself (DVC calls these; `dvc repro` runs those that are out of date):
@@ -50,7 +51,7 @@ def cli(context: click.Context) -> None:
 
 
 _PROJECT = (recipe, index, describe, summary, doctor)
-for command in (run, repro, deploy, *_PROJECT, runs, sample, metrics, fetch_i3d, convert_i3d, bench):
+for command in (run, repro, deploy, *_PROJECT, runs, sample, table4, metrics, fetch_i3d, convert_i3d, bench):
     cli.add_command(command)
 
 

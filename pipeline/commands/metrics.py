@@ -31,8 +31,7 @@ def sample(out: Path, videos: int, classes: tuple[str, ...], for_metrics: bool, 
     \b
     hvg sample drawn
     hvg sample drawn --class "crying" --class "reading book" -n 32 --seed 7
-    hvg sample crying --class "crying" -n 1000 --for-metrics     then the numbers of that class (Table 4):
-    hvg metrics data/pyramid crying/level-2 --class "crying"
+    hvg sample crying --class "crying" -n 1000 --for-metrics
     """
     from pipeline.generation.samples import sample as draw
     from pipeline.params import load_params
@@ -44,6 +43,48 @@ def sample(out: Path, videos: int, classes: tuple[str, ...], for_metrics: bool, 
     with join_workers() as workers:
         draw(params, paths, out, videos=videos, classes=classes, split=split, seed=chosen, workers=workers)
     click.echo(f"{out / 'videos'}: {videos} videos; {out}/level-{params.n_levels}: the same for hvg metrics")
+
+
+@click.command(short_help="Numbers of chosen classes, as in the paper's Table 4.")
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--class", "classes", multiple=True, metavar="NAME",
+              help="May be repeated. Default: the ten of Table 4.")  # fmt: skip
+@click.option("--videos", "-n", type=click.IntRange(2, 10**6), default=1000, show_default=True, help="Of each class.")
+def table4(out: Path, classes: tuple[str, ...], videos: int) -> None:
+    """Measure samples of each class against all its real videos, of all splits; beside them the paper's numbers.
+
+    The samples are drawn into the new folder OUT, as by `hvg sample --for-metrics`; where OUT is there, all classes in
+    it are measured. OUT/table-4.csv and OUT/protocol.json hold the outcome.
+
+    \b
+    hvg table4 out
+    hvg table4 out --class "crying" --class "yawning" -n 500
+    """
+    from pipeline.generation.samples import sample as draw
+    from pipeline.metrics.class_sets import evaluate_classes
+    from pipeline.params import load_params
+    from pipeline.paths import write_atomic
+    from pipeline.report import facts
+    from pipeline.report.page import class_table
+    from pipeline.report.paper import table_4_classes
+    from pipeline.workers import join_workers
+
+    paths = Paths()
+    params = load_params(paths.params)
+    drawn = out.is_dir()
+    if drawn and classes:
+        raise UserError(f"--class: {out} is there, and all classes in it are measured; name a new folder")
+    with join_workers() as workers:
+        if not drawn:
+            classes = classes or table_4_classes()
+            wanted = {"videos": videos * len(classes), "classes": classes, "split": "videos", "seed": params.seed}
+            draw(params, paths, out, **wanted, workers=workers)
+        table, setting = evaluate_classes(params, paths, out / f"level-{params.n_levels}", workers)
+    write_atomic(out / "table-4.csv", table.to_csv(index=False))
+    write_atomic(out / "protocol.json", json.dumps(setting, indent=2) + "\n")
+    known, _ = facts.level(paths.artifact(params.n_levels))
+    shown = class_table(params, known, table, setting)
+    click.echo(shown.to_string(index=False))
 
 
 @click.command(short_help="FVD, FID and IS of any two sets of videos.")

@@ -77,6 +77,10 @@ def class_numbers(
     return {name: number for name, number in _numbers(row or {}).items() if not _other_weights(name, protocol)}
 
 
+def table_4_classes() -> tuple[str, ...]:
+    return tuple(row["class"] for row in _table() if row["table"] == CLASS_TABLE)
+
+
 def _table() -> list[dict[str, str]]:
     table = pd.read_csv(Path(__file__).with_name("paper.csv"), comment="#", dtype=str, keep_default_na=False)
     return table.assign(sigma=SIGMA, precision=PRECISION).to_dict("records")

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from click.testing import CliRunner
@@ -14,6 +15,7 @@ from models.generator import Generator
 from models.unroll import recalibrate
 from pipeline.commands.metrics import metrics as metrics_command
 from pipeline.commands.metrics import sample as sample_command
+from pipeline.commands.metrics import table4 as table_4_command
 from pipeline.data.store.reader import ViewReader
 from pipeline.errors import UserError
 from pipeline.generation import artifact, samples
@@ -148,6 +150,29 @@ def test_the_command_draws_a_class_that_metrics_measures(project, tmp_path, monk
     assert protocol["real_videos"] == (real.videos["class"] == "plain").sum() < len(real)
     with pytest.raises(UserError, match="has 1 videos of 'a & b', not two"):
         CliRunner().invoke(metrics_command, [*sides, "--class", "a & b"], catch_exceptions=False)
+
+
+def test_table_4_is_one_command(project, tmp_path, monkeypatch):
+    monkeypatch.chdir(project.root)
+    monkeypatch.setattr("pipeline.metrics.evaluation.random_i3d", tiny)
+    out = tmp_path / "out"
+
+    def table_4(*given: str) -> str:
+        return CliRunner().invoke(table_4_command, [str(out), *given], catch_exceptions=False).stdout
+
+    with pytest.raises(UserError, match="no class 'bungee jumping' in the data"):
+        table_4()
+    shown = table_4("--class", "plain", "--class", "a & b", "-n", "2")
+    assert "plain" in shown and "random_i3d_frechet_pooled" in shown
+    table = pd.read_csv(out / "table-4.csv")
+    assert table["class"].tolist() == ["a & b", "plain"] and table["generated"].tolist() == [2, 2]
+    real = ViewReader(project.pyramid, 2).videos["class"]
+    assert table["real"].tolist() == [(real == name).sum() for name in table["class"]]
+    assert json.loads((out / "protocol.json").read_text())["generated_videos"] == 4
+    monkeypatch.setattr(samples, "sample", None)  # it is there
+    assert table_4() == shown
+    with pytest.raises(UserError, match="--class"):
+        table_4("--class", "plain")
 
 
 def tiny(seed, device):
