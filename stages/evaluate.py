@@ -4,7 +4,7 @@
     torchrun --nproc-per-node 8 -m stages.evaluate      by hand, on 8 GPUs
     python -m stages.evaluate
 
-Writes reports/metrics.json (metrics of whole videos and of windows, and the protocols they were measured by) and the
+Writes reports/metrics.json (of whole videos and of windows), protocol.json (what they were measured on) and the
 tables reports/{psd,per_class,counts,motion}.csv. Statistics of real clips are kept in .hvg/cache/metrics.
 """
 
@@ -60,7 +60,10 @@ def _write(evaluation: Evaluation, paths: Paths) -> None:
             log.info("%s measured on %s", part, setting)
     for name, table in evaluation.tables.items():
         write_atomic(paths.reports / f"{name}.csv", table.to_csv(index=False))
-    write_atomic(paths.reports / "metrics.json", json.dumps(evaluation.numbers, indent=2, allow_nan=False) + "\n")
+    protocols = {part: of for part, of in evaluation.numbers.items() if part.endswith("protocol")}
+    numbers = {part: of for part, of in evaluation.numbers.items() if part not in protocols}
+    for name, parts in (("protocol", protocols), ("metrics", numbers)):
+        write_atomic(paths.reports / f"{name}.json", json.dumps(parts, indent=2, allow_nan=False) + "\n")
 
 
 if __name__ == "__main__":

@@ -35,14 +35,16 @@ def build(params: Params, paths: Paths, runs: Sequence[TrackedRun], store: str =
     may be missing or empty: not every data set has classes, not every video motion.
     """
     levels = range(1, params.n_levels + 1)
-    metrics, psd = paths.reports / "metrics.json", paths.reports / "psd.csv"
+    metrics, protocols, psd = (paths.reports / name for name in ("metrics.json", "protocol.json", "psd.csv"))
     histories = {level: paths.artifact(level) / "history.csv" for level in levels}
-    for path in (metrics, psd, *histories.values()):
+    for path in (metrics, protocols, psd, *histories.values()):
         if not path.exists():
             raise UserError(f"{path}: missing; `dvc repro` makes it")
     classes, _ = facts.level(paths.artifact(params.n_levels))
     with reading(metrics, AGAIN):
         evaluation = _evaluation.validate_json(metrics.read_bytes())
+    with reading(protocols, AGAIN):
+        evaluation |= _evaluation.validate_json(protocols.read_bytes())
         protocol = evaluation["protocol"]
         split = str(protocol["real_split"])
     measured = measurements(params, classes, evaluation)

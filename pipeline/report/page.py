@@ -60,7 +60,9 @@ class Measurement:
 
 
 def measurements(params: Params, classes: int, evaluation: Mapping[str, Any]) -> list[Measurement]:
-    """What metrics.json holds: of whole videos and, where there are any, of windows with what differs in protocol.
+    """What metrics.json and protocol.json hold: of whole videos and, where there are any, of windows.
+
+    Of these the protocol is what differs from that of the whole videos.
 
     The paper's windows are made as ours of the first kind; beside those that are cut out nothing stands.
     """
@@ -120,7 +122,7 @@ def class_table(params: Params, classes: int, by_class: pd.DataFrame, protocol: 
 
 
 def protocol_rows(protocol: Mapping[str, Any]) -> dict[str, str]:
-    """A protocol in words; metrics.json has the whole digests."""
+    """A protocol in words; protocol.json has the whole digests."""
     return {key.replace("_", " "): _plain(value) for key, value in protocol.items()}
 
 

@@ -42,7 +42,7 @@ def rows_beside(
 
     Args:
         classes: that the networks know, 0 for none.
-        protocol: as metrics.json has it, of the whole videos or of the windows.
+        protocol: as protocol.json has it, of the whole videos or of the windows.
         names: of our metrics; a random I3D's are others.
     """
     ours = _setting(params, classes, protocol)

@@ -86,7 +86,7 @@ def test_random_weights_never_bear_famous_names(project):
 
 
 def test_the_protocol_stands_beside_the_numbers(project):
-    protocol = json.loads((project.reports / "metrics.json").read_text())["protocol"]
+    protocol = json.loads((project.reports / "protocol.json").read_text())["protocol"]
     assert protocol["real_split"] == "val" and protocol["sigma"] == 1.0
     assert (protocol["real_videos"], protocol["generated_videos"]) == (4, 4)
     assert (protocol["frames"], protocol["size"], protocol["frame_step"]) == (8, 16, 2)
@@ -187,7 +187,7 @@ def test_the_page_names_this_checkouts_reproduction_and_where_it_has_none_anyone
     [
         ("metrics.json", lambda content: content[:-9]),
         ("metrics.json", lambda _: b"null"),
-        ("metrics.json", lambda content: content.replace(b"real_split", b"real_spli", 1)),
+        ("protocol.json", lambda content: content.replace(b"real_split", b"real_spli", 1)),
         ("psd.csv", lambda content: content.replace(b"cycles", b"cyclex")),
         ("motion.csv", lambda content: content[: content.rindex(b",")]),
         ("counts.csv", lambda content: content + b"fvd,x,1,1,1\n"),
@@ -236,8 +236,8 @@ def test_without_classes_rows_are_numbered(tmp_path):
     paths.reports.mkdir()
     protocol = {"real_split": "train", "frames": 8, "size": 16, "sigma": 1.0, "real_videos": 4, "generated_videos": 4}
     protocol |= {"frame_step": 2, "precision": "float32", "logits_sha256": "ab" * 32}
-    content = {"metrics": {"fvd": 12.5}, "protocol": protocol}
-    (paths.reports / "metrics.json").write_text(json.dumps(content))
+    (paths.reports / "metrics.json").write_text(json.dumps({"metrics": {"fvd": 12.5}}))
+    (paths.reports / "protocol.json").write_text(json.dumps({"protocol": protocol}))
     table = {"frame": [1, 1], "cycles": [0, 1], "real_mean": [1.0, 2], "real_deviation": [0.0, 0]}
     table |= {"generated_mean": [1.0, 1], "generated_deviation": [0.0, 0]}
     pd.DataFrame(table).to_csv(paths.reports / "psd.csv", index=False)

@@ -38,7 +38,9 @@ def report(folder: Path) -> Path:
     whole = {**numbers, "motion_real": 6.2, "motion_generated": 5.1, "grounding_psnr_level_2": 21.3}
     evaluation = {"metrics": whole, "protocol": {**common, "frames": 8, "resize": "224x224, bilinear, [-1, 1]" * 3}}
     evaluation |= {"windows": numbers, "windows_protocol": {**common, "frames": 4}}
-    (paths.reports / "metrics.json").write_text(json.dumps(evaluation))
+    for name, chosen in (("metrics", False), ("protocol", True)):
+        parts = {part: of for part, of in evaluation.items() if part.endswith("protocol") == chosen}
+        (paths.reports / f"{name}.json").write_text(json.dumps(parts))
     cycles = np.arange(1, 9)
     means = {f"{side}_{kind}": 1 / cycles for side in ("real", "generated") for kind in ("mean", "deviation")}
     spectra = [pd.DataFrame({"frame": frame, "cycles": cycles, **means}) for frame in (1, 8)]
