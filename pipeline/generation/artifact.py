@@ -24,6 +24,7 @@ from pipeline.system.yaml import explain, shortened
 
 FORMAT = 2  # of a published level; 1 had statistics in it
 CONFIG_BYTES = 2**20  # of a config.json at most
+CHECKSUMS = {"generator": "sha256", "discriminators": "sha256_discriminators"}  # a file's, in config.json
 _WAY_OUT = "train the level first, or again, by `dvc repro`"
 
 
@@ -53,7 +54,8 @@ def write(
     for name, network in (("generator", generator), ("discriminators", discriminators)):
         plain = {key: t.detach().cpu().contiguous() for key, t in network.state_dict().items()}
         write_atomic(folder / f"{name}.safetensors", save(plain))
-    config = {"format": FORMAT, "config": asdict(generator.config), **about, "sha256": digest(folder)}
+    config = {"format": FORMAT, "config": asdict(generator.config), **about}
+    config |= {key: digest(folder, name) for name, key in CHECKSUMS.items()}
     write_atomic(folder / "config.json", json.dumps(config, indent=2) + "\n")
     write_atomic(folder / "history.csv", pd.DataFrame(history).to_csv(index=False))
 
@@ -103,6 +105,6 @@ def read(folder: Path, made: LevelConfig) -> Generator:
     return generator
 
 
-def digest(folder: Path) -> str:
-    """The SHA-256 of a level's generator file: what was generated from it depends on nothing else of the level."""
-    return hashlib.sha256((folder / "generator.safetensors").read_bytes()).hexdigest()
+def digest(folder: Path, network: str = "generator") -> str:
+    """The SHA-256 of a level's file. What was generated from the level depends on nothing but that of its generator."""
+    return hashlib.sha256((folder / f"{network}.safetensors").read_bytes()).hexdigest()

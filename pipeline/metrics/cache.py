@@ -13,6 +13,7 @@ from safetensors.torch import save
 
 from pipeline.code_hash import code_hash
 from pipeline.metrics.measured import Measured
+from pipeline.metrics.weights import digest_of
 from pipeline.paths import write_atomic
 from pipeline.workers import Workers
 
@@ -44,7 +45,8 @@ def kept(folder: Path, key: dict[str, Any], workers: Workers, measure: Callable[
 
 def write_measured(file: Path, measured: Measured, facts: Mapping[str, str]) -> None:
     """What was measured of clips as safetensors, with what is to be known of them."""
-    write_atomic(file, save({name: tensor.contiguous() for name, tensor in vars(measured).items()}, dict(facts)))
+    plain = {name: tensor.contiguous() for name, tensor in vars(measured).items()}
+    write_atomic(file, save(plain, {**facts, "sha256": digest_of(plain, facts)}))
 
 
 def read_measured(file: Path) -> tuple[Measured, dict[str, str]]:
@@ -52,6 +54,8 @@ def read_measured(file: Path) -> tuple[Measured, dict[str, str]]:
     with safe_open(file, "pt") as opened:
         facts, names = opened.metadata() or {}, opened.keys()
         tensors = {name: opened.get_tensor(name) for name in names}
+    if facts.pop("sha256", None) != digest_of(tensors, facts):
+        raise ValueError("has another checksum than it says, or none")
     kinds = get_type_hints(Measured)
     if tensors.keys() != kinds.keys() or not all(isinstance(tensors[name], kind) for name, kind in kinds.items()):
         raise ValueError("holds other tensors than what is measured of clips")

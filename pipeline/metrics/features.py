@@ -1,5 +1,6 @@
 """I3D features of clips: weights from a file or seeded random ones, and the preprocessing of Sec. 5.1."""
 
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,6 +112,10 @@ def load_state(path: Path, key: str) -> Any:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                if damaged := archive.testzip():  # by checksums that torch writes and does not read
+                    raise ValueError(f"{damaged} in it has another checksum")
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # an unpickler of damaged bytes raises anything
         raise UserError(f"{key}: {path}: no readable state dict: {_first_line(error)}") from error

@@ -19,7 +19,7 @@ from models.config import LevelConfig
 from models.discriminator import Discriminators
 from models.generator import Generator
 from pipeline.errors import UserError
-from pipeline.generation.artifact import CONFIG_BYTES, FORMAT
+from pipeline.generation.artifact import CHECKSUMS, CONFIG_BYTES, FORMAT, digest
 from pipeline.metrics.features import first_wrong, load_state
 from pipeline.params import Start
 from pipeline.paths import Paths, lies_in, origin, publish
@@ -78,6 +78,8 @@ def read(start: Start, config: LevelConfig) -> tuple[States, Ancestry]:
     for name, state in networks.items():
         if wrong := first_wrong(expected[name], state):
             raise UserError(f"{key}: {path} does not fit level {config.level}: its {name}: {wrong}")
+        if path.is_dir() and about.get(CHECKSUMS[name]) not in (None, digest(path, name)):
+            raise UserError(f"{key}: {path}: its {name}: another checksum than {CONFIG} says")
     return networks, ancestry
 
 

@@ -235,11 +235,16 @@ def test_what_was_measured_is_taken_while_nothing_changed(tmp_path, caplog, monk
     taken = again({"frames": 2, "pyramid": "a"})
     assert len(times) == 1 and all(torch.equal(value, vars(found)[name]) for name, value in vars(taken).items())
     assert again({"pyramid": "b", "frames": 2}) is found and len(times) == 2
-    for damaged in tmp_path.iterdir():
-        damaged.write_bytes(damaged.read_bytes()[:-5])
-    assert again({"pyramid": "a", "frames": 2}) is found and len(times) == 3 and "damaged" in caplog.text
+    logits = found.logits.numpy().tobytes()
+    flipped = bytes([logits[0] ^ 1]) + logits[1:]
+    for damage in (lambda content: content[:-5], lambda content: content.replace(logits, flipped)):
+        for file in tmp_path.iterdir():
+            file.write_bytes(damage(file.read_bytes()))
+        caplog.clear()
+        assert again({"pyramid": "a", "frames": 2}) is found and "damaged" in caplog.text
+    assert len(times) == 4
     monkeypatch.setattr(cache, "code_hash", lambda module: f"another of {module}")
-    assert again({"pyramid": "a", "frames": 2}) is found and len(times) == 4
+    assert again({"pyramid": "a", "frames": 2}) is found and len(times) == 5
 
 
 @dataclass

@@ -1,3 +1,4 @@
+import random
 import signal
 from dataclasses import replace
 
@@ -7,7 +8,9 @@ import torch
 from pipeline.errors import UserError
 from pipeline.training import checkpoint, loop
 from pipeline.training.loop import Training
+from pipeline.training.step import Networks
 from pipeline.training.termination import termination
+from tests.models.level_configs import FIRST
 from tests.pipeline.training.tiny import ALONE, TRAINING, batches, networks, same, train
 
 
@@ -65,6 +68,19 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, caplog, lef
     train(resumed, batches(1), TRAINING, ALONE, tmp_path)
     assert "checkpoint-00000006.pt is damaged" in caplog.text
     assert same(whole, resumed)
+
+
+def test_a_flipped_bit_of_a_checkpoint_is_noticed_or_changes_nothing(tmp_path, caplog):
+    whole, numbers = networks(1), random.Random(0)  # noqa: S311
+    train(whole, batches(1), replace(TRAINING, iterations=1), ALONE, tmp_path)
+    (file,) = checkpoint.files(tmp_path)
+    content = file.read_bytes()
+    for place in (numbers.randrange(len(content)) for _ in range(200)):
+        file.write_bytes(content[:place] + bytes([content[place] ^ 1 << place % 8]) + content[place + 1 :])
+        read = Networks(FIRST, TRAINING, seed=9, workers=ALONE)
+        parts = {"generator": read.generator, "discriminators": read.discriminators}
+        caplog.clear()
+        assert checkpoint.load(tmp_path, parts, ALONE) is None or same(read, whole), place
 
 
 def test_term_writes_a_checkpoint_and_exits(tmp_path):

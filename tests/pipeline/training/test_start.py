@@ -15,7 +15,7 @@ from pipeline.params import Start, load_params
 from pipeline.paths import Paths
 from pipeline.training import checkpoint
 from pipeline.training.loop import Training
-from pipeline.training.start import Ancestry, choose, read
+from pipeline.training.start import Ancestry, D, G, choose, read
 from pipeline.training.step import Networks
 from pipeline.training.termination import termination
 from tests.models.level_configs import FIRST, SECOND
@@ -133,6 +133,12 @@ def cut(file):
     file.write_bytes(file.read_bytes()[:1000])
 
 
+def flipped(file):
+    content = bytearray(file.read_bytes())
+    content[-2] ^= 1  # of the last weight, which stays a number
+    file.write_bytes(content)
+
+
 def saved(value):
     return lambda file: torch.save(value, file)
 
@@ -155,6 +161,8 @@ DAMAGED = {
     "a checkpoint of a tensor": (CHECKPOINT, saved(torch.zeros(3)), f"{NO_LEVEL}: it holds a Tensor"),
     "a checkpoint without D": (CHECKPOINT, saved({"step": 1, "extra": {}, "generator": {}}), NO_LEVEL),
     "tensors that are cut": (PUBLISHED, lambda folder: cut(folder / "generator.safetensors"), "no readable state dict"),
+    "a flipped bit of G": (PUBLISHED, lambda folder: flipped(folder / G), "its generator: another checksum"),
+    "a flipped bit of D": (PUBLISHED, lambda folder: flipped(folder / D), "its discriminators: another checksum"),
     "no G": (PUBLISHED, lambda folder: (folder / "generator.safetensors").unlink(), NEITHER),
     "no config": (PUBLISHED, lambda folder: (folder / "config.json").unlink(), "cannot be read"),
     "a config of brackets": (PUBLISHED, lambda folder: (folder / "config.json").write_text("[" * 10**5), NO_LEVEL),
