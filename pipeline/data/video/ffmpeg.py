@@ -122,7 +122,9 @@ def _time(source: Source) -> str:
     late = [0, *(units for _, units in source.pauses)]
     terms = [f"gte(PTS,{stamp})*{b - a}" for (stamp, b), a in zip(source.pauses, late, strict=False)]
     sums = ("+".join(terms[i : i + GROUP]) for i in range(0, len(terms), GROUP))
-    return "".join(("PTS-STARTPTS", *(f"-({terms})" for terms in sums)))
+    time = "".join(("PTS-STARTPTS", *(f"-({terms})" for terms in sums)))
+    end = f"round({source.end * source.rate.denominator}/{source.rate.numerator}/TB)"
+    return time if source.last is None else f"if(gt(PTS,{source.last}),{end},{time})"  # the stream's end has a PTS, too
 
 
 def _started(command: list[str], complaints: IO[bytes]) -> "subprocess.Popen[bytes]":

@@ -19,6 +19,7 @@ class Packets:
         self._enough = ENOUGH if container == "mpeg" else HALF
         self.encrypted = False
         self.back = 0  # units by which the times of decoding went back, at most
+        self.last = (-(2**63), 0)  # time and length of the latest
         self._stamps: list[int | None] = []
         self._pts = True  # whether each has one
         self._places: dict[int, int] = {}  # of the last packet that says it, by time of decoding
@@ -34,7 +35,10 @@ class Packets:
             self._dts = packet.dts
             self._places[packet.dts] = len(self)
         self._pts = self._pts and packet.pts is not None
-        self._stamps.append(packet.dts if packet.pts is None else packet.pts)
+        stamp = packet.dts if packet.pts is None else packet.pts
+        self._stamps.append(stamp)
+        if stamp is not None:
+            self.last = max(self.last, (stamp, packet.duration or 0))
 
     def __len__(self) -> int:
         return len(self._stamps)

@@ -60,23 +60,19 @@ def _shown(
     decoded: Iterator[VideoFrame], source: Source, step: Fraction, frames: int, start: int
 ) -> Iterator[tuple[VideoFrame, int]]:
     """(frame, at how many of the wanted ticks it is shown), at `frames` ticks in all."""
-    per_unit = source.base * source.rate  # ticks a unit of the timestamps
-    numerator, denominator = 2 * per_unit.numerator, 2 * per_unit.denominator
-    half = per_unit.denominator
     shown: VideoFrame | None = None
     first, tick, end, yielded = 0, 0, 0, 0
     clock = _Clock(start)
     for frame in decoded:
         stamp = None if source.counted else clock.time(frame)
         if stamp is None:
-            moment, length = tick + (shown is not None), 0
+            moment, over = tick + (shown is not None), 0
         else:
-            stamp = source.without_pauses(stamp)
+            time = source.without_pauses(stamp)
             if shown is None:
-                first = stamp
-            # To the nearest, halves up: timestamps in whole milliseconds lie on both sides of their tick.
-            moment = ((stamp - first) * numerator + half) // denominator
-            length = frame.duration
+                first = time
+            moment = source.tick(time - first)
+            over = source.end if stamp == source.last else source.tick(time - first + frame.duration)
         if shown is not None and yielded * step < moment:
             count = min(-(-moment // step), frames) - yielded
             yield shown, count
@@ -85,7 +81,7 @@ def _shown(
                 return
         if shown is None or moment >= tick:  # a time that goes backwards is a damaged one
             shown, tick = frame, max(moment, 0)
-            end = max(tick + 1, tick + (length * numerator + half) // denominator)
+            end = max(tick + 1, over)
     if shown is not None and yielded * step < end:
         yield shown, min(-(-end // step), frames) - yielded
 
@@ -94,10 +90,8 @@ def _wanted_times(source: Source, step: Fraction, frames: int) -> frozenset[int]
     """Timestamps of the frames that `_shown` needs to see to yield what it would from all; None: not to be known."""
     if not source.times:
         return None
-    per_unit = source.base * source.rate
-    numerator, denominator, half = 2 * per_unit.numerator, 2 * per_unit.denominator, per_unit.denominator
     first, last = source.times[0], source.times[-1]
-    ticks = [((source.without_pauses(time) - first) * numerator + half) // denominator for time in source.times]
+    ticks = [source.tick(source.without_pauses(time) - first) for time in source.times]
     wanted = [int(number * step) for number in range(min(frames, -(-(ticks[-1] + 1) // step)))]
     # The last says how long it is shown, and one behind the last wanted tick that this is over.
     times = {first, last, *(source.times[bisect_right(ticks, tick) - 1] for tick in wanted)}

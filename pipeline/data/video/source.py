@@ -65,6 +65,8 @@ class Source:
     base: seconds of a timestamp's unit.
     packets: those that are shown, a frame each, and those that would be where it stands still; of two frames exist.
     times: the timestamps of its frames in order, where every packet says one of its own; else ().
+    last, end: the timestamp of the last frame, and the tick at which it is over, as its packet says, but shown once
+        at least; None where packets do not all say a time of their own.
     counted: whether too few packets say a time to tell the frames' own, which are taken to follow each other evenly.
     pauses: in order, the first timestamp behind each, and by how many units it comes too late for all of them.
     aspect: of a pixel, width by height.
@@ -79,6 +81,8 @@ class Source:
     base: Fraction
     packets: int
     times: tuple[int, ...]
+    last: int | None
+    end: int
     counted: bool
     pauses: tuple[tuple[int, int], ...]
     aspect: Fraction
@@ -91,6 +95,10 @@ class Source:
         """A timestamp as if there had been no pauses before it."""
         before = bisect_right(self.pauses, (stamp, math.inf))
         return stamp - self.pauses[before - 1][1] if before else stamp
+
+    def tick(self, units: int) -> int:
+        """The tick of a time after the first frame's."""
+        return _nearest(units * self.base * self.rate)
 
     def step(self, frame_step: int | None, fps: float | None) -> Fraction:
         """Ticks from one wanted frame to the next: `frame_step`, or what makes `fps` frames a second.
@@ -125,6 +133,7 @@ def examine(path: Path, deadline: float, image_rate: float | None = None) -> Sou
         rate, pauses, uneven = _rate(stream, coded)
         context, base, moments = stream.codec_context, Fraction(stream.time_base or 0), coded.moments or [0]
         length = moments[-1] - moments[0] - (pauses[-1][1] if pauses else 0)
+        known = coded.complete and stream.time_base is not None
         transfer, odd_matrix = TRANSFERS.get(context.color_trc), context.colorspace in UNKNOWN_MATRICES
         notes = (
             (len(streams) > 1, f"video stream {streams.index(chosen) + 1} of {len(streams)}"),
@@ -140,7 +149,9 @@ def examine(path: Path, deadline: float, image_rate: float | None = None) -> Sou
             rate=rate,
             base=base,
             packets=len(coded) if coded.few else max(len(coded), round(length * base * rate) + 1),
-            times=tuple(moments) if coded.complete and stream.time_base is not None else (),
+            times=tuple(moments) if known else (),
+            last=moments[-1] if known else None,
+            end=max(_nearest(length * base * rate) + 1, _nearest((length + coded.last[1]) * base * rate)),
             counted=coded.few,
             pauses=pauses,
             aspect=stream.sample_aspect_ratio or context.sample_aspect_ratio or Fraction(1),
@@ -171,6 +182,11 @@ def open_file(path: Path, deadline: float, images: Images | None = None) -> Inpu
     # PyAV asks for guesses where packets say no time; in AVI with B-frames they are wrong. The decoder's order is not.
     container.flags &= ~Flags.gen_pts.value
     return container
+
+
+def _nearest(ticks: Fraction) -> int:
+    """Halves up. Timestamps in whole milliseconds lie on both sides of their tick."""
+    return math.floor(ticks + Fraction(1, 2))
 
 
 def _moving(container: InputContainer) -> list[VideoStream]:

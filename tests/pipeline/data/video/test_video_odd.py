@@ -207,3 +207,16 @@ def test_colours_of_the_smaller_gamut_stay():
     signal = ((3424 / 4096 + 2413 / 128 * power) / (1 + 2392 / 128 * power)) ** (2523 / 32)
     red, green, blue = tone_mapped(np.rint(255 * signal).astype(np.uint8)[None, None], "PQ")[0, 0].tolist()
     assert red == pytest.approx(255 * 0.25 ** (1 / 2.4), abs=3) and max(green, blue) < 40
+
+
+@pytest.mark.parametrize(("kept", "frames"), [("not(mod(n,2))", 24), ("not(mod(n,3))", 16), ("mod(n,3)", 32)])
+@pytest.mark.parametrize(
+    "name", ["a.mp4", "a.mkv", "a.flv", "a.ts", "a.mxf", "b.mp4", "b.mkv", "a.mov", "a.wmv", "a.ogv"]
+)
+def test_a_last_frame_ends_where_its_packet_says(tmp_path, name, kept, frames):
+    """Of each the file says 1/24 s, or as long as those before: less than half a tick is one, too."""
+    codecs = {"a.mov": ["-c:v", "mjpeg"], "a.wmv": ["-c:v", "wmv2"], "a.ogv": ["-c:v", "libtheora"]}
+    codec = codecs.get(name, ["-c:v", "libx264", "-bf", "0" if name[0] == "a" else "2"])
+    some = ["-vf", f"select='{kept}'", "-fps_mode", "passthrough", *codec, "-threads", "1"]
+    found, _ = both(pattern(tmp_path / name, *some))
+    assert len(found) >= frames
