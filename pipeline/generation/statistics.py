@@ -3,6 +3,7 @@
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 from safetensors import safe_open
 from safetensors.torch import save
@@ -19,7 +20,8 @@ _WAY_OUT = "`dvc repro` makes that store again"
 def write_statistics(store: Path, statistics: Statistics, *, sigma: float, frames: int, digest: str) -> None:
     """Keep statistics for noise of deviation `sigma` and videos of so many frames; `digest`: of the level's file."""
     plain = {name: t.detach().cpu().contiguous() for name, t in statistics.items()}
-    write_atomic(store / FILE, save(plain, {"about": _about(sigma, frames, digest), "sha256": _sha256(plain)}))
+    about = {**_about(sigma, frames, digest), "sha256": _sha256(plain)}
+    write_atomic(store / FILE, save(plain, {"about": json.dumps(about)}))  # several entries would come in any order
 
 
 def read_statistics(store: Path, generator: Generator, *, sigma: float, frames: int, digest: str) -> Generator:
@@ -30,18 +32,18 @@ def read_statistics(store: Path, generator: Generator, *, sigma: float, frames: 
     file = store / FILE
     with reading(file, _WAY_OUT):
         with safe_open(file, framework="pt") as opened:
-            said = opened.metadata() or {}
+            said = json.loads(opened.metadata()["about"])
             statistics = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118, it is no mapping
-        if (about := said.get("about")) != _about(sigma, frames, digest):
-            raise UserError(f"{file}: recalibrated for another level, sigma or length: {about}; {_WAY_OUT}")
-        if said.get("sha256") != _sha256(statistics):
+        if said.pop("sha256") != _sha256(statistics):
             raise ValueError("it has another checksum than it says")
+        if said != _about(sigma, frames, digest):
+            raise UserError(f"{file}: recalibrated for another level, sigma or length: {said}; {_WAY_OUT}")
         use_statistics(generator, statistics)
     return generator.eval()
 
 
-def _about(sigma: float, frames: int, digest: str) -> str:
-    return json.dumps({"sigma": sigma, "frames": frames, "generator": digest})
+def _about(sigma: float, frames: int, digest: str) -> dict[str, Any]:
+    return {"sigma": sigma, "frames": frames, "generator": digest}
 
 
 def _sha256(statistics: Statistics) -> str:
