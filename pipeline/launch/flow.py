@@ -6,7 +6,7 @@ import os
 import threading
 from collections.abc import Iterator
 
-from pipeline.errors import UserError
+from pipeline.errors import Failed, UserError
 from pipeline.launch.job import Job, JobCancelled
 from pipeline.launch.local import LocalLauncher
 from pipeline.launch.remote import ClusterLauncher
@@ -34,12 +34,13 @@ def run_flow(
     not say so itself. Raises what the launcher raised last.
     """
     # Seconds to import, hence here. Its settings are read at the import, hence after PREFECT_API_URL is set.
+    from httpx import HTTPError
     from prefect import flow, get_run_logger, tags, task
     from prefect.client.schemas.objects import State
     from prefect.exceptions import CancelledRun
     from prefect.states import Cancelled
 
-    cancelled: JobCancelled | None = None
+    outcome: BaseException | None = Failed(f"{name}: Prefect's server went away before the job began")
 
     def again(_task, run, state) -> bool:
         error = state.result(raise_on_failure=False)
@@ -56,13 +57,15 @@ def run_flow(
         retry_condition_fn=again,
     )
     def launch() -> State | None:
-        nonlocal cancelled
+        nonlocal outcome
         try:
             launcher.run(job, get_run_logger().info)
+            outcome = None
         except JobCancelled as error:
-            cancelled = error
+            outcome = error
             return Cancelled(message=str(error))
         except BaseException as error:
+            outcome = error
             if not isinstance(error, Exception):  # Ctrl-C, TERM, exit
                 if kept:
                     write_line(f"{name}: stopped; {kept}")
@@ -77,7 +80,13 @@ def run_flow(
         try:
             run(job.module, job.args, job.workers)
         except CancelledRun:
-            raise cancelled or JobCancelled(f"{name} was cancelled in Prefect") from None
+            if not isinstance(outcome, JobCancelled):
+                outcome = JobCancelled(f"{name} was cancelled in Prefect")
+            raise outcome from None
+        except HTTPError as error:
+            if outcome is not None:
+                raise outcome from None
+            write_line(f"{name}: done, which Prefect's server was not told: {error}")
 
 
 @contextlib.contextmanager

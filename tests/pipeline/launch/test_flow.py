@@ -1,6 +1,7 @@
 """A stage's flow against a real Prefect server, with a launcher that plays the job."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -70,11 +71,34 @@ PROGRAM = """if True:
     sys.stdout.write(json.dumps({"ends": ends, "runs": runs, "logs": logs}))
 """
 
+GONE = """if True:
+    import sys
+    import psutil
+    from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+    from pipeline.launch import flow
+    from pipeline.launch.job import Job
+
+    flow.FLUSH_SECONDS = 1
+
+    class Played:
+        def run(self, job, on_line):
+            for server in sys.argv[1].split(","):
+                if psutil.pid_exists(int(server)):
+                    psutil.Process(int(server)).kill()
+            on_line("a line")
+
+    with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):  # which would take minutes
+        for args in ((), ()):
+            try:
+                flow.run_flow(Job(module="stages.toy", args=args), Played(), stage="toy", name="toy", retries=0)
+                sys.stdout.write("done;")
+            except Exception as error:
+                sys.stdout.write(f"{type(error).__name__}: {error};")
+"""
+
 
 @pytest.fixture(scope="module")
 def played(tmp_path_factory):
-    import os
-
     state = tmp_path_factory.mktemp("state")
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("PREFECT_API_URL", raising=False)
@@ -125,3 +149,15 @@ def test_lines_reach_prefect_and_not_the_terminal(played):
         "toy crashes: oom; try 2 of 2 in 0.1 s",
         "toy stopped: stopped; half of it is saved",
     ]
+
+
+def test_a_server_that_goes_away_costs_no_finished_job(tmp_path):
+    """Of the second job it is gone from the start."""
+    with prefect_server(tmp_path) as url:
+        servers = ",".join(str(child.pid) for child in psutil.Process().children(recursive=True))
+        env = {**os.environ, "PREFECT_API_URL": url, "PREFECT_HOME": str(tmp_path / "client")}
+        done = subprocess.run(
+            [sys.executable, "-c", GONE, servers], cwd=ROOT, env=env, capture_output=True, text=True, check=True
+        )
+    assert done.stdout == "done;Failed: toy: Prefect's server went away before the job began;"
+    assert "toy: done, which Prefect's server was not told: " in done.stderr and "Traceback" not in done.stderr
