@@ -11,6 +11,7 @@ from typing import Any
 import psutil
 
 from pipeline.checkout import in_git
+from pipeline.errors import UserError
 from pipeline.launch.remote import CANCEL_SECONDS, REMOVAL_SECONDS
 from pipeline.launch.server import API_URL, prefect_server
 from pipeline.progress import write_line
@@ -40,7 +41,9 @@ def _do_without_git() -> None:
     """Let DVC work in a folder that is no git repository, such as a release's ZIP. It alone would ask for one."""
     configs = [Path(".dvc", name) for name in ("config", "config.local")]
     if not in_git(Path()) and not any("no_scm" in config.read_text() for config in configs if config.is_file()):
-        subprocess.run([sys.executable, "-m", "dvc", "config", "--local", "core.no_scm", "true"], check=True)
+        command = [sys.executable, "-m", "dvc", "config", "--local", "core.no_scm", "true"]
+        if subprocess.run(command, check=False).returncode:
+            raise UserError(".dvc/config.local: no git repository, which DVC cannot be told there; it says why above")
         write_line(
             "no git repository: .dvc/config.local has core.no_scm now; delete it after `git init`, for experiments"
         )

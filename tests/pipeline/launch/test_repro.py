@@ -99,6 +99,13 @@ def test_a_folder_without_git_is_enough(tmp_path, monkeypatch, capfd):
     assert "no git" not in capfd.readouterr().err
 
 
+def test_without_git_a_configuration_that_cannot_be_written_is_one_line(tmp_path, monkeypatch):
+    (tmp_path / ".dvc" / "config.local").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"^\.dvc/config\.local: no git repository"):
+        repro.run_dvc_repro(Path(".hvg"), [])
+
+
 # Between two commands, and busy for a moment.
 BETWEEN = """if True:
     import signal, time
