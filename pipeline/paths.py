@@ -57,11 +57,13 @@ class Paths:
         """The folder in which a stage works until it publishes `out`: it outlives a kill, other inputs have another.
 
         It lies in the origin checkout: the copy that an experiment of DVC's runs in may be gone when it goes on.
-        Raises UserError where it is on another disk than `out`, to which it is renamed in the end.
+        Raises UserError where it cannot be renamed to `out` in the end: on another disk, or not to be written to.
         """
         folder = Paths(origin(self.root)).state / "work" / f"{stage}-{inputs[:16]}"
         folder.mkdir(parents=True, exist_ok=True)
         there = next(parent for parent in out.absolute().parents if parent.exists())
+        if not os.access(there, os.W_OK):
+            raise UserError(f"{there} may not be written to, and {out} is to be in it: mend that first")
         if folder.stat().st_dev != there.stat().st_dev:
             raise UserError(
                 f"{there} and {folder.parent} are on two file systems, and what is finished is renamed from one to the"

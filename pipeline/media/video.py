@@ -1,6 +1,7 @@
 """Frames to video files: MP4 that any browser plays, GIF for pages that play none. The same frames, the same bytes."""
 
 import io
+import subprocess
 import uuid
 from pathlib import Path
 from typing import Any
@@ -36,11 +37,13 @@ def write_mp4(path: Path, frames: UInt8[np.ndarray, "T H W 3"], fps: float, enla
     encoder = {"vcodec": "libx264", "pix_fmt": "yuv420p", "preset": "medium", "crf": _QUALITY, **_COLOURS, **_EXACT}
     source: Any = ffmpeg.input("pipe:", **raw)
     job = source.filter("scale", **_SCALE).output(str(temporary), movflags="+faststart", loglevel="error", **encoder)
+    command, content = job.compile(cmd=imageio_ffmpeg.get_ffmpeg_exe()), np.ascontiguousarray(frames).tobytes()
     try:
-        job.run(cmd=imageio_ffmpeg.get_ffmpeg_exe(), input=np.ascontiguousarray(frames).tobytes(), quiet=True)
+        # Signals stay ignored that Python ignores: a file that may not grow is an error, and ends nothing without a word.
+        done = subprocess.run(command, input=content, capture_output=True, check=False, restore_signals=False)
+        if done.returncode:
+            raise RuntimeError(f"{path}: ffmpeg failed: {done.stderr.decode(errors='replace')[-500:]}")
         temporary.replace(path)
-    except ffmpeg.Error as error:
-        raise RuntimeError(f"{path}: ffmpeg failed: {error.stderr.decode(errors='replace')[-500:]}") from error
     finally:
         temporary.unlink(missing_ok=True)
 

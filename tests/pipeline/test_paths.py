@@ -70,6 +70,13 @@ def test_experiments_belong_to_their_checkout(tmp_path):
     assert Paths(copy).samples(1).is_relative_to(copy)
 
 
+def test_a_place_that_may_not_be_written_to_is_named_before_anything_is_made(tmp_path, monkeypatch):
+    (tmp_path / "artifacts").mkdir()
+    monkeypatch.setattr("pipeline.paths.os.access", lambda place, _: place.name != "artifacts")  # root may write all
+    with pytest.raises(UserError, match=r"artifacts may not be written to, and .*level-1 is to be in it"):
+        Paths(tmp_path).work("train-level-1", "a" * 64, tmp_path / "artifacts" / "level-1")
+
+
 @pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="no second file system here")  # noqa: S108
 def test_results_on_another_file_system_are_refused_before_they_are_made(tmp_path):
     if Path("/dev/shm").stat().st_dev == tmp_path.stat().st_dev:  # noqa: S108

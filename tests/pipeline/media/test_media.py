@@ -1,10 +1,13 @@
 """MP4 files decode to the frames that went in; tilings are written out by hand."""
 
+import resource
+
 import av
 import numpy as np
 import pytest
 from PIL import Image, ImageSequence
 
+from pipeline.errors import UserError, writing
 from pipeline.media import video
 from pipeline.media.grid import GREY, enlarge, fitting, spread, tile, write_png
 from pipeline.media.video import write_gif, write_mp4
@@ -99,4 +102,16 @@ def test_a_file_that_is_no_video_appears_nowhere(tmp_path, monkeypatch):
     monkeypatch.setattr(video, "_QUALITY", "none such")
     with pytest.raises(RuntimeError, match="ffmpeg failed"):
         write_mp4(tmp_path / "a.mp4", colours(1, 4, 4), 5)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_that_may_not_grow_is_told_in_ffmpegs_words(tmp_path):
+    """Which a signal would end without any."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
+    try:
+        with pytest.raises(UserError, match=r"a\.mp4: ffmpeg failed: .*File too large"), writing():
+            write_mp4(tmp_path / "a.mp4", np.zeros((4, 16, 16, 3), np.uint8), 12.0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert not list(tmp_path.iterdir())
