@@ -39,7 +39,7 @@ def write_mp4(path: Path, frames: UInt8[np.ndarray, "T H W 3"], fps: float, enla
     job = source.filter("scale", **_SCALE).output(str(temporary), movflags="+faststart", loglevel="error", **encoder)
     command, content = job.compile(cmd=imageio_ffmpeg.get_ffmpeg_exe()), np.ascontiguousarray(frames).tobytes()
     try:
-        # Signals stay ignored that Python ignores: a file that may not grow is an error, and ends nothing without a word.
+        # Signals stay ignored that Python ignores: one, of a file that may not grow, would end it without a word.
         done = subprocess.run(command, input=content, capture_output=True, check=False, restore_signals=False)
         if done.returncode:
             raise RuntimeError(f"{path}: ffmpeg failed: {done.stderr.decode(errors='replace')[-500:]}")

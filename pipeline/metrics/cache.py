@@ -13,8 +13,8 @@ from safetensors.torch import save
 
 from pipeline.code_hash import code_hash
 from pipeline.metrics.measured import Measured
-from pipeline.metrics.weights import digest_of
 from pipeline.paths import write_atomic
+from pipeline.system.values import digest_of
 from pipeline.workers import Workers
 
 log = logging.getLogger(__name__)

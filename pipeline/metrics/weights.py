@@ -1,12 +1,8 @@
 """Files of I3D weights: where they lie, and that they are those that a parameter means."""
 
 import hashlib
-import json
 import sys
-from collections.abc import Mapping
 from pathlib import Path
-
-from torch import Tensor
 
 from pipeline.errors import UserError
 from pipeline.params import Params
@@ -25,15 +21,6 @@ def installed_file() -> Path:
 def sha256_of(file: Path) -> str:
     with file.open("rb") as content:
         return hashlib.file_digest(content, "sha256").hexdigest()
-
-
-def digest_of(tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> str:
-    """The SHA-256 of some tensors and of what is said of them, in whatever order: safetensors has no checksums."""
-    content = hashlib.sha256(json.dumps(dict(about), sort_keys=True).encode())
-    for name, values in sorted(tensors.items()):
-        content.update(f"{name} {values.dtype} {list(values.shape)}\n".encode())
-        content.update(values.contiguous().numpy().tobytes())
-    return content.hexdigest()
 
 
 def weights_of(file: str, root: Path) -> dict[str, str]:

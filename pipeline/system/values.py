@@ -3,11 +3,15 @@
 import hashlib
 import json
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 MOST = 10**9  # of anything that is counted
 LARGEST = defaultdict(lambda: 2**16, frames=2**20, size=2**13)  # of a view's and a network's numbers, by name
@@ -57,3 +61,12 @@ def fingerprint(*values: Any) -> str:
     """A hash of plain values and dataclasses, the same in every process."""
     plain = [asdict(v) if hasattr(v, "__dataclass_fields__") else v for v in values]
     return hashlib.sha256(json.dumps(plain, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def digest_of(tensors: Mapping[str, "Tensor"], about: Mapping[str, Any]) -> str:
+    """The SHA-256 of some tensors and of what is said of them, in whatever order: safetensors has no checksums."""
+    content = hashlib.sha256(json.dumps(dict(about), sort_keys=True).encode())
+    for name, values in sorted(tensors.items()):
+        content.update(f"{name} {values.dtype} {list(values.shape)}\n".encode())
+        content.update(values.contiguous().numpy().tobytes())
+    return content.hexdigest()
