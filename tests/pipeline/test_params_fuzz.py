@@ -1,8 +1,10 @@
 """Whatever stands in the place of a parameter: it is one that can be, or one line names its key and what is wrong."""
 
+import contextlib
 import copy
 import datetime
 import math
+import random
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -51,8 +53,8 @@ def keys(values: Any, above: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
             yield from keys(value, (*above, key))
 
 
-def changed(key: tuple[Any, ...], value: Any) -> dict[str, Any]:
-    recipe = copy.deepcopy(RECIPE)
+def changed(key: tuple[Any, ...], value: Any, recipe: dict[str, Any] = RECIPE) -> dict[str, Any]:
+    recipe = copy.deepcopy(recipe)
     *above, last = key
     place: Any = recipe
     for part in above:
@@ -86,6 +88,19 @@ def test_what_no_parameter_can_be(value):
 def test_what_some_parameters_can_be():
     refused = {key: sum(refusal(changed(key, value)) is not None for value in SOMETIMES) for key in keys(RECIPE)}
     assert all(count >= len(SOMETIMES) // 3 for count in refused.values()), refused
+
+
+@pytest.mark.slow
+def test_several_values_at_once():
+    draws, places, values = random.Random(0), list(keys(RECIPE)), [*NEVER.values(), *SOMETIMES]  # noqa: S311
+    refused = 0
+    for _ in range(5000):
+        recipe = RECIPE
+        for key in draws.sample(places, draws.randint(2, 5)):
+            with contextlib.suppress(KeyError, IndexError, TypeError):  # what stood above it is another already
+                recipe = changed(key, draws.choice(values), recipe)
+        refused += refusal(recipe) is not None
+    assert 4500 < refused <= 5000
 
 
 @pytest.mark.parametrize("section", ["views", "levels", "shapes", "data"])
