@@ -1,8 +1,8 @@
 """Layers with spectral norm (App. A).
 
-Every convolution, linear map and embedding of G and D is divided by its first singular value. The singular vectors
-move by one power iteration an optimizer step (`power_iteration`), never in the forward pass, which is therefore pure:
-the same under torch.compile and recomputation, and while generating.
+Every convolution and linear map of G and D is divided by its first singular value, and so is D's class table. The
+singular vectors move by one power iteration an optimizer step (`power_iteration`), never in the forward pass, which is
+therefore pure: the same under torch.compile and recomputation, and while generating.
 
 Under autocast convolutions and linear maps are bfloat16; sigma is not.
 """

@@ -108,7 +108,7 @@ class PlainGenerator(nn.Module):
     def __init__(self, config: LevelConfig) -> None:
         super().__init__()
         self.config, g = config, config.generator
-        self.embedding = spectral_norm(nn.Embedding(config.classes, g.embedding)) if config.classes else None
+        self.embedding = nn.Embedding(config.classes, g.embedding) if config.classes else None
         z, channels, size = (
             g.noise + (g.embedding if config.classes else 0),
             g.multipliers[0] * g.channels,
@@ -228,7 +228,9 @@ def copy_weights(ours: nn.Module, plain: nn.Module) -> None:
     parts = {"weight": "parametrizations.weight.original", "u": "parametrizations.weight.0._u"}
     parts["v"] = "parametrizations.weight.0._v"
     state = {}
+    names = plain.state_dict().keys()
     for name, tensor in ours.state_dict().items():
         module, _, part = name.rpartition(".")
-        state[f"{module}.{parts.get(part, part)}"] = tensor.clone()
+        normalized = f"{module}.{parts.get(part, part)}"
+        state[normalized if normalized in names else name] = tensor.clone()
     plain.load_state_dict(state)

@@ -5,6 +5,7 @@ import torch
 
 from models.config import View
 from models.generator import Generator
+from models.layers import power_iteration
 from models.unroll import recalibrate, use_statistics
 from tests.models.level_configs import FIRST, SECOND
 
@@ -50,6 +51,21 @@ def test_residuals_stop_at_the_conditions_resolution():
         "units.1.residual_temporal.map.weight",
         "units.1.residual1.map.weight",
     ]
+
+
+def test_a_class_is_its_row_of_the_table_as_it_is():
+    """Rows begin as long as z; spectral norm would undo a larger table."""
+    torch.manual_seed(0)
+    of_many = Generator(replace(FIRST, classes=500)).embedding
+    assert of_many is not None and of_many.weight.square().mean().item() == pytest.approx(1, abs=0.1)
+    generator, seen = Generator(FIRST), []
+    generator.first.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    noise, labels, _ = inputs(FIRST)
+    assert generator.embedding is not None and labels is not None
+    table = generator.embedding.weight.data.mul_(7)
+    power_iteration(generator)
+    generator(noise, labels, None)
+    assert torch.equal(seen[0], torch.cat((noise, table[labels]), dim=1))
 
 
 def test_every_parameter_learns():
