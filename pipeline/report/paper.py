@@ -132,4 +132,9 @@ def _note(row: Mapping[str, str]) -> str:
             f"{row['name']}'s numbers are its authors'. The paper sets them beside its own of this frame rate, and says"
             " neither at which frame rate nor with which noise they were measured."
         )
+    if (row["table"], row["layout"]) == ("Table 2", "bdd100k"):
+        return (
+            "The paper does not say of which sizes Table 2's models of BDD100K are. They are taken to be as those of"
+            f" Kinetics-600: {row['views'].replace(' ', ', ')}, one of {row['frame_step']} native frames."
+        )
     return ""

@@ -131,6 +131,16 @@ def test_what_still_differs_is_said_of_its_row_alone():
     assert gan == same and gan.startswith("DVD-GAN's") and "frame rate" in gan
 
 
+def test_bdd_in_table_2_says_which_sizes_it_assumes():
+    kinetics = with_window(recipe("kinetics-48x128"), 3)
+    bdd = replace(kinetics, data=replace(kinetics.data, layout="bdd100k", classes=0))
+    (row,) = rows_beside(bdd, 0, protocol(48, 128), NAMES)[0]
+    assert (row.table, row.numbers) == ("Table 2", {"fid": 18.73, "fvd": 326.78})
+    assert "does not say of which sizes" in row.note and "24/32x32, 48/128x128, one of 4 native frames" in row.note
+    notes = {row.table: row.note for row in rows_beside(kinetics, 600, protocol(48, 128), NAMES)[0]}
+    assert notes["Table 2"] == ""
+
+
 def test_the_page_says_what_differs_below_its_table_and_sets_nothing_beside_what_is_cut_out():
     evaluation: dict[str, Any] = {"metrics": {"fid": 20.0}, "protocol": protocol(48, 128)}
     for name in ("windows", "cut_windows"):
