@@ -127,6 +127,14 @@ def test_two_levels(project):
     ]
 
 
+def test_one_level(project):
+    shutil.copy(ROOT / "recipes" / "shapes-64.yaml", project / "params.yaml")
+    stages = [line.split()[0] for line in dvc(project, "stage", "list").splitlines()]
+    assert stages == ["make-shapes@shapes-64", "decode", "train-level@1", "sample-level@1", "evaluate", "report"]
+    dvc(project, "repro")
+    assert outdated(project) == set()
+
+
 def test_three_levels_of_videos_that_exist(project):
     change(project, three_levels)
     graph = dvc(project, "dag", "--dot")

@@ -1,11 +1,12 @@
-"""The embedded data set's frames: eight classes, each a shape of its own colour in a motion of its own.
+"""The embedded data sets' frames: 8 classes, each a shape of its own colour in its own motion, or 64 that share them.
 
 Positions and lengths are in half frames: x to the right and y down, both from -1 to 1. Times are in frames; every
 motion goes far in 28 of them, from whatever frame it is watched.
 """
 
 import colorsys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import product
 from typing import NamedTuple
 
 import numpy as np
@@ -129,6 +130,21 @@ CLASSES = (
     Class("star orbiting", 180, 0.9, lambda x, y, s: _star(x, y, 0.55), _orbiting),
     Class("triangle falling", 125, 0.9, lambda x, y, s: _polygon(x, y, 3, np.pi / 6, 0.6), _falling),
 )
+
+
+def _mixed() -> Iterator[Class]:
+    """Every colour, form and motion of four classes each, by name."""
+    of = {kind.name.split()[0]: kind for kind in CLASSES}
+    colours = {"blue": "square", "green": "triangle", "red": "circle", "yellow": "cross"}
+    forms, moving = ("circle", "cross", "ring", "triangle"), ("circle", "triangle", "star", "square")
+    for (name, coloured), form, moved in product(colours.items(), forms, moving):
+        motion = of[moved].name.split()[1]
+        colour = of[coloured].hue, of[coloured].saturation
+        yield Class(f"{name} {form} {motion}", *colour, of[form].distance, of[moved].path)
+
+
+SETS = {8: CLASSES, 64: tuple(_mixed())}  # by how many classes there are
+KINDS = {kind.name: kind for kinds in SETS.values() for kind in kinds}
 
 
 def render(kind: Class, frames: int, size: int, rng: np.random.Generator) -> np.ndarray:

@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.data.layouts.walk import list_files, listing_bytes
-from pipeline.data.shapes import CLASSES, render
+from pipeline.data.shapes import KINDS, SETS, render
 from pipeline.errors import UserError
 from pipeline.params import ShapesParams
 from pipeline.paths import Paths, alone, publish, write_atomic
@@ -28,9 +28,9 @@ from pipeline.system.tether import die_with_parent
 from pipeline.system.values import fingerprint
 
 WRITTEN = 946_684_800  # 2000-01-01: every file's time, so that the listing is the same wherever it is made
-_KINDS = "|".join(kind.name for kind in CLASSES)
+_NAMES = "|".join(KINDS)
 OURS = re.compile(  # the files of a set, whatever its parameters
-    rf"(train|val|listing)\.csv|(train|val)/({_KINDS})/[\w-]{{11}}_\d{{6}}_\d{{6}}\.mp4"
+    rf"(train|val|listing)\.csv|(train|val)/({_NAMES})/[\w-]{{11}}_\d{{6}}_\d{{6}}\.mp4"
 )
 BATCH = 16  # videos a task
 
@@ -39,7 +39,7 @@ BATCH = 16  # videos a task
 class Task:
     """One video to be rendered."""
 
-    kind: int  # in CLASSES
+    kind: str  # a class, by name
     split: str
     id: str
     start: int  # seconds, as if it were cut out of a longer video
@@ -48,7 +48,7 @@ class Task:
 
     @property
     def path(self) -> str:
-        return f"{self.split}/{CLASSES[self.kind].name}/{self.id}_{self.start:06d}_{self.end:06d}.mp4"
+        return f"{self.split}/{self.kind}/{self.id}_{self.start:06d}_{self.end:06d}.mp4"
 
 
 def make_shapes(params: ShapesParams, key: str, seed: int, paths: Paths, workers: int) -> Path:
@@ -89,7 +89,7 @@ def _render(work: Path, params: ShapesParams, key: str, seed: int, workers: int)
         for _ in progress(rendered, total=len(tasks), desc=f"render {key}", unit="videos"):
             pass
     for split in ("train", "val"):
-        rows = [(CLASSES[t.kind].name, t.id, t.start, t.end, split) for t in tasks if t.split == split]
+        rows = [(t.kind, t.id, t.start, t.end, split) for t in tasks if t.split == split]
         table = pd.DataFrame(sorted(rows), columns=["label", "youtube_id", "time_start", "time_end", "split"])
         write_atomic(work / f"{split}.csv", table.to_csv(index=False, lineterminator="\n"))
         os.utime(work / f"{split}.csv", (WRITTEN, WRITTEN))
@@ -98,11 +98,12 @@ def _render(work: Path, params: ShapesParams, key: str, seed: int, workers: int)
 
 def _tasks(split: str, videos: int, params: ShapesParams, key: str, seed: int) -> Iterator[Task]:
     """As many videos of every class as of every other, up to one."""
+    kinds = SETS[params.classes]
     for number in range(videos):
         digest = hashlib.sha256(f"{seed}/{key}/{split}/{number}".encode()).digest()
         start = digest[0]
         yield Task(
-            kind=number % len(CLASSES),
+            kind=kinds[number % len(kinds)].name,
             split=split,
             id=base64.urlsafe_b64encode(digest[1:9]).decode()[:11],  # as YouTube's: 11 letters, digits, - and _
             start=start,
@@ -112,7 +113,7 @@ def _tasks(split: str, videos: int, params: ShapesParams, key: str, seed: int) -
 
 
 def _render_one(root: Path, params: ShapesParams, task: Task) -> None:
-    video = render(CLASSES[task.kind], params.frames, params.size, np.random.default_rng(task.seed))
+    video = render(KINDS[task.kind], params.frames, params.size, np.random.default_rng(task.seed))
     encode(video, root / task.path, params.fps)
 
 

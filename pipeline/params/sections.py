@@ -15,6 +15,7 @@ from pipeline.system.values import Decay, Fps, Hash, I3DFile, Natural, Place, Po
 class ShapesParams:
     """What make-shapes renders: moving, textured shapes as H.264 videos in the Kinetics layout."""
 
+    classes: Literal[8, 64]  # each of a colour, form and motion of its own; or of four of each, in every combination
     train: Positive  # videos of the train split
     val: Positive
     size: Annotated[int, Field(gt=0, le=4096, multiple_of=2)]  # pixels, square; even, for H.264's 4:2:0

@@ -87,6 +87,19 @@ def test_whole_videos_and_windows_are_measured_each_by_its_protocol(project):
     assert {"windows_random_i3d_frechet_logits", "cut_windows_random_i3d_frechet_logits"} < logged.metrics.keys()
 
 
+def test_of_one_level_whole_videos_alone_are_measured(tmp_path, monkeypatch):
+    paths = make_project(tmp_path, frames=8)
+    raw = YAML(typ="safe").load(paths.params)
+    for section in ("levels", "views"):
+        del raw[section]["2"]
+    raw |= {"conditions": {}}
+    YAML().dump(raw, paths.params)
+    monkeypatch.setattr(evaluation, "random_i3d", _tiny)
+    found = evaluation.evaluate(load_params(paths.params), paths, ALONE).numbers
+    assert set(found) == {"metrics", "protocol"} and found["protocol"]["frames"] == 8
+    assert set(found["metrics"]) > NAMES and not any(name.startswith("grounding") for name in found["metrics"])
+
+
 def test_windows_span_what_a_window_of_training_does_anywhere(project):
     params = load_params(project.params)
     reader = ViewReader(project.samples(2) / "videos", 2)
