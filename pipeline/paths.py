@@ -47,7 +47,7 @@ class Paths:
         return self.root / "data" / "conditions" / f"level-{level}"
 
     def samples(self, level: int) -> Path:
-        """The folder of the stores "videos", "figures" and, of the top level, "windows" (pipeline.generation.sets)."""
+        """The folder of the stores "videos", "figures" and, of the top level, "windows" (generation/source.py)."""
         return self.root / "data" / "samples" / f"level-{level}"
 
     def artifact(self, level: int) -> Path:

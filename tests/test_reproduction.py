@@ -245,7 +245,8 @@ def test_edits_that_change_no_result_train_decode_and_generate_nothing(shapes):
     stores = ["data/pyramid", "data/conditions", "data/samples"]
     frames = [file for store in stores for file in shapes.path(store).rglob("c/**/*") if file.is_file()]
     before = {file: file.stat().st_mtime_ns for file in frames}
-    assert len(before) >= 4
+    published = {file: sha256(file) for file in shapes.path("artifacts").rglob("*") if file.is_file()}
+    assert len(before) >= 4 and len(published) >= 8
     log = shapes.hvg("repro")
     assert set(re.findall(r"Running stage '(.*)'", log)) == {
         "decode",
@@ -257,6 +258,7 @@ def test_edits_that_change_no_result_train_decode_and_generate_nothing(shapes):
     assert log.count(f"going on from iteration {ITERATIONS}") == 2
     assert "training from the start" not in log
     assert {file: file.stat().st_mtime_ns for file in frames} == before
+    assert {file: sha256(file) for file in published} == published
 
 
 def test_nothing_to_do_is_said_and_level_2_alone_runs_again(shapes):

@@ -1,6 +1,7 @@
 """hvg bench: what things cost on this machine, beside other ways of doing them."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +132,8 @@ def bench_gpu(export: Path | None, seconds: float, out: Path) -> None:
     from pipeline.bench import gpu
     from pipeline.bench.levels import paper_levels
 
+    if os.path.lexists(new := export or out):
+        raise UserError(f"{new}: is there already; name a new file")
     levels = paper_levels(PATHS)
     if export:
         write_atomic(export, json.dumps(levels, indent=2) + "\n")

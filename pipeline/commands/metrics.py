@@ -71,9 +71,10 @@ def table4(out: Path, classes: tuple[str, ...], videos: int) -> None:
 
     paths = Paths()
     params = load_params(paths.params)
-    drawn = out.is_dir()
-    if drawn and classes:
-        raise UserError(f"--class: {out} is there, and all classes in it are measured; name a new folder")
+    drawn, source = out.is_dir(), click.get_current_context().get_parameter_source
+    for option, name in (("--class", "classes"), ("--videos", "videos")):
+        if drawn and source(name) is click.core.ParameterSource.COMMANDLINE:
+            raise UserError(f"{option}: {out} is there, and all in it are measured; name a new folder")
     with join_workers() as workers:
         if not drawn:
             classes = classes or table_4_classes()
@@ -153,6 +154,7 @@ def metrics(
             "--real-fps": real_fps,
             "--real-split": real_split,
             "--save-statistics": save,
+            "--class": class_name,
         }
         if asked := [name for name, value in of_itself.items() if value is not None]:
             raise UserError(f"{asked[0]}: {real} has been measured already: leave it out, or give REAL itself")

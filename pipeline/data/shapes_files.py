@@ -130,7 +130,9 @@ def encode(video: np.ndarray, path: Path, fps: int) -> None:
         **{"fflags": "+bitexact", "flags:v": "+bitexact", "map_metadata": -1},
     )
     command = output.overwrite_output().compile(cmd=imageio_ffmpeg.get_ffmpeg_exe())
-    done = subprocess.run(command, input=video.tobytes(), capture_output=True, check=False)
+    # As Python ignores SIGXFSZ, so does ffmpeg then: it tells of a file that may not grow.
+    run = {"input": video.tobytes(), "capture_output": True, "restore_signals": False}
+    done = subprocess.run(command, **run, check=False)
     if done.returncode:
         raise RuntimeError(f"ffmpeg could not write {path}: {done.stderr.decode(errors='replace').strip()}")
     os.utime(path, (WRITTEN, WRITTEN))

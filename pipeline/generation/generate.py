@@ -4,6 +4,7 @@ import logging
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,9 +19,10 @@ from pipeline.data.pixels import to_bytes, to_unit
 from pipeline.data.store.reader import ViewReader
 from pipeline.data.store.writer import StoreWriter
 from pipeline.data.windows import choose_start
+from pipeline.errors import UserError
 from pipeline.generation import artifact
 from pipeline.generation.source import Source
-from pipeline.generation.statistics import FILE, read_statistics, write_statistics
+from pipeline.generation.statistics import read_statistics, write_statistics
 from pipeline.params import Params
 from pipeline.paths import Made, Paths, alone, publish
 from pipeline.progress import progress
@@ -43,7 +45,7 @@ def publish_store(
     folder = paths.artifact(level)
     generator, digest = artifact.read(folder, params.level(level, classes=0)), artifact.digest(folder)
     below = [reader.digest for reader in (source.conditions or {}).values()]
-    of_data = source.labels.tolist(), source.classes, source.codec, source.window
+    of_data = source.labels.tolist(), source.classes, source.codec, source.window, source.stride
     made_from = source.splits, source.sigma, source.params, source.seed, of_data
     batch = params.of_level(level).training.batch
     inputs = fingerprint(made_from, batch, below, digest, code)
@@ -57,7 +59,7 @@ def publish_store(
             return
         about = {"sigma": source.sigma, "frames": source.frames(generator.config), "digest": digest}
         generator.to(workers.device)
-        if not workers.any(workers.rank == 0 and (store / FILE).is_file()):
+        if not workers.any(workers.rank == 0 and _calibrated(store, generator, about)):
             statistics = calibrate(generator, source, batch, workers)
             if workers.rank == 0:
                 write_statistics(store, statistics, **about)
@@ -67,6 +69,15 @@ def publish_store(
             made.keep(store)
             publish(store, out)
             shutil.rmtree(work)
+
+
+def _calibrated(store: Path, generator: Generator, about: dict[str, Any]) -> bool:
+    """Whether a run that was stopped has left its statistics, undamaged."""
+    try:
+        return bool(read_statistics(store, generator, **about))
+    except UserError as error:
+        log.info("no statistics to go on with: %s", error)
+        return False
 
 
 def calibrate(generator: Generator, source: Source, batch: int, workers: Workers) -> Statistics:
@@ -101,14 +112,14 @@ def _drawn(
         config = generator.config
         inputs = _inputs(config, _noise(config, draws, source.sigma), labels, videos, device)
         videos = list(to_bytes(unroll(generator, *inputs)))
-    return [_window(draw, video, source.window) for draw, video in zip(draws, videos, strict=bool(videos))]
+    return [_window(source, draw, video) for draw, video in zip(draws, videos, strict=bool(videos))]
 
 
-def _window(draw: np.random.Generator, video: np.ndarray, window: int | None) -> np.ndarray:
-    if window is None:
+def _window(source: Source, draw: np.random.Generator, video: np.ndarray) -> np.ndarray:
+    if source.window is None:
         return video
-    start = choose_start(draw.random(), len(video) - window + 1)
-    return video[start : start + window]
+    start = choose_start(draw.random(), (len(video) - source.window) // source.stride + 1) * source.stride
+    return video[start : start + source.window]
 
 
 def generate(generator: Generator, source: Source, store: Path, workers: Workers) -> None:
@@ -169,7 +180,7 @@ def _videos(generator: Generator, rows: pd.DataFrame, source: Source, workers: W
     noise, conditions = _noise(config, draws, source.sigma), []
     if source.conditions is not None:
         for draw, split, sample in zip(draws, rows["split"], rows["sample"], strict=True):
-            conditions.append(_window(draw, _whole(source.conditions[split], sample), source.window))
+            conditions.append(_window(source, draw, _whole(source.conditions[split], sample)))
     inputs = _inputs(config, noise, rows["label"].tolist(), conditions, workers.device)
     return to_bytes(unroll(generator, *inputs, piece=source.params.piece))
 

@@ -11,6 +11,7 @@ Each has latents of its own: nothing that a level is judged by has been trained 
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -43,7 +44,8 @@ class Source:
     # Of level l-1 videos by split: video i is made from video i there, whole or a window of it, and has its label.
     conditions: dict[str, ViewReader] | None
     below: tuple[Generator, ...] = ()  # the levels below, lowest first, with statistics for sigma
-    window: int | None = None  # frames of the condition that a video is made from, anywhere in it; None: all
+    window: int | None = None  # frames of the condition that a video is made from; None: all
+    stride: int = 1  # frames of the condition from one place of a window to the next: where level 1 has a frame
     codec: Codec = RAW
 
     def frames(self, config: LevelConfig) -> int:
@@ -107,6 +109,7 @@ def _source(
         conditions=conditions,
         below=below,
         window=window,
+        stride=prod(params.factors[: max(level - 2, 0)]),
         codec=codec,
     )
 

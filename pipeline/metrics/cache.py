@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from pipeline.code_hash import code_hash
-from pipeline.metrics.measured import Measured
+from pipeline.metrics.measured import OF_FEATURES, OF_FRAMES, Measured
 from pipeline.paths import write_atomic
 from pipeline.system.values import digest_of
 from pipeline.workers import Workers
@@ -59,6 +59,8 @@ def read_measured(file: Path) -> tuple[Measured, dict[str, str]]:
     kinds = get_type_hints(Measured)
     if tensors.keys() != kinds.keys() or not all(isinstance(tensors[name], kind) for name, kind in kinds.items()):
         raise ValueError("holds other tensors than what is measured of clips")
-    if len({len(tensor) for tensor in tensors.values()}) != 1 or not all(t.isfinite().all() for t in tensors.values()):
+    of_features, of_frames = ({len(tensors[name]) for name in names} for names in (OF_FEATURES, OF_FRAMES))
+    alike = len(of_features) == len(of_frames) == 1 and max(of_features) <= max(of_frames)
+    if not alike or not all(tensor.isfinite().all() for tensor in tensors.values()):
         raise ValueError("holds no finite numbers of one set of clips")
     return Measured(**tensors), facts

@@ -27,6 +27,9 @@ def evaluate_classes(
     """
     job = Job(params, paths, workers)
     readers = [ViewReader(place, job.top, in_memory=0) for place in (paths.pyramid, store)]
+    if (sigmas := set(readers[1].videos["sigma"])) != {params.sigma.metrics}:
+        drawn = ", ".join(map(str, sorted(sigmas)))
+        raise UserError(f"{store}: drawn at sigma {drawn}, not sigma.metrics; `hvg table4` with a new OUT draws others")
     chosen = [choose_clips(params, reader, "class", len(reader)) for reader in readers]
     frames, splits, tables = params.view(job.top).frames, params.evaluation.splits and 1, []
     for label, name in enumerate(readers[0].classes):

@@ -34,6 +34,9 @@ class FeatureNetworks:
     pooled: FeatureNetwork
 
 
+OF_FEATURES, OF_FRAMES = ("labels", "logits", "pooled"), ("spectra", "motion")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Measured:
     """What is measured of each clip of a set, in its order, on the CPU: some 8 kB a clip.

@@ -32,7 +32,9 @@ class Protocol:
     covariance: str = "N - 1, float64"
     kernel: str = "(x.y / dimensions + 1)^3 of logits, unbiased"  # of KVD
     neighbours: str = f"{NEIGHBOURS}, by the distance of logits"  # of precision and recall
-    infinity: str = "a line in 1/N, of an eighth of the videos to all, where they are more than dimensions"
+    infinity: str = (
+        "a line in 1/N, of an eighth of the videos to all (to half where sides differ), of more than dimensions"
+    )
     splits: int | None  # of the generated set, for the inception score, if any; videos are dealt out in turn
     psd_frames: tuple[int, ...] = ()  # from 1
     psd_sets: int = 0

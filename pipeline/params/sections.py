@@ -19,7 +19,7 @@ class ShapesParams:
     train: Positive  # videos of the train split
     val: Positive
     size: Annotated[int, Field(gt=0, le=4096, multiple_of=2)]  # pixels, square; even, for H.264's 4:2:0
-    frames: Positive
+    frames: Annotated[int, Field(gt=0, le=2**16)]
     fps: Annotated[int, Field(gt=0, le=1000)]
 
 

@@ -52,7 +52,13 @@ def describe(params: Params, *, full_length: bool = False) -> dict[str, Any]:
         if full_length:
             full = _clip(*networks, params.view(max(level - 1, 1)).frames, 0)
             levels[str(level)]["full_length"] = {k: value for k, value in full.items() if k != "iteration_tflop"}
-    return {"levels": levels, "conditions": _conditions(params, levels), "classes": params.data.classes}
+    samples = params.samples.videos * sum(_video_bytes(params, level) for level in range(1, params.n_levels + 1))
+    return {
+        "levels": levels,
+        "conditions": _conditions(params, levels),
+        "samples": {"videos": params.samples.videos, "bytes": samples},
+        "classes": params.data.classes,
+    }
 
 
 def arithmetic(params: Params, level: int) -> dict[str, float]:
@@ -70,25 +76,36 @@ def _networks(params: Params, level: int) -> tuple[Generator, Discriminators]:
     return generator, discriminators.requires_grad_(False)  # as in a generator update
 
 
+def generation_tflop(params: Params, forward: Mapping[str, float], level: int, videos: int) -> float:
+    """Of a store of so many whole videos of a level, and of its recalibration, for which the levels below draw.
+
+    forward: by level, the arithmetic of a pass of G over a clip as in training.
+    """
+    whole = [forward[str(k)] * params.view(max(k - 1, 1)).frames / params.window(k) for k in range(1, level + 1)]
+    chosen = params.of_level(level)
+    return videos * whole[-1] + chosen.generation.recalibration * chosen.training.batch * sum(whole)
+
+
 def _conditions(params: Params, levels: Mapping[str, Any]) -> dict[str, Any]:
-    """Of the conditions of every level below the top: videos, bytes before any codec, and what making them costs.
+    """Of the conditions of every level below the top: videos, raw bytes, and what making them costs.
 
     `share_of_training` is their arithmetic over that of the iterations of the level that is trained on them.
     """
-    described = {}
+    described, forward = {}, {key: counts["forward_tflop"] for key, counts in levels.items()}
     for key, wanted in params.conditions.items():
         level, videos = int(key), wanted.train + wanted.measure
-        view, training = params.view(level), params.of_level(level + 1).training
-        pieces = params.view(max(level - 1, 1)).frames / params.window(level)  # windows of training in a video
-        forward = videos * pieces * levels[key]["forward_tflop"]
+        training = params.of_level(level + 1).training
         served = training.iterations * training.batch * levels[str(level + 1)]["iteration_tflop"]
         described[key] = {
             "videos": videos,
-            "codec": wanted.codec,
-            "bytes": videos * view.frames * view.size**2 * 3,
-            "share_of_training": forward / served,
+            "bytes": videos * _video_bytes(params, level),
+            "share_of_training": generation_tflop(params, forward, level, videos) / served,
         }
     return described
+
+
+def _video_bytes(params: Params, level: int) -> int:
+    return params.view(level).frames * params.view(level).size ** 2 * 3
 
 
 def describe_data(params: Params, paths: Paths) -> dict[str, Any]:
@@ -146,13 +163,15 @@ def description_text(description: dict[str, Any]) -> str:
     note = "memory: 16 bytes a parameter (Adam) and the activations that a generator update saves for one clip, float32"
     if description["classes"] is None:
         note += "\ndata.classes is null, as many as found: counted without classes, which add a few percent"
-    conditions = [
-        f"conditions of level {level}: {c['videos']:,} videos, {do_filesizeformat(c['bytes'])} before codec "
-        f"{c['codec']}; making them takes {c['share_of_training']:.2%} of training level {int(level) + 1}"
+    generated = [
+        f"conditions of level {level}: {c['videos']:,} videos, {do_filesizeformat(c['bytes'])} raw; making them takes "
+        f"{c['share_of_training']:.2%} of training level {int(level) + 1}"
         for level, c in description["conditions"].items()
     ]
+    videos, size = description["samples"]["videos"], do_filesizeformat(description["samples"]["bytes"])
+    generated.append(f"samples: {videos:,} videos of every level, {size} raw")
     data = [f"data: {_data_text(description['data'])}"] if "data" in description else []
-    return "\n".join([pd.DataFrame(rows).to_string(index=False), "", note, *conditions, *data])
+    return "\n".join([pd.DataFrame(rows).to_string(index=False), "", note, *generated, *data])
 
 
 def _millions(*counts: int) -> str:

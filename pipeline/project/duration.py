@@ -10,7 +10,7 @@ import torch
 
 from pipeline.params import Params, load_params
 from pipeline.paths import Paths
-from pipeline.project.describe import arithmetic
+from pipeline.project.describe import arithmetic, generation_tflop
 
 SIZE = 1024  # of the matrices whose product is the rate
 ROUNDS = 5
@@ -31,14 +31,14 @@ def flop_per_second() -> float:
 
 def seconds_by_level(params: Params, rate: float) -> dict[str, float]:
     """Of training each level, all its iterations, and of generating its videos, on a processor of `rate` FLOP/s."""
-    seconds = {}
+    seconds, samples = {}, params.samples
+    counts = {level: arithmetic(params, int(level)) for level in params.levels}
+    forward = {level: count["forward_tflop"] for level, count in counts.items()}
     for level, chosen in params.levels.items():
-        counts, t, recalibration = arithmetic(params, int(level)), chosen.training, chosen.generation.recalibration
-        training = t.iterations * t.batch * counts["iteration_tflop"]
-        conditions, samples = params.conditions.get(level), params.samples
+        training = chosen.training.iterations * chosen.training.batch * counts[level]["iteration_tflop"]
+        conditions = params.conditions.get(level)
         stores = [samples.videos, samples.figures, *([conditions.train + conditions.measure] if conditions else [])]
-        clips = sum(stores) + len(stores) * recalibration * t.batch  # each store has statistics of its own
-        generation = clips * counts["forward_tflop"]
+        generation = sum(generation_tflop(params, forward, int(level), videos) for videos in stores)
         seconds[level] = (training + generation) * 1e12 / (rate * EFFICIENCY)
     return seconds
 

@@ -17,6 +17,8 @@ from pipeline.params import load_params, parse_params
 from pipeline.system.yaml import parse_yaml, validated
 
 RECIPE: dict[str, Any] = YAML(typ="safe").load(Path("recipes/shapes.yaml").read_text())
+_MEASURE = {"every": 1, "videos": 2, "i3d": dict(RECIPE["evaluation"]["i3d_k400"]), "splits": 1, "patience": 1}
+RECIPE["levels"]["1"]["training"] |= {"measure": _MEASURE, "start": {"path": "a", "sha256": "a" * 64}}
 ABSENT = object()
 ITSELF: list[Any] = []
 ITSELF.append(ITSELF)

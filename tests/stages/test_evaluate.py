@@ -150,6 +150,8 @@ def test_a_random_network_looks_at_few_videos_and_motion_and_spectra_are_of_all(
         pd.testing.assert_frame_equal(found.tables[name], whole.tables[name])
     assert found.numbers["metrics"]["motion_real"] == whole.numbers["metrics"]["motion_real"]
     assert found.tables["counts"]["n"].tolist() == [2, 2] and found.numbers["windows_protocol"]["real_videos"] == 2
+    monkeypatch.setattr(evaluation, "measure", None)  # all of it is kept
+    assert evaluation.evaluate(params, project, ALONE).numbers == found.numbers
 
 
 def test_tables_lie_beside_the_numbers(project):

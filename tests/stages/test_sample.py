@@ -11,6 +11,7 @@ from models.generator import Generator
 from pipeline.data.store.reader import ViewReader
 from pipeline.errors import UserError
 from pipeline.generation import artifact
+from pipeline.generation import generate as generation
 from pipeline.params import load_params
 from stages import generate, sample
 from tests.stages.fake_project import CLASSES, make_project
@@ -98,3 +99,26 @@ def test_what_is_missing_below_is_said_by_its_place(project):
     (project.samples(1) / "videos" / "statistics.safetensors").unlink()
     with pytest.raises(UserError, match=r"level-1/videos/statistics\.safetensors: cannot be read .*`dvc repro` makes"):
         sample.main(["--level", "2"])
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_a_run_that_was_stopped_goes_on_with_its_statistics_unless_they_are_damaged(project, monkeypatch, damaged):
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    sample.main(["--level", "1"])
+    whole = stores(project)["samples/level-1/videos"][2]
+    shutil.rmtree(project.samples(1))
+    shutil.rmtree(project.state / "made")
+    with monkeypatch.context() as patch:
+        patch.setattr("pipeline.generation.generate.generate", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            sample.main(["--level", "1"])
+    (kept,) = project.state.glob("work/*/samples/statistics.safetensors")
+    content = kept.read_bytes()
+    kept.write_bytes(content[:-1] + bytes([content[-1] ^ damaged]))
+    done, calibrate = [], generation.calibrate
+    monkeypatch.setattr(generation, "calibrate", lambda *given: done.append(given) or calibrate(*given))
+    sample.main(["--level", "1"])
+    assert stores(project)["samples/level-1/videos"][2] == whole
+    assert len(done) == 1 + damaged  # of the figures, and of the videos

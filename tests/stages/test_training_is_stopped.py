@@ -68,7 +68,9 @@ def finish(root: Path, name: str, level: int) -> str:
 
 def digests(paths: Paths) -> list[str]:
     files = [paths.artifact(level) / name for level in (1, 2) for name in ("generator.safetensors", "history.csv")]
-    return [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
+    stores = [paths.root / "data" / name for name in ("conditions", "samples")]
+    files += [file for store in stores for file in sorted(store.rglob("*")) if file.is_file()]
+    return [f"{file.name} {hashlib.sha256(file.read_bytes()).hexdigest()}" for file in files]
 
 
 def until(process: subprocess.Popen[str], found: Callable[[], object]) -> None:

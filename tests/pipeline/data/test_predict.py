@@ -92,18 +92,21 @@ def test_time_is_bounded(project, monkeypatch):
         predict(params(), project, listed_videos(params(), project))
 
 
+NETWORKS = {"levels": {}, "conditions": {}, "samples": {"videos": 3, "bytes": 1}, "classes": 0}
+
+
 def test_describe_shows_what_is_there(project):
     chosen = params(max_failed=0.5)
     before = describe_data(chosen, project)
     assert before["state"] == "predicted"
-    text = description_text({"levels": {}, "classes": 0, "data": before})
+    text = description_text({**NETWORKS, "data": before})
     assert "data: 9 videos, about" in text and "(± 0.0%)" in text and "blosc about" in text and "jpeg about" in text
     assert "by 9 of the videos, of which 1 would be left out" in text
     decode(chosen, project, 1)
     after = describe_data(chosen, project)
     assert (after["state"], after["videos"]) == ("decoded", 8)
     assert after["sizes"]["none"]["bytes"] == before["sizes"]["none"]["bytes"]
-    assert "8 videos" in description_text({"levels": {}, "classes": 0, "data": after})
+    assert "8 videos" in description_text({**NETWORKS, "data": after})
     # A pyramid of other parameters, or of another data set, is none of this recipe's.
     others = [params(frame_step=3), params(codec="blosc"), params(max_frames=16)]
     assert [describe_data(other, project)["state"] for other in others] == ["predicted"] * 3

@@ -47,3 +47,10 @@ def test_classes_without_two_videos_are_left_out_aloud(tmp_path, monkeypatch, ca
     lone = make_project(tmp_path / "lone", videos=2)
     with pytest.raises(UserError, match="no class of two samples"):
         evaluate_classes(params, lone, lone.samples(2) / "videos", ALONE)
+
+
+def test_samples_of_another_sigma_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(evaluation, "random_i3d", lambda seed, device: tiny_network(seed))
+    paths = make_project(tmp_path, videos=5)
+    with pytest.raises(UserError, match=r"figures: drawn at sigma 0\.5, not sigma\.metrics"):
+        evaluate_classes(load_params(paths.params), paths, paths.samples(2) / "figures", ALONE)

@@ -69,3 +69,17 @@ def test_activations_computed_again_are_not_kept(described):
     # once more forward through G's units, beside two forward and one backward pass of G and those of D
     more = less["iteration_tflop"] - plain["iteration_tflop"]
     assert 0.9 * plain["forward_tflop"] < more < 1.1 * plain["forward_tflop"]
+
+
+def test_making_conditions_costs_their_videos_and_their_recalibration():
+    params = load_params(Path("recipes/bdd-48x256.yaml"))
+    counts = describe(params)
+    whole = {level: 2 * counts["levels"][level]["forward_tflop"] for level in ("1", "2")}
+    whole["1"] /= 2  # level 1 is trained on whole views, level 2 on 6 of 12 frames
+    wanted = {level: params.conditions[level].train + params.conditions[level].measure for level in ("1", "2")}
+    passes = 200 * 512
+    tflop = {"1": (wanted["1"] + passes) * whole["1"], "2": wanted["2"] * whole["2"] + passes * sum(whole.values())}
+    for level, above in (("1", "2"), ("2", "3")):
+        served = 100_000 * 512 * counts["levels"][above]["iteration_tflop"]
+        assert counts["conditions"][level]["share_of_training"] == pytest.approx(tflop[level] / served)
+    assert counts["conditions"]["1"]["bytes"] == wanted["1"] * 12 * 64 * 64 * 3

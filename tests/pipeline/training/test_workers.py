@@ -82,7 +82,7 @@ def statistics(networks: Networks, source: Batches, workers: Workers) -> dict[st
 
 def updated(level: int, workers: Workers, dtype: torch.dtype) -> dict[str, Tensor]:
     """Losses, gradients, singular vectors and statistics of an update each of D and G, with weights of float32."""
-    networks, source = Networks(CONFIGS[level], STILL, seed=26, workers=workers), batches(level)
+    networks, source = Networks(CONFIGS[level], STILL, seed=57, workers=workers), batches(level)
     both = {"D": networks.discriminators, "G": networks.generator}
     if dtype != torch.float32:
         for network in both.values():
