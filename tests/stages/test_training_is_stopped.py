@@ -29,7 +29,8 @@ ITERATIONS = 60
 def project(root: Path, **recalibration: int) -> Paths:
     """Two tiny levels on a pyramid that is there; nothing is trained."""
     paths = make_project(root, classes=("a", "b"))
-    shutil.rmtree(root / "data" / "samples")
+    for made in ("conditions", "samples"):
+        shutil.rmtree(root / "data" / made)
     shutil.rmtree(root / "artifacts")
     raw = YAML(typ="safe").load(paths.params)
     for number, level in raw["levels"].items():
