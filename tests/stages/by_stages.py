@@ -43,6 +43,13 @@ class Step:
         files = (file for file in (root / self.out).rglob("*") if file.is_file() and file.name not in SEEN_BY_TIME)
         return {file.relative_to(root).as_posix(): file.read_bytes() for file in files}
 
+    def differing(self, root: Path, whole: Path) -> list[str]:
+        """Files of `root` that are others in `whole`, or in one of the two alone; two stages share reports."""
+        made, expected = self.made(root), self.made(whole)
+        names = made if self.out == "reports" else {**made, **expected}
+        assert made
+        return [name for name in names if made.get(name) != expected.get(name)]
+
 
 STEPS = (
     Step("decode", "data/pyramid"),

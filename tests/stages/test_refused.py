@@ -73,9 +73,7 @@ def attempt(folder: Path, step: Step, fault: str) -> dict[str, object] | None:
         said, code = traceback.format_exc(), 1
     if code:
         step.run()
-    made, whole = step.made(root), step.made(folder / "end")
-    assert made
-    differing = [name for name in made if made[name] != whole.get(name)]
+    differing = step.differing(root, folder / "end")
     left = [str(file) for file in Path().rglob(".*") if file.is_file() and len(file.name) > 32]
     return {"step": str(step), "fault": fault, "code": code, "said": said, "differing": differing, "left": left}
 
