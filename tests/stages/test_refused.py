@@ -20,7 +20,7 @@ from tests.stages.by_stages import STEPS, Step, before
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 ROOT = Path(__file__).parents[2]
 PLACES = (".", "artifacts", "data", "reports", ".hvg", ".hvg/locks", "mlflow.db")  # and all in them
-BYTES = (0, 4_000, 20_000)  # that a file may have
+BYTES = (0, 20_000)  # that a file may have
 # Root may write anything, but for its capabilities.
 UNPRIVILEGED = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"] if os.geteuid() == 0 else []
 
