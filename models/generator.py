@@ -7,6 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+import models.vector_math  # noqa: F401 - the same first tanh in every process
 from models.blocks import ConvGRU, GeneratorBlock, SeparableBlock
 from models.config import LevelConfig
 from models.layers import Conv, Linear, widened

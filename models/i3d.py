@@ -12,6 +12,8 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
+import models.vector_math  # noqa: F401 - the same first exp of its logits in every process
+
 MIN_FRAMES = 9  # fewer leave one timestep before the last average pool, which takes two
 SIZE = 224  # pixels
 FEATURES = 1024  # pooled activations before the logits

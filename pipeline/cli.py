@@ -18,7 +18,7 @@ from pipeline.commands.runs import runs
 from pipeline.commands.stages import run
 from pipeline.errors import Failed, UserError, writing
 from pipeline.paths import Paths
-from pipeline.system.machine import bound_spinning
+from pipeline.system.machine import set_up_threads
 from pipeline.system.stage import Terminal
 
 
@@ -81,7 +81,7 @@ def main() -> None:
     """The entry point: one line and exit code 2 for what the user can mend, a traceback for bugs."""
     _speak_utf8()
     _have_a_name()
-    bound_spinning()
+    set_up_threads()
     os.environ |= {"DO_NOT_TRACK": "1", "DVC_NO_ANALYTICS": "true", "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[Terminal()])
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a script's background ignores it: to stop all the same

@@ -1,5 +1,5 @@
 """The stages, one file each: read params.yaml, call pipeline, write what DVC expects."""
 
-from pipeline.system.machine import bound_spinning
+from pipeline.system.machine import set_up_threads
 
-bound_spinning()  # before a stage imports torch
+set_up_threads()  # before a stage imports torch

@@ -5,9 +5,9 @@ import signal
 import pytest
 from jaxtyping import install_import_hook
 
-from pipeline.system.machine import bound_spinning
+from pipeline.system.machine import set_up_threads
 
-bound_spinning()
+set_up_threads()
 
 # A shell's background jobs ignore Ctrl-C, and so would all that the tests start in order to interrupt it.
 signal.signal(signal.SIGINT, signal.default_int_handler)

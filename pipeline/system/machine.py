@@ -7,14 +7,17 @@ from pathlib import Path
 SPIN_COUNT = "2000"
 
 
-def bound_spinning() -> None:
-    """Have OpenMP's idle threads sleep after a short wait, unless the user says how they wait. Before torch's import.
+def set_up_threads() -> None:
+    """How OpenMP's threads wait and MKL's sum up, unless the user says. Before torch's import; children inherit it.
 
     A thread that spins takes the core from the one it waits for wherever there is other work: an iteration beside one
-    busy process takes several times as long (docs/performance.md). Processes that this one starts inherit it.
+    busy process takes several times as long (docs/performance.md). Idle threads sleep after a short wait.
+
+    Without its mode AUTO, MKL promises no two runs the same bytes: it adds up in the order in which threads come.
     """
     if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
         os.environ["GOMP_SPINCOUNT"] = SPIN_COUNT
+    os.environ.setdefault("MKL_CBWR", "AUTO")
 
 
 def cores() -> int:

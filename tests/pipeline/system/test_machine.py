@@ -1,4 +1,4 @@
-"""How OpenMP's threads wait."""
+"""How OpenMP's threads wait and MKL's sum up."""
 
 import os
 import subprocess
@@ -7,19 +7,21 @@ from pathlib import Path
 
 import pytest
 
-PRINT = "import stages, os; print(os.environ.get('GOMP_SPINCOUNT'), os.environ.get('OMP_WAIT_POLICY'))"
+NAMES = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "MKL_CBWR")
+PRINT = f"import stages, os; print(*[os.environ.get(name) for name in {NAMES}])"
 
 
 @pytest.mark.parametrize(
     ("given", "seen"),
     [
-        ({}, "2000 None"),
-        ({"GOMP_SPINCOUNT": "7"}, "7 None"),
-        ({"OMP_WAIT_POLICY": "active"}, "None active"),
+        ({}, "2000 None AUTO"),
+        ({"GOMP_SPINCOUNT": "7"}, "7 None AUTO"),
+        ({"MKL_CBWR": "AVX2"}, "2000 None AVX2"),
+        ({"OMP_WAIT_POLICY": "active"}, "None active AUTO"),
     ],
 )
-def test_a_stage_bounds_how_long_threads_spin_unless_the_user_says_how(given, seen):
-    kept = {k: v for k, v in os.environ.items() if k not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+def test_a_stage_says_how_threads_wait_and_sum_up_unless_the_user_does(given, seen):
+    kept = {k: v for k, v in os.environ.items() if k not in NAMES}
     command = [sys.executable, "-c", PRINT]
     root = Path(__file__).parents[3]
     assert subprocess.check_output(command, cwd=root, env={**kept, **given}, text=True).strip() == seen
