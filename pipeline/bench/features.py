@@ -34,7 +34,7 @@ def bench_features(*, clips: int, frames: int, size: int, rounds: int) -> dict[s
 
     def as_by_evaluate(name: str, network: FeatureNetwork) -> None:
         # All of a set, with spectra and motion. It ends with features on the CPU: nothing is left to wait for.
-        measured[name] = measure(FeatureNetworks(network, network), iter(stored), (1, frames))
+        measured[name] = measure(FeatureNetworks(network), iter(stored), (1, frames))
 
     ways: dict[str, Callable[[], Any]] = {
         BARE: lambda: [exact(part) for part in ready],

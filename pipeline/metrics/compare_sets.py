@@ -103,12 +103,12 @@ def as_text(comparison: dict[str, Any]) -> str:
 
 
 def _note(networks: FeatureNetworks) -> str | None:
-    if networks.logits.random:
+    if networks.k400.random:
         return (
             "FVD and IS take --i3d-k400, or what `hvg fetch-i3d` installs, FID takes --i3d-k600: without trained "
             "weights a random I3D measures, and its numbers are called random_i3d"
         )
-    return "FID takes --i3d-k600; fid_k400 is none" if networks.pooled == networks.logits else None
+    return "FID takes --i3d-k600; fid_k400 is none" if networks.k600 is None else None
 
 
 def _clip_of(real: ClipSet | Statistics, generated: ClipSet, frames: int | None, size: int | None) -> tuple[int, int]:

@@ -98,7 +98,7 @@ class Job:
         self.split = real_split(paths.pyramid, chosen.split, params.view(self.top).frames)
         self.real = ViewReader(paths.pyramid, self.top, self.split, in_memory=0)  # each clip is read once
         self.labelled = len(self.real.classes) > 0 and params.data.classes != 0
-        random = self.networks.logits.random and self.networks.pooled.random
+        random = self.networks.k400.random and self.networks.k600 is None
         self._looked_at = RANDOM_VIDEOS if random else None  # of a set; None: all of it
 
     def compare(self, store: str, start: str, window: int | None = None) -> _Compared:
@@ -169,12 +169,13 @@ class Job:
             log.warning("the train split has no two classes of clips beside those measured: no linear probe")
             return {}
         of_train = self.measured_before(train, clips, frames)
-        probe = Probe(of_train.pooled, of_train.labels)
+        features = "pooled_k600" if self.networks.k400.random and self.networks.k600 is not None else "pooled"
+        probe = Probe(getattr(of_train, features), of_train.labels)
         accuracies = {}
         for name, side in (("probe_accuracy_real", videos.real), ("probe_accuracy_generated", videos.generated)):
             known = side.labels >= 0
             if known.any():
-                accuracies[name] = probe.accuracy(side.pooled[known], side.labels[known])
+                accuracies[name] = probe.accuracy(getattr(side, features)[known], side.labels[known])
         return accuracies
 
     def measured_before(
@@ -182,7 +183,7 @@ class Job:
     ) -> Measured:
         """As `_measured`, or what was kept of the same clips of the same store."""
         rows = np.array([(int(reader.rows[video]), start) for video, start in clips], np.int64)
-        networks = [self.networks.logits, self.networks.pooled]
+        networks = [network for network in vars(self.networks).values() if network is not None]
         key = {
             "store": reader.digest,
             "level": self.top,
@@ -214,19 +215,19 @@ class Job:
 def load_networks(
     weights: Mapping[str, Path | None], precision: Precision, seed: int, device: torch.device
 ) -> FeatureNetworks:
-    """The I3Ds of Kinetics-400 and of Kinetics-600: a random one where the first lacks, and the first where the second.
+    """The I3Ds of Kinetics-400, a random one where its weights lack, and of Kinetics-600, if any.
 
     weights: the files of the two, by what messages call them.
     """
     torch.backends.cudnn.allow_tf32 = False  # torch's default on GPUs: features would differ from a CPU's by 1e-3
-    of_logits, of_pooled = (
+    k400, k600 = (
         path and replace(load_i3d(path, classes, key, device), precision=precision)
         for classes, (key, path) in zip((400, 600), weights.items(), strict=True)
     )
-    if of_logits is None:
+    if k400 is None:
         log.info("no I3D weights for FVD and IS: numbers of the random I3D carry random_i3d in their names")
-        of_logits = replace(random_i3d(seed, device), precision=precision)
-    return FeatureNetworks(of_logits, of_pooled or of_logits)
+        k400 = replace(random_i3d(seed, device), precision=precision)
+    return FeatureNetworks(k400, k600)
 
 
 def real_split(pyramid: Path, chosen: str, frames: int) -> str:

@@ -28,26 +28,28 @@ Measure = Callable[[Tensor, Tensor], float]
 
 @dataclass(frozen=True)
 class FeatureNetworks:
-    """The I3D behind IS and FVD (Kinetics-400, or random) and the one behind FID (Kinetics-600, or the same)."""
+    """The I3D of Kinetics-400 behind IS and FVD, or a random one, and that of Kinetics-600 behind FID, if any."""
 
-    logits: FeatureNetwork
-    pooled: FeatureNetwork
+    k400: FeatureNetwork
+    k600: FeatureNetwork | None = None
 
 
-OF_FEATURES, OF_FRAMES = ("labels", "logits", "pooled"), ("spectra", "motion")
+OF_FEATURES, OF_FRAMES = ("labels", "logits", "pooled", "pooled_k600"), ("spectra", "motion")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
     """What is measured of each clip of a set, in its order, on the CPU: some 8 kB a clip.
 
-    labels: classes, -1 for none; of the first N clips, which have features. spectra: of chosen frames, motion: the
+    labels: classes, -1 for none; of the first N clips, which have features. logits, pooled: of the I3D of Kinetics-400.
+    pooled_k600: of the other one, or N x 0. spectra: of chosen frames, motion: the
     differences from frame to frame; both are of all M clips, or empty where they were not asked for.
     """
 
     labels: Int64[Tensor, " N"]
     logits: Float[Tensor, "N classes"]
     pooled: Float[Tensor, "N pooled"]
+    pooled_k600: Float[Tensor, "N pooled_k600"]
     spectra: Float[Tensor, "M F bins"]
     motion: Float[Tensor, "M steps"]
 
@@ -67,6 +69,7 @@ class Measured:
             labels=labels,
             logits=whole(self.logits, len(labels)),
             pooled=whole(self.pooled, len(labels)),
+            pooled_k600=whole(self.pooled_k600, len(labels)),
             spectra=whole(self.spectra, clips),
             motion=whole(self.motion, clips),
         )
@@ -83,19 +86,21 @@ def measure(
     psd_frames: whose spectra are measured, from 1, and motion with them; None: neither.
     most: clips whose features are measured, the first ones; None: all of them.
     """
-    logits, pooled, spectra, motion = [], [], [], []
+    logits, pooled, pooled_k600, spectra, motion = [], [], [], [], []
     while batch := list(islice(clips, BATCH_CLIPS)):
         videos = torch.from_numpy(np.stack(batch)).movedim(-1, -3)
         spectra.append(torch.zeros(len(videos), 0, 0) if psd_frames is None else frame_spectra(videos, psd_frames))
         motion.append(torch.zeros(len(videos), 0) if psd_frames is None else frame_differences(videos))
         looked_at = videos[: None if most is None else max(most - BATCH_CLIPS * len(logits), 0)]
         if len(looked_at):
-            x = preprocess(looked_at.to(networks.logits.device))
-            of_logits = networks.logits(x)
-            of_pooled = of_logits if networks.pooled == networks.logits else networks.pooled(x)
-            logits.append(of_logits.logits)
-            pooled.append(of_pooled.pooled)
-    parts = {"logits": logits, "pooled": pooled, "spectra": spectra, "motion": motion}
+            x = preprocess(looked_at.to(networks.k400.device))
+            features = networks.k400(x)
+            logits.append(features.logits)
+            pooled.append(features.pooled)
+            pooled_k600.append(torch.zeros(len(x), 0) if networks.k600 is None else networks.k600(x).pooled)
+    parts = {
+        "logits": logits, "pooled": pooled, "pooled_k600": pooled_k600, "spectra": spectra, "motion": motion,
+    }  # fmt: skip
     found = {name: torch.cat(part) for name, part in parts.items()}
     return Measured(labels=torch.full((len(found["logits"]),), -1), **found)
 
@@ -109,13 +114,14 @@ def biased_measures(
     random_i3d in its name, one of the pooled activations of Kinetics-400's I3D is fid_k400, and there is no IS of a
     random network. splits: for IS, at most the videos of a set; None: no IS.
     """
-    logits = real.logits, generated.logits
-    of_pooled = "fid_k400" if networks.pooled == networks.logits else "fid"
+    logits, random = (real.logits, generated.logits), networks.k400.random
     distances = {
-        RANDOM_LOGITS if networks.logits.random else "fvd": (frechet_distance, *logits),
-        RANDOM_POOLED if networks.pooled.random else of_pooled: (frechet_distance, real.pooled, generated.pooled),
+        RANDOM_LOGITS if random else "fvd": (frechet_distance, *logits),
+        RANDOM_POOLED if random else "fid_k400": (frechet_distance, real.pooled, generated.pooled),
     }
-    if splits is None or networks.logits.random:
+    if networks.k600 is not None:
+        distances["fid"] = frechet_distance, real.pooled_k600, generated.pooled_k600
+    if splits is None or random:
         return distances
     return {**distances, "inception_score": (lambda _, b: inception_score(b, min(splits, len(b)))[0], *logits)}
 
@@ -124,7 +130,7 @@ def measures(
     networks: FeatureNetworks, real: Measured, generated: Measured, splits: int | None
 ) -> dict[str, tuple[Measure, Tensor, Tensor]]:
     """As biased_measures, and of the logits what compares every video with every other: KVD, precision, recall."""
-    names = RANDOM_PAIRS if networks.logits.random else PAIRS
+    names = RANDOM_PAIRS if networks.k400.random else PAIRS
     pairs: tuple[Measure, ...] = (kernel_distance, lambda real, generated: share_inside(generated, real), share_inside)
     of_pairs = {name: (number, real.logits, generated.logits) for name, number in zip(names, pairs, strict=True)}
     return biased_measures(networks, real, generated, splits) | of_pairs

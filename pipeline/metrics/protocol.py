@@ -24,9 +24,9 @@ class Protocol:
     sigma: float | None  # of the noise that the generated videos come from, where it is known
     resize: str = "224x224, bilinear, align_corners=False, no antialias, [-1, 1]"  # of the I3D's input
     played: str  # "once", or how a clip too short for the I3D is prolonged
-    logits_network: str  # weights of the I3D behind IS and FVD
+    logits_network: str  # weights of the I3D behind IS, FVD and fid_k400
     logits_sha256: str | None
-    pooled_network: str  # … behind FID
+    pooled_network: str | None  # … behind FID, if any
     pooled_sha256: str | None
     precision: str  # of the networks' arithmetic
     covariance: str = "N - 1, float64"
@@ -46,15 +46,15 @@ class Protocol:
 
 def protocol(networks: FeatureNetworks, *, frames: int, **chosen: Any) -> dict[str, Any]:
     """A protocol's fields, those that follow from the networks and the number of frames filled in."""
-    logits, pooled = networks.logits, networks.pooled
+    k400, k600 = networks.k400, networks.k600
     setting = Protocol(
         frames=frames,
         played="once" if frames >= MIN_FRAMES else f"forth and back until there are {MIN_FRAMES} frames",
-        logits_network=logits.weights,
-        logits_sha256=logits.sha256,
-        pooled_network=pooled.weights,
-        pooled_sha256=pooled.sha256,
-        precision=logits.precision,
+        logits_network=k400.weights,
+        logits_sha256=k400.sha256,
+        pooled_network=k600 and k600.weights,
+        pooled_sha256=k600 and k600.sha256,
+        precision=k400.precision,
         **chosen,
     )
     return asdict(setting)

@@ -64,7 +64,7 @@ def read_statistics(path: Path, networks: FeatureNetworks) -> Statistics:
     for name, now in _weights(networks).items():
         if weights[name] != now:
             raise UserError(
-                f"{path}: its {name} come from the I3D {weights[name][:16]!r}, not from {now[:16]!r}: give the "
+                f"{path}: measured by the {name} I3D {weights[name][:16]!r}, not by {now[:16]!r}: give the "
                 "--i3d-k400 and --i3d-k600 that it was saved with, or measure REAL again"
             )
     if code != _code():
@@ -73,8 +73,8 @@ def read_statistics(path: Path, networks: FeatureNetworks) -> Statistics:
 
 
 def _weights(networks: FeatureNetworks) -> dict[str, str]:
-    """Their SHA-256, or "random, seed 0"."""
-    return {name: network.sha256 or network.weights for name, network in vars(networks).items()}
+    """Their SHA-256, or "random, seed 0", or "none"."""
+    return {name: (one.sha256 or one.weights) if one else "none" for name, one in vars(networks).items()}
 
 
 def _code() -> str:

@@ -15,7 +15,7 @@ from pipeline.paths import Paths, publish, write_atomic
 from pipeline.report import facts, plots
 from pipeline.report.data import data_page
 from pipeline.report.html import TEMPLATE, environment
-from pipeline.report.page import class_table, measurements, without_weights
+from pipeline.report.page import class_table, measurements, of_random_weights
 from pipeline.report.showcase import MEDIA, showcase
 from pipeline.runs.store import TrackedRun
 
@@ -71,7 +71,7 @@ def build(params: Params, paths: Paths, runs: Sequence[TrackedRun], store: str =
         sigma=params.sigma.figures,
         show=show,
         measured=measured,
-        without=without_weights(measured),
+        random=of_random_weights(measured),
         **tables,
         curves={f"Level {level}": plots for level, plots in drawn.items()},
         splits=facts.splits(paths.pyramid),

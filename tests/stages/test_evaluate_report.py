@@ -216,19 +216,24 @@ def test_a_bug_in_what_is_drawn_is_no_damaged_file(project, monkeypatch, place):
         build(load_params(project.params), project, [])
 
 
-def test_classes_are_called_what_they_are_called_and_missing_weights_are_named(project, monkeypatch):
+def test_classes_are_called_what_they_are_called_and_random_weights_are_named(project, monkeypatch):
     table, content = pd.read_csv(project.reports / "per_class.csv"), (project.reports / "metrics.json").read_text()
     names = ["001", "1e5", "nan"][: len(table)]
     table.iloc[: len(names)].assign(**{"class": names}).to_csv(project.reports / "per_class.csv", index=False)
-    (project.reports / "metrics.json").write_text(content.replace("random_i3d_frechet_logits", "fvd"))
+    (project.reports / "metrics.json").write_text(content.replace("random_i3d_", "other_"))
+    assert '"random_i3d_' in content
     try:
-        text = build(load_params(project.params), project, []).read_text()
+        text, random = (
+            build(load_params(project.params), project, []).read_text(),
+            "evaluation.i3d_k400</code> names no",
+        )
+        assert random not in text
+        (project.reports / "metrics.json").write_text(content)
+        assert random in build(load_params(project.params), project, []).read_text()
     finally:
         table.to_csv(project.reports / "per_class.csv", index=False)
         (project.reports / "metrics.json").write_text(content)
     assert all(re.search(rf"<t[hd][^>]*>{name}</t", text) for name in names)
-    callout = re.search(r'class="callout".*?</p>', text, flags=re.DOTALL)
-    assert callout is not None and "i3d_k600" in callout[0] and "i3d_k400" not in callout[0]
 
 
 def test_without_classes_rows_are_numbered(tmp_path):

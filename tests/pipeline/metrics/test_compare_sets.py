@@ -80,7 +80,7 @@ def test_no_motion_is_measured_that_nobody_asked_for(tmp_path, monkeypatch):
 
 def test_random_weights_leave_the_famous_names_empty(tmp_path):
     a = saved(tmp_path / "a.npy", videos(3))
-    found = measured(a, a, FeatureNetworks(tiny_network(), tiny_network()))
+    found = measured(a, a, FeatureNetworks(tiny_network()))
     assert found["fvd"] is found["fid"] is found["inception_score"] is None
     assert {"random_i3d_frechet_logits", "random_i3d_frechet_pooled"} <= set(found)
     assert "fetch-i3d" in found["note"] and "--i3d-k600" in found["note"]
@@ -320,14 +320,14 @@ def test_statistics_of_other_networks_or_code_are_told(tmp_path, caplog, monkeyp
     measured(array, array, save=kept)
     for networks, says in (
         (
-            FeatureNetworks(tiny_network(0, "ef" * 32), KNOWN.pooled),
-            "logits come from the I3D 'abababababababab', not from 'ef",
+            FeatureNetworks(tiny_network(0, "ef" * 32), KNOWN.k600),
+            "measured by the k400 I3D 'abababababababab', not by 'ef",
         ),
         (
-            FeatureNetworks(KNOWN.logits, KNOWN.logits),
-            "pooled come from the I3D 'cdcdcdcdcdcdcdcd', not from 'ab.*--i3d-k600",
+            FeatureNetworks(KNOWN.k400),
+            "measured by the k600 I3D 'cdcdcdcdcdcdcdcd', not by 'none'.*--i3d-k600",
         ),
-        (FeatureNetworks(tiny_network(), tiny_network()), "not from 'random, seed 0'"),
+        (FeatureNetworks(tiny_network()), "not by 'random, seed 0'"),
     ):
         with pytest.raises(UserError, match=says):
             read_statistics(kept, networks)
@@ -628,7 +628,7 @@ def test_the_installed_weights_are_what_the_command_takes_where_none_are_given(t
     save_file(network.state_dict(), installed)
     found = json.loads(CliRunner().invoke(cli, command, catch_exceptions=False).stdout)
     assert found["fvd"] > 0 and found["fid_k400"] > 0 and found["fid"] is None
-    assert found["protocol"]["logits_network"] == found["protocol"]["pooled_network"] == "i3d-k400.safetensors"
+    assert found["protocol"]["logits_network"] == "i3d-k400.safetensors" and not found["protocol"]["pooled_network"]
     assert found["note"].startswith("FID takes --i3d-k600")
 
 

@@ -33,8 +33,9 @@ from tests.pipeline.metrics.tiny import tiny_network
 
 
 def networks(*, random: bool = False) -> FeatureNetworks:
-    digest = None if random else "ab" * 32
-    return FeatureNetworks(tiny_network(0, digest), tiny_network(1, digest))
+    if random:
+        return FeatureNetworks(tiny_network(0))
+    return FeatureNetworks(tiny_network(0, "ab" * 32), tiny_network(1, "cd" * 32))
 
 
 def clips(n: int, seed: int, frames: int = 2) -> torch.Tensor:
@@ -53,16 +54,18 @@ def test_one_pass_measures_what_features_held_whole_give():
     a, b = clips(12, 0), clips(10, 1)
     real, generated = measured(nets, a), measured(nets, b)
     found = scores(nets, real, generated, 2)
-    assert set(found) == {"fvd", "fid", "inception_score", "inception_score_deviation", *PAIRS}
+    assert set(found) == {"fvd", "fid_k400", "fid", "inception_score", "inception_score_deviation", *PAIRS}
 
     def features(network, videos):
         found = list(extract(network, videos))
         return torch.cat([f.logits for f in found]), torch.cat([f.pooled for f in found])
 
-    logits = features(nets.logits, a)[0], features(nets.logits, b)[0]
-    pooled = features(nets.pooled, a)[1], features(nets.pooled, b)[1]
+    logits, pooled = zip(features(nets.k400, a), features(nets.k400, b), strict=True)
+    pooled_k600 = features(nets.k600, a)[1], features(nets.k600, b)[1]
     assert found["fvd"] == pytest.approx(frechet_distance(*logits), rel=1e-5)
-    assert found["fid"] == pytest.approx(frechet_distance(*pooled), rel=1e-5)
+    assert found["fid_k400"] == pytest.approx(frechet_distance(*pooled), rel=1e-5)
+    assert found["fid"] == pytest.approx(frechet_distance(*pooled_k600), rel=1e-5)
+    assert found["fid"] != pytest.approx(found["fid_k400"], rel=1e-3)
     assert (found["inception_score"], found["inception_score_deviation"]) == pytest.approx(
         inception_score(logits[1], 2)
     )
@@ -98,7 +101,7 @@ def test_one_video_is_too_few():
 def test_a_network_that_says_nan_is_refused():
     nets = networks()
     with torch.no_grad():
-        nets.logits.network.weight.fill_(float("nan"))  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue]
+        nets.k400.network.weight.fill_(float("nan"))  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue]
     with pytest.raises(ValueError, match="not finite"):
         measured(nets, clips(2, 0))
 
@@ -110,9 +113,14 @@ def test_random_weights_never_give_famous_names():
     other = FeatureNetwork(some, "k600.pt", "cd" * 32)
     real, generated = measured(networks(), clips(4, 0)), measured(networks(), clips(4, 1))
     for nets, names, pairs in (
-        (FeatureNetworks(unknown, unknown), {"random_i3d_frechet_logits", "random_i3d_frechet_pooled"}, RANDOM_PAIRS),
-        (FeatureNetworks(known, known), {"fvd", "fid_k400", "inception_score"}, PAIRS),
-        (FeatureNetworks(unknown, known), {"random_i3d_frechet_logits", "fid"}, RANDOM_PAIRS),
+        (FeatureNetworks(unknown), {"random_i3d_frechet_logits", "random_i3d_frechet_pooled"}, RANDOM_PAIRS),
+        (FeatureNetworks(known), {"fvd", "fid_k400", "inception_score"}, PAIRS),
+        (FeatureNetworks(known, other), {"fvd", "fid_k400", "fid", "inception_score"}, PAIRS),
+        (
+            FeatureNetworks(unknown, other),
+            {"random_i3d_frechet_logits", "random_i3d_frechet_pooled", "fid"},
+            RANDOM_PAIRS,
+        ),
     ):
         found = scores(nets, real, generated, 1)
         assert set(found) - {"inception_score_deviation"} == {*names, *pairs}
@@ -121,7 +129,6 @@ def test_random_weights_never_give_famous_names():
         assert set(counts["metric"]) == names
         found = class_table(nets, real, generated, ["a"], 1)
         assert set(found.columns) - {"class", "real", "generated"} == {*names, *pairs}
-    assert set(scores(FeatureNetworks(known, other), real, generated, None)) == {"fvd", "fid", *PAIRS}
 
 
 def test_classes_are_compared_each_with_itself():
@@ -145,8 +152,9 @@ def test_classes_are_compared_each_with_itself():
 def of_features(x: torch.Tensor) -> Measured:
     """A set of these features, of no class."""
     return Measured(
-        labels=torch.full((len(x),), -1), logits=x, pooled=x, spectra=torch.zeros(len(x), 0, 0), motion=x[:, :0]
-    )
+        labels=torch.full((len(x),), -1), logits=x, pooled=x, pooled_k600=x[:, :0],
+        spectra=torch.zeros(len(x), 0, 0), motion=x[:, :0],
+    )  # fmt: skip
 
 
 def curve(monkeypatch, measure, a: torch.Tensor, b: torch.Tensor) -> list[tuple[int, float, float]]:
@@ -170,7 +178,7 @@ def test_the_bars_of_the_curve_shrink_as_those_of_a_mean(monkeypatch):
 
 def test_the_line_ends_at_the_distance_of_infinitely_many_videos():
     """N(0, 1) and N(0, 1.1^2) in 40 dimensions are at 40 (1.1 - 1)^2; a finite sample is further."""
-    nets, draw, d = networks(), torch.Generator().manual_seed(0), 40
+    nets, draw, d = FeatureNetworks(networks().k400), torch.Generator().manual_seed(0), 40
 
     def table(x: torch.Tensor, y: torch.Tensor) -> tuple[dict[str, float], pd.DataFrame]:
         sides = nets, of_features(x), of_features(y)
@@ -181,13 +189,13 @@ def test_the_line_ends_at_the_distance_of_infinitely_many_videos():
     (a, b), tables = sets[0], [table(*pair) for pair in sets]
     assert min(found["fvd"] for found, _ in tables) > 1.3 * 0.4
     ends, counts = [at_infinity(counts) for _, counts in tables], tables[0][1]
-    assert set(ends[0]) == {"fvd_infinity", "fid_infinity"}
+    assert set(ends[0]) == {"fvd_infinity", "fid_k400_infinity"}
     assert np.mean([end["fvd_infinity"] for end in ends]) == pytest.approx(0.4, rel=0.05)
     rows = counts[counts["metric"] == "fvd"]
     assert (rows["infinity"] + rows["slope"] / rows["n"]).tolist() == pytest.approx(rows["mean"].tolist(), rel=0.05)
     # Two points above 40 videos are too few, and a side with more videos takes the last one away.
     assert at_infinity(table(a[:150], b[:150])[1]) == {} and at_infinity(table(a[:320], b[:2000])[1]) == {}
-    assert set(at_infinity(table(a[:400], b[:2000])[1])) == {"fvd_infinity", "fid_infinity"}
+    assert set(at_infinity(table(a[:400], b[:2000])[1])) == {"fvd_infinity", "fid_k400_infinity"}
 
 
 @pytest.mark.parametrize(("real_videos", "generated_videos"), [(40, 40), (40, 31), (9, 40), (16, 16), (17, 18)])
@@ -278,5 +286,5 @@ def test_two_workers_measure_what_one_does(tmp_path):
         for name, value in alone.items():
             torch.testing.assert_close(together[name], value, rtol=1e-9, atol=1e-9, msg=lambda m, n=name: f"{n}: {m}")
     lengths = {name: len(value) for name, value in alone.items()}
-    assert lengths == {"labels": 15, "logits": 15, "pooled": 15, "spectra": 21, "motion": 21}
+    assert lengths == {"labels": 15, "logits": 15, "pooled": 15, "pooled_k600": 15, "spectra": 21, "motion": 21}
     assert Path(f"{shared.out}-2-1.pt").is_file()

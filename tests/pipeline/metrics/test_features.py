@@ -184,7 +184,7 @@ def test_the_protocol_says_how_short_clips_are_played():
         "sigma": 1.0, "splits": 1, "psd_frames": (1,), "psd_sets": 1, "seed": 0, "pyramid": "a", "samples": "b",
         "start": "0",
     }  # fmt: skip
-    networks = FeatureNetworks(network, network)
+    networks = FeatureNetworks(network)
     short = protocol(networks, frames=6, **chosen)
     assert "forth and back until there are 9" in short["played"]
     assert short["logits_sha256"] == "ab" * 32 and short["precision"] == "float32"
