@@ -17,14 +17,15 @@ from filelock import FileLock
 
 from pipeline.errors import Failed
 from pipeline.progress import write_line
-from pipeline.system.processes import SERVER_SECONDS, end_group, runs, start
+from pipeline.system.processes import SERVER_SECONDS, cpu_seconds, end_group, runs, start
 from pipeline.system.urls import without_secrets
 
 log = logging.getLogger(__name__)
 
 API_URL = "PREFECT_API_URL"
 SAY_SECONDS = 10.0  # after which a person is told what is waited for
-START_SECONDS = 600.0  # that a server may take: a quarter of a minute, on a busy machine many times as long
+START_CPU_SECONDS = 120.0  # that a server's start may use, however long it takes: it needs 11 to 19, slow machines more
+STILL_SECONDS = 60.0  # without any, after which a server that lives does not work
 
 
 def answers(url: str, timeout: float = 5) -> bool:
@@ -74,17 +75,19 @@ def _no_proxy() -> None:
 
 
 def _wait(process: subprocess.Popen[bytes], url: str, log_file: Path) -> None:
-    """Until a server answers. Raises Failed where it has ended, or time is over."""
-    began, said = time.monotonic(), False
+    """Until a server answers, as long as it lives and works. Raises Failed where it does not."""
+    began = moved = time.monotonic()
+    used, said = 0.0, False
     while not (answers(url, 1) and runs(process)):  # not another's server, which may have taken the port
-        gone = time.monotonic() - began
-        if not runs(process) or gone > START_SECONDS:
-            how = f"does not answer after {gone:.0f} s" if runs(process) else "has ended"
+        now, before, used = time.monotonic(), used, cpu_seconds(process)
+        moved = now if used > before else moved
+        if not runs(process) or used > START_CPU_SECONDS or now - moved > STILL_SECONDS:
+            how = f"does not answer after {now - began:.0f} s" if runs(process) else "has ended"
             raise Failed(f"Prefect's server {how}; its log, {log_file}, says more, or give a server by {API_URL}")
-        if gone > SAY_SECONDS and not said:
+        if now - began > SAY_SECONDS and not said:
             said = True
             write_line(f"waiting for Prefect's server to start; its log: {log_file}")
-        time.sleep(0.1)
+        time.sleep(0.2)
 
 
 def _begin(home: Path, log_file: Path) -> tuple[subprocess.Popen[bytes], str]:

@@ -43,6 +43,15 @@ def runs(process: subprocess.Popen[Any]) -> bool:
     return process.returncode is None and psutil.Process(process.pid).status() != psutil.STATUS_ZOMBIE
 
 
+def cpu_seconds(process: subprocess.Popen[Any]) -> float:
+    """The CPU time of the group that a child leads, of those of it that live."""
+    total = 0.0
+    for one in group(process.pid):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            total += sum(one.cpu_times()[:2])
+    return total
+
+
 def end_group(process: subprocess.Popen[Any], *steps: tuple[signal.Signals, float], left: Found | None = None) -> bool:
     """End a process and the group that it leads: signals, each with the seconds that it has to do its work, then KILL.
 

@@ -72,7 +72,7 @@ ANSWERS_LATE = """if True:
 """
 
 
-def test_a_server_is_waited_for_and_given_up_in_the_end(tmp_path, monkeypatch, capsys):
+def test_a_server_is_waited_for(tmp_path, monkeypatch, capsys):
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
     monkeypatch.setattr(server, "SAY_SECONDS", 0.5)
     with socket.socket() as free:
@@ -85,12 +85,35 @@ def test_a_server_is_waited_for_and_given_up_in_the_end(tmp_path, monkeypatch, c
         assert found == url
     assert capsys.readouterr().err.count("waiting for Prefect's server to start") == 1
 
-    monkeypatch.setattr(server, "START_SECONDS", 1.0)
-    idle = process("import time; time.sleep(600)")
-    monkeypatch.setattr(server, "_begin", lambda *_: (idle, "http://127.0.0.1:9/api"))
-    with pytest.raises(Failed, match="does not answer after 1 s"), prefect_server(tmp_path):
+
+@pytest.mark.parametrize(
+    ("program", "limit", "seconds"),
+    [
+        ("import time; time.sleep(600)", "STILL_SECONDS", 1.0),
+        ("while True: pass", "START_CPU_SECONDS", 0.5),
+    ],
+)
+def test_one_that_does_not_work_or_does_not_end_to_start_is_given_up(tmp_path, monkeypatch, program, limit, seconds):
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    monkeypatch.setattr(server, limit, seconds)
+    own = process(program)
+    monkeypatch.setattr(server, "_begin", lambda *_: (own, "http://127.0.0.1:9/api"))
+    with pytest.raises(Failed, match=r"does not answer after [0-9]+ s"), prefect_server(tmp_path):
         pass
-    assert idle.poll() is not None
+    assert own.poll() is not None
+
+
+def test_one_that_works_is_waited_for_however_long_it_takes(tmp_path, monkeypatch):
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    monkeypatch.setattr(server, "STILL_SECONDS", 1.0)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    program = ANSWERS_LATE.replace("time.sleep(2)", "began = time.time()\n    while time.time() < began + 3: pass")
+    late = subprocess.Popen([sys.executable, "-c", program, str(port)], process_group=0)
+    monkeypatch.setattr(server, "_begin", lambda *_: (late, f"http://127.0.0.1:{port}/api"))
+    with prefect_server(tmp_path):
+        assert late.poll() is None
 
 
 def test_a_password_in_the_url_is_not_told(tmp_path, monkeypatch, caplog, healthy):
