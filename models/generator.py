@@ -7,11 +7,11 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-import models.vector_math  # noqa: F401 - the same first tanh in every process
 from models.blocks import ConvGRU, GeneratorBlock, SeparableBlock
 from models.config import LevelConfig
 from models.layers import Conv, Linear, widened
 from models.norm import ConditionalBatchNorm
+from models.vector_math import make_first_call
 
 
 class Residual(nn.Module):
@@ -70,6 +70,7 @@ class Generator(nn.Module):
 
     def __init__(self, config: LevelConfig) -> None:
         super().__init__()
+        make_first_call()
         self.config = config
         self.recompute = False  # whether a unit's activations are computed again in the backward pass, not kept
         g = config.generator

@@ -12,7 +12,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-import models.vector_math  # noqa: F401 - the same first exp of its logits in every process
+from models.vector_math import make_first_call
 
 MIN_FRAMES = 9  # fewer leave one timestep before the last average pool, which takes two
 SIZE = 224  # pixels
@@ -89,6 +89,7 @@ class I3D(nn.Module):
 
     def __init__(self, classes: int) -> None:
         super().__init__()
+        make_first_call()
         self.Conv3d_1a_7x7 = _Unit3D(3, 64, 7, 2)
         self.MaxPool3d_2a_3x3 = _MaxPool((1, 3, 3), (1, 2, 2))
         self.Conv3d_2b_1x1 = _Unit3D(64, 64)
