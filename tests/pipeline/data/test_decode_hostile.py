@@ -106,14 +106,17 @@ MADE = {
     "made.avi": ["-c:v", "mpeg4", "-bf", "2"],
     "made.ts": ["-c:v", "libx264", "-bf", "3"],
     "made.wmv": ["-c:v", "wmv2"],
+    "made.mp4": ["-c:v", "libx264", "-bf", "2"],
+    "made.mkv": ["-c:v", "mpeg2video"],
+    "made.webm": ["-c:v", "libvpx", "-b:v", "300k"],
+    "made.gif": [],
 }
 LARGEST = 150_000
-MUTANTS = 300
 
 
 def sources(folder: Path) -> dict[str, bytes]:
-    """The real clips, and kinds that none of them is of."""
-    found = {name: (CLIPS / name).read_bytes()[:LARGEST] for name in SOURCES}
+    """Small files of several kinds, and the real clips where they are."""
+    found = {name: (CLIPS / name).read_bytes()[:LARGEST] for name in SOURCES if CLIPS.is_dir()}
     for name, options in MADE.items():
         ffmpeg("-f", "lavfi", "-i", "testsrc=s=160x96:r=25:d=2", *options, str(folder / name))
         found[name] = (folder / name).read_bytes()
@@ -144,15 +147,14 @@ def mutant(whole: bytes, other: bytes, seed: int) -> bytes:
     return bytes(data)
 
 
-@clips
-@pytest.mark.slow
-def test_mutants_cost_no_neighbour(tmp_path):
-    """300 broken files, an intact one behind every tenth: no crash, no hang, and the intact ones are what they were."""
+@pytest.mark.parametrize("mutants", [40, pytest.param(300, marks=pytest.mark.slow)])
+def test_mutants_cost_no_neighbour(tmp_path, mutants):
+    """Broken files, an intact one behind every tenth: no crash, no hang, and the intact ones are what they were."""
     whole = sources(tmp_path)
     names = list(whole)
     chosen = params(max_failed=1.0, shard_videos=16, max_frames=16, timeout=30)
     alone, among = Paths(tmp_path / "alone"), Paths(tmp_path / "among")
-    for number in range(MUTANTS):
+    for number in range(mutants):
         name, other = names[number % len(names)], names[(number * 7 + 3) % len(names)]
         broken = among.root / "videos" / f"{number:03d}-mutant{Path(name).suffix}"
         broken.parent.mkdir(parents=True, exist_ok=True)
@@ -167,15 +169,15 @@ def test_mutants_cost_no_neighbour(tmp_path):
         prepare_listing(chosen, project)
         decode(chosen, project, 2)
     expected, kept = frames_of(alone), frames_of(among)
-    assert len(expected) == MUTANTS // 10
+    assert len(expected) == mutants // 10
     for path, views in expected.items():
         assert all(np.array_equal(*pair) for pair in zip(kept[path], views, strict=True)), path
     failed = pd.read_csv(among.pyramid / "failed.csv")
-    assert len(kept) + len(failed) == MUTANTS + MUTANTS // 10
+    assert len(kept) + len(failed) == mutants + mutants // 10
     stopped = failed[failed["reason"].str.contains("crashed|hung|timeout")]
     assert stopped.empty, stopped
     assert not [reason for reason in failed["reason"] for bare in BARE if bare in reason]
-    assert 20 < len(failed) < 200  # they are broken, and not beyond hope
+    assert mutants / 15 < len(failed) < mutants / 1.5  # they are broken, and not beyond hope
     assert not any(top.shape[0] == 0 for _, top in kept.values())
 
 
