@@ -35,23 +35,31 @@ def code_hash(module: str, *, without: tuple[str, ...] = ()) -> str:
     without: modules or packages whose code does not decide, beside those that only show.
     """
     digest = hashlib.sha256()
-    for name, tree in sorted(imported(module, without=(*SHOWS, *without)).items()):
-        digest.update(f"{name}\n{_dump(tree)}\n".encode())
+    for name, code in sorted(imported(module, without=(*SHOWS, *without)).items()):
+        digest.update(f"{name}\n{code}\n".encode())
     return digest.hexdigest()
 
 
-def imported(module: str, *, without: tuple[str, ...] = ()) -> dict[str, ast.Module]:
-    """The project's modules that a module imports, itself included, by name: also lazily, also through others."""
-    found: dict[str, ast.Module] = {}
+def imported(module: str, *, without: tuple[str, ...] = ()) -> dict[str, str]:
+    """The code of the project's modules that a module imports, itself included: also lazily, also through others."""
+    found: dict[str, str] = {}
     waiting = [module]
     while waiting:
         name = waiting.pop()
         file = file_of(name)
         if file is None or name in found or any(f"{name}.".startswith(f"{left}.") for left in without):
             continue
-        found[name] = ast.parse(file.read_bytes())
-        waiting += _names(found[name])
+        found[name], names = _read(file)
+        waiting += names
     return found
+
+
+@functools.cache  # hashes of one process have most files in common
+def _read(file: Path) -> tuple[str, tuple[str, ...]]:
+    """The syntax tree of a file, without docstrings, as text; and every module that it may import."""
+    tree = ast.parse(file.read_bytes())
+    names = tuple(_names(tree))
+    return _dump(tree), names
 
 
 def file_of(name: str) -> Path | None:

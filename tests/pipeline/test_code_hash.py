@@ -25,7 +25,8 @@ def copy(tmp_path, monkeypatch):
 
 
 def hashed(stage: str, **options) -> str:
-    code_hash.cache_clear()
+    for cache in (code_hash, module._read):
+        cache.cache_clear()
     found = code_hash(stage, **options)
     code_hash.cache_clear()
     return found

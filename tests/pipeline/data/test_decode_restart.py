@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from ruamel.yaml import YAML
 
+from pipeline.code_hash import code_hash
 from pipeline.data.decode import decode
 from pipeline.data.layouts.listing import prepare_listing
 from pipeline.data.store.writer import StoreWriter
@@ -111,8 +112,9 @@ def test_kills_at_any_moment(tmp_path):
 def killed_at_each_change(folder: Path) -> None:
     """Finish copies of the project folder/begun, each killed at its next change of a file, and go on with it.
 
-    Each in a fork of a process that has no threads: importing takes longer than all the rest.
+    Each in a fork of a process that has no threads, and has read the code: that takes longer than all the rest.
     """
+    code_hash("stages.decode")
     for change in range(10_000):
         paths = Paths(folder / f"{change:04d}")
         shutil.copytree(folder / "begun", paths.root)
