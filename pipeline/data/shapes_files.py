@@ -128,6 +128,7 @@ def encode(video: np.ndarray, path: Path, fps: int) -> None:
         f"file:{path.absolute()}",
         **{"vcodec": "libx264", "preset": "veryfast", "crf": 16, "pix_fmt": "yuv420p", "threads": 1},
         **{"fflags": "+bitexact", "flags:v": "+bitexact", "map_metadata": -1},
+        **{"x264-params": "mbtree=0"},  # which takes into account what its memory held before
     )
     command = output.overwrite_output().compile(cmd=imageio_ffmpeg.get_ffmpeg_exe())
     # As Python ignores SIGXFSZ, so does ffmpeg then: it tells of a file that may not grow.

@@ -16,7 +16,8 @@ from pipeline.media.grid import enlarge
 from pipeline.paths import write_atomic
 
 _QUALITY = 14  # libx264's crf: enlarged pixels keep their edges
-_EXACT = {"flags:v": "+bitexact", "fflags": "+bitexact", "threads": 1}  # no versions or dates in the file
+# No versions or dates in the file; and x264's macroblock tree takes into account what its memory held before.
+_EXACT = {"flags:v": "+bitexact", "fflags": "+bitexact", "threads": 1, "x264-params": "mbtree=0"}
 _COLOURS = {"colorspace": "bt709", "color_primaries": "bt709", "color_trc": "bt709", "color_range": "tv"}
 _SCALE = {"out_color_matrix": "bt709", "out_range": "tv", "flags": "accurate_rnd+full_chroma_int+bitexact"}
 
