@@ -30,7 +30,7 @@ def cli(context: click.Context) -> None:
     \b
     Begin:
       hvg doctor                                    what is missing on this machine
-      hvg recipe shapes                             the embedded data, minutes on two cores
+      hvg recipe shapes                             the embedded data, an hour on two cores
       hvg recipe folder --set data.root=/videos     your own videos
       hvg repro                                     everything that params.yaml asks for
     \b
@@ -85,9 +85,10 @@ def main() -> None:
     os.environ |= {"DO_NOT_TRACK": "1", "DVC_NO_ANALYTICS": "true", "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[Terminal()])
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a script's background ignores it: to stop all the same
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup's wish
-            signal.signal(number, _terminate)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, as some parents have it, no child's end can be told
+    signal.signal(signal.SIGTERM, _terminate)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup's wish
+        signal.signal(signal.SIGHUP, _terminate)
     try:
         with writing():
             sys.exit(cli.main(standalone_mode=False))

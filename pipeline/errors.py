@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -47,6 +48,9 @@ def writing() -> Iterator[None]:
         raise
     except Exception as error:
         said = " ".join(str(error).split())
+        if "AF_UNIX" in said:  # of the processes that a stage starts
+            folder = tempfile.gettempdir()
+            raise UserError(f"TMPDIR: {folder} is too long a path for sockets; set a shorter one") from error
         if not any(refusal in said for refusal in _REFUSALS):
             raise
         if isinstance(error, FileExistsError) and (there := Path(str(error.filename))).is_symlink():

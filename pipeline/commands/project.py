@@ -3,10 +3,14 @@
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from pipeline.paths import Paths
+
+if TYPE_CHECKING:
+    from pipeline.params import Params
 
 PATHS = Paths()
 
@@ -24,21 +28,27 @@ def recipe(name: str | None, settings: tuple[str, ...], force: bool, listing: bo
     hvg recipe folder --set data.root=/videos
     hvg recipe --set levels.2.training.iterations=2000
     """
-    from pipeline.data.layouts.listing import data_root
+    from pipeline.data.layouts.listing import data_root, listing_of
     from pipeline.project.recipes import apply_recipe, recipe_names, set_aside
 
     if listing or (name is None and not settings):
         click.echo("\n".join(recipe_names(PATHS)))
         return
-    params = apply_recipe(PATHS, name, settings, force=force)
+    listed: list[bytes] = []  # before params.yaml changes: a refusal leaves it as it is
+
+    def look(params: "Params") -> None:
+        if not params.rendered and data_root(params, PATHS).is_dir():
+            listed.append(listing_of(params, PATHS))
+
+    params = apply_recipe(PATHS, name, settings, force=force, check=look)
     click.echo(f"{PATHS.params}: {name or 'changed'}{''.join(f', {setting}' for setting in settings)}")
     for old, new in set_aside(PATHS, params):
         click.echo(f"{old} is no level of this recipe: it lies in {new} now")
-    if not params.rendered and not data_root(params, PATHS).is_dir():
+    if not params.rendered and not listed:
         click.echo(f"data.root {params.data.root} does not exist yet: put the videos there and run `hvg index`, "
                    "or give another by `hvg recipe --set data.root=PATH`")  # fmt: skip
         return
-    _index()
+    _index(*listed)
 
 
 @click.command(short_help="List the videos of data.root again.")
@@ -47,7 +57,7 @@ def index() -> None:
     _index()
 
 
-def _index() -> None:
+def _index(content: bytes | None = None) -> None:
     from pipeline.checkout import track
     from pipeline.data.layouts.listing import prepare_listing, read_listing
     from pipeline.data.layouts.walk import videos_of
@@ -57,7 +67,7 @@ def _index() -> None:
     if params.rendered:
         click.echo(f"{params.data.root}: make-shapes renders it and writes the listing; next: hvg repro")
         return
-    changed, listing = prepare_listing(params, PATHS), PATHS.root / params.data.listing
+    changed, listing = prepare_listing(params, PATHS, content), PATHS.root / params.data.listing
     track(PATHS.root, listing)
     files = read_listing(listing)
     videos = len(videos_of(files["path"].tolist()))

@@ -6,7 +6,6 @@ import multiprocessing
 import resource
 import signal
 import sys
-import tempfile
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -133,13 +132,7 @@ class _Worker:
         context.set_forkserver_preload([__name__])
         self.channel, theirs = context.Pipe()
         self._process = context.Process(target=_work, args=(theirs, job), daemon=True)
-        try:
-            self._process.start()
-        except OSError as error:
-            if "AF_UNIX" not in str(error):
-                raise
-            folder = tempfile.gettempdir()
-            raise UserError(f"TMPDIR: {folder} is too long a path for sockets; set a shorter one") from error
+        self._process.start()
         theirs.close()
         self._timeout = job.params.decode.timeout + GRACE_SECONDS
         self._video, self._deadline = "", math.inf  # at hand; in time.monotonic()'s seconds

@@ -14,6 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
 from pipeline.launch.job import ENDED, Job, raise_failure
 from pipeline.launch.output import Output
 from pipeline.progress import COLUMNS, write_line
@@ -68,8 +70,14 @@ class LocalLauncher:
                 time.sleep(LOOK_SECONDS)
             return process.wait()
         except BaseException:
+
+            def left() -> set[psutil.Process]:
+                with contextlib.suppress(OSError):
+                    output.show()  # at once what a stop costs, and what it waits for
+                return members(name)
+
             # TERM to torchrun, which hands it on to its workers: they have sessions of their own.
-            if not end_group(process, (signal.SIGTERM, self.grace), left=lambda: members(name)):
+            if not end_group(process, (signal.SIGTERM, self.grace), left=left):
                 with contextlib.suppress(OSError):  # the terminal may be gone
                     write_line("the job did not end by itself and was killed: what it had not saved is lost")
             raise

@@ -13,9 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import httpx
 from filelock import FileLock
 
-from pipeline.errors import Failed
+from pipeline.errors import Failed, UserError
 from pipeline.progress import write_line
 from pipeline.system.processes import SERVER_SECONDS, cpu_seconds, end_group, runs, start
 from pipeline.system.urls import without_secrets
@@ -47,7 +48,7 @@ def prefect_server(state: Path) -> Iterator[str]:
     The own server listens on a free port of the loopback interface; its database and settings lie in `state`/prefect
     and outlive it, so that its pages show earlier runs as well. Its processes end with this one, however that ends.
 
-    Raises Failed, with the name of its log, where it ends or does not answer in time.
+    Raises Failed, with the name of its log, where it ends or does not answer; UserError for proxies of no use.
     """
     given = os.environ.get(API_URL)
     _no_proxy()
@@ -72,6 +73,13 @@ def _no_proxy() -> None:
     names = (os.environ.get("NO_PROXY") or os.environ.get("no_proxy") or "").split(",")
     names = list(dict.fromkeys([*filter(None, names), "127.0.0.1", "localhost"]))
     os.environ["NO_PROXY"] = os.environ["no_proxy"] = ",".join(names)
+    try:
+        httpx.Client().close()  # makes a way by every proxy that is named, also those it will not take
+    except (ImportError, ValueError, httpx.InvalidURL) as error:
+        raise UserError(
+            f"ALL_PROXY, HTTP_PROXY, HTTPS_PROXY or NO_PROXY: Prefect's client cannot use what is set: {error}; "
+            "unset it for hvg, or install what it names"
+        ) from error
 
 
 def _wait(process: subprocess.Popen[bytes], url: str, log_file: Path) -> None:

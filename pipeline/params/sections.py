@@ -52,7 +52,7 @@ class DecodeParams:
     codec: Literal["none", "blosc", "jpeg"]  # jpeg: of the top view; the views below follow from what it decodes to
     jpeg_quality: Annotated[int, Field(ge=1, le=100)]
     store: Annotated[str, Field(min_length=1)] | None  # of the arrays: null, in data/pyramid; or a URL of fsspec
-    shard_videos: Positive  # videos a shard file of the store
+    shard_videos: Annotated[int, Field(gt=0, le=2**16)]  # videos a shard file of the store
     timeout: Positive  # seconds a video may take
 
 
@@ -61,7 +61,7 @@ class Measure:
     """How a level is measured while it is trained: windows of the validation split, and generated ones (Fig. 9)."""
 
     every: Positive  # iterations between measurements
-    videos: Several  # windows, real and generated each
+    videos: Annotated[int, Field(ge=2, le=10**6)]  # windows, real and generated each
     i3d: I3DFile | None  # of an I3D trained on Kinetics-400 that measures; null: a random one
     splits: Positive | None  # of the generated windows, for the inception score, of Kinetics; null: none
     # Measurements without a better one after which training stops and the best generator is published (Sec. 5.1); null:

@@ -4,7 +4,7 @@ import functools
 import io
 import itertools
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +25,20 @@ def recipe_names(paths: Paths) -> list[str]:
     return sorted(file.stem for file in (paths.root / "recipes").glob("*.yaml"))
 
 
-def apply_recipe(paths: Paths, name: str | None, settings: Sequence[str] = (), *, force: bool = False) -> Params:
+def apply_recipe(
+    paths: Paths,
+    name: str | None,
+    settings: Sequence[str] = (),
+    *,
+    force: bool = False,
+    check: Callable[[Params], None] = lambda _: None,
+) -> Params:
     """Write recipes/<name>.yaml as params.yaml, with `settings` (`data.root=/videos`) in place and comments kept.
 
-    Without a name the settings change params.yaml as it is. The result is checked before anything is written. A
-    params.yaml that someone has edited (neither a recipe nor what this function wrote last) is replaced only with
-    `force`, and kept in .hvg/set-aside. Raises UserError for an unknown recipe, a setting that cannot be, an edited
-    file, or a set of shapes whose folder holds something else.
+    Without a name the settings change params.yaml as it is. The result is checked before anything is written, by
+    `check` as well. A params.yaml that someone has edited (neither a recipe nor what this function wrote last) is
+    replaced only with `force`, and kept in .hvg/set-aside. Raises UserError for an unknown recipe, a setting that
+    cannot be, an edited file, or a set of shapes whose folder holds something else.
     """
     source = paths.params if name is None else paths.root / "recipes" / f"{name}.yaml"
     if name is not None and name not in recipe_names(paths):
@@ -45,6 +52,7 @@ def apply_recipe(paths: Paths, name: str | None, settings: Sequence[str] = (), *
     params = parse_params(parse_yaml(content, str(source)), paths.params)
     for key in params.shapes:
         check_replaceable(key, paths)
+    check(params)
     by_hand = edited(paths)
     if name is not None and by_hand:
         _move_aside(paths, paths.params)

@@ -117,6 +117,43 @@ def test_a_recipe_lists_the_videos_it_finds(project):
     assert "written, 2 videos" in run("index")
 
 
+def test_a_recipe_that_is_refused_changes_nothing(project):
+    (project / "data").mkdir()
+    (project / "videos").mkdir()
+    (project / "videos" / "a.mp4").write_bytes(b"x")
+    (project / "empty").mkdir()
+    (project / "data" / "table.csv").write_text("path,label\n")
+    own = ["data.layout=folder", "shapes={}", "data.root=videos", "data.listing=data/listing.csv"]
+    program = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from pipeline.cli import main; main()"
+
+    def run(*settings: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", program, "recipe", *(word for one in settings for word in ("--set", one))]
+        return subprocess.run(command, cwd=project, capture_output=True, text=True, check=False)
+
+    assert run(*own).returncode == 0
+    before = (project / "params.yaml").read_bytes()
+    for setting, says in (("data.listing=data/table.csv", "is no listing"), ("data.root=empty", "no video")):
+        done = run(setting)
+        assert done.returncode == 2 and says in done.stderr and not done.stdout
+        assert (project / "params.yaml").read_bytes() == before
+
+
+def test_a_child_s_end_is_heard_whatever_the_parent_ignores(project):
+    """With SIGCHLD ignored, as it may be inherited, every child's exit code is lost: DVC's failures were 0."""
+    program = """if True:
+        import signal, subprocess, sys
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+        sys.path.insert(0, sys.argv[1])
+        import pipeline.cli as cli
+        child = [sys.executable, "-c", "raise SystemExit(7)"]
+        cli.cli.callback = lambda *_, **__: sys.exit(subprocess.run(child).returncode)
+        sys.argv[1:] = ["runs"]
+        cli.main()
+    """
+    done = subprocess.run([sys.executable, "-c", program, str(ROOT)], cwd=project, capture_output=True, text=True)
+    assert done.returncode == 7, done.stderr
+
+
 def test_names_are_utf8_whatever_the_locale(project):
     videos = project / "vidéos" / "日本"
     videos.mkdir(parents=True)

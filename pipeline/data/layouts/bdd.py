@@ -60,7 +60,8 @@ def index(listing: pd.DataFrame, root: Path, data: DataParams) -> Index:
             )
     videos, unlisted = [], []
     used = set()
-    for path in filter(is_video, listing["path"]):
+    by_size = listing.assign(empty=listing["size"] == 0).sort_values("empty", kind="stable")
+    for path in filter(is_video, by_size["path"]):  # an empty file of a drive that has another is the second
         drive = PurePosixPath(path).stem.lower()
         split = listed.get(drive) or folder_split(path)
         if not DRIVE.fullmatch(drive):

@@ -37,5 +37,5 @@ def index_videos(data: DataParams, listing: pd.DataFrame, root: Path) -> Index:
         )
     for names in alike(index.classes):
         same = ", ".join(map(repr, names))
-        log.warning("data: %s are classes of their own: their names differ in case or spaces alone", same)
+        log.warning("data: %s are classes of their own: their names look alike", same)
     return index

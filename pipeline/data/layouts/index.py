@@ -2,9 +2,12 @@
 
 import codecs
 import csv
+import logging
 import re
+import unicodedata
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import pandas as pd
@@ -13,9 +16,12 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import UserError
 
+log = logging.getLogger(__name__)
+
 LISTING = {"path", "size", "mtime"}  # the columns of a listing: another project may keep its own in the same root
 MORE = ("label", "split")  # columns of a table beside those that make it one
 SPLITS = {word: word for word in ("train", "val", "test")} | dict.fromkeys(("valid", "validate", "validation"), "val")
+SPLIT_COLUMN = {**SPLITS, "training": "train"}  # what a column `split` says, in lower case; a folder may train dogs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,10 +57,11 @@ def make_index(
 
 
 def alike(names: Collection[str]) -> list[list[str]]:
-    """Groups of names that differ in case or spaces alone."""
+    """Groups of names that differ alone in case, spaces, how accents are written, or letters that nobody sees."""
     groups: dict[str, list[str]] = {}
     for name in sorted(names):
-        groups.setdefault(" ".join(name.casefold().split()), []).append(name)
+        seen = "".join(letter for letter in name if unicodedata.category(letter) != "Cf")
+        groups.setdefault(" ".join(unicodedata.normalize("NFKC", seen).casefold().split()), []).append(name)
     return [group for group in groups.values() if len(group) > 1]
 
 
@@ -96,9 +103,10 @@ def plain(label: str) -> str:
 def read_tables(files: list[Path], needed: set[str]) -> list[tuple[Path, pd.DataFrame]]:
     """The CSV and Parquet files that have the columns `needed`, as text without spaces around it; but no listings.
 
-    Of their columns those that are needed, and MORE. As text: an id may read NA or look like a number. A CSV may be cut
-    by commas, semicolons or tabs, in UTF-8 or, as spreadsheets write it, UTF-16. The index of a table counts lines of a
-    CSV and rows of a Parquet file, from 1.
+    Of their columns those that are needed, and MORE, in lower case; a table without labels that has others is told.
+    As text: an id may read NA or look like a number. A CSV may be cut by commas, semicolons or tabs, or as its first
+    line says (`sep=;`), in UTF-8 or, as spreadsheets write it, UTF-16. The index of a table counts lines of a CSV and
+    rows of a Parquet file, from 1.
 
     Raises UserError where one cannot be read or has such a column twice, or where a row of a CSV has more fields than
     there are columns; empty ones at its end do not count.
@@ -115,53 +123,64 @@ def read_tables(files: list[Path], needed: set[str]) -> list[tuple[Path, pd.Data
     return tables
 
 
-def _chosen(names: list[str], needed: set[str]) -> list[str]:
+def _chosen(file: Path, names: list[str], needed: set[str]) -> list[str]:
     """The columns to read. Raises ValueError for one that is there twice."""
     chosen = [name for name in names if name in needed or name in MORE]
     for name in chosen:
         if chosen.count(name) > 1:
             raise ValueError(f"{chosen.count(name)} columns are named {name}")
+    if "label" not in chosen and (others := [name for name in names if name and name not in chosen]):
+        log.warning("%s: no column is named label: its videos have no class; not read: %s", file, ", ".join(others))
     return chosen
 
 
 def _parquet(file: Path, needed: set[str]) -> pd.DataFrame | None:
     with pq.ParquetFile(file) as source:
         names = source.schema_arrow.names
-        if not needed.issubset(names):
+        lower = [name.strip().lower() for name in names]
+        if not needed.issubset(lower):
             return None
-        table = source.read(columns=_chosen(names, needed))
-    texts = {name: table[name].cast(pa.string()).fill_null("").to_pylist() for name in table.column_names}
+        places = {name: lower.index(name) for name in _chosen(file, lower, needed)}
+        table = source.read(columns=[names[place] for place in places.values()])
+    columns = {name: table[names[place]] for name, place in places.items()}
+    texts = {name: column.cast(pa.string()).fill_null("").to_pylist() for name, column in columns.items()}
     return pd.DataFrame(texts, dtype=str, index=range(1, len(table) + 1))
 
 
 def _csv(file: Path, needed: set[str]) -> pd.DataFrame | None:
-    with file.open("rb") as start:
-        encoding = "utf-16" if start.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
+    with file.open("rb") as opened:
+        start = opened.read(2)
+    encoding = "utf-16" if start in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
+    if len(start) == 2 and 0 in start:  # no letter of a head is a zero
+        encoding = "utf-16-be" if start[0] == 0 else "utf-16-le"
     with file.open(newline="", encoding=encoding, errors="replace") as text:
-        head = text.readline()
+        lines = (line for line in text if line.strip())
+        head, heads = next(lines, ""), 1
+        if said := re.fullmatch(r"sep=(.)\s*", head):
+            head, heads = next(lines, ""), 2
     if not head:
         raise ValueError("it is empty")
-    for delimiter in ",;\t":
-        columns = [name.strip() for name in next(csv.reader([head], delimiter=delimiter, skipinitialspace=True), [])]
+    for delimiter in said[1] if said else ",;\t":
+        cells = next(csv.reader([head], delimiter=delimiter, skipinitialspace=True), [])
+        columns = [name.strip().lower() for name in cells]
         if needed.issubset(columns):
             if set(columns) == LISTING:
                 return None
-            chosen = _chosen(columns, needed)
-            rows = dict(_rows(file, encoding, delimiter, len(columns)))
+            chosen = _chosen(file, columns, needed)
+            rows = dict(_rows(file, encoding, delimiter, len(columns), heads))
             return pd.DataFrame(rows.values(), columns=columns, dtype=str, index=list(rows)).loc[:, chosen]
     return None
 
 
-def _rows(file: Path, encoding: str, delimiter: str, columns: int) -> Iterator[tuple[int, list[str]]]:
-    """Line and fields of all rows below the head, short ones filled up.
+def _rows(file: Path, encoding: str, delimiter: str, columns: int, heads: int) -> Iterator[tuple[int, list[str]]]:
+    """Line and fields of all rows below the `heads` first lines, short ones filled up.
 
     pandas would shift the columns where rows are a field too long, and knows no line of what is wrong.
     """
     with file.open(newline="", encoding=encoding) as text:
         lines = csv.reader(text, delimiter=delimiter, skipinitialspace=True, strict=True)
         rows = (row for row in lines if len(row) > 1 or "".join(row).strip())  # lines of nothing are no rows
-        next(rows)
-        for row in rows:
+        for row in islice(rows, heads, None):
             if any(row[columns:]):
                 raise ValueError(f"line {lines.line_num} has {len(row)} fields, but there are {columns} columns")
             yield lines.line_num, row[:columns] + [""] * (columns - len(row))

@@ -3,17 +3,27 @@
 import logging
 import posixpath
 from pathlib import Path
+from typing import cast
 
 import pandas as pd
 
-from pipeline.data.layouts.index import SPLITS, Index, folder_split, make_index, plain, read_tables, split_of
+from pipeline.data.layouts.index import (
+    SPLIT_COLUMN,
+    SPLITS,
+    Index,
+    folder_split,
+    make_index,
+    plain,
+    read_tables,
+    split_of,
+)
 from pipeline.data.layouts.walk import is_video
 from pipeline.errors import UserError
 from pipeline.params import DataParams
 
 log = logging.getLogger(__name__)
 
-_COLUMN = {**SPLITS, "training": "train"}  # what the column `split` says
+LONGEST_SECONDS = 999_999  # that a clip's name holds
 COLUMNS = {"youtube_id", "time_start", "time_end"}
 DEPTH = 2  # folders above a table: the published archives keep them in annotations/, or k600/annotations/
 
@@ -54,7 +64,8 @@ def index(listing: pd.DataFrame, root: Path, data: DataParams) -> Index:
         name = stem if stem in rows else clip_name(stem)
         bare = name not in rows
         # An empty clip, or a corrupt one that has a replacement in a folder of that name, is the second.
-        rank = (bare, path in empty, "replacement" not in path.lower())
+        replaced = not any(name.startswith("replacement") for name in path.lower().split("/")[:-1])
+        rank = (path in empty, bare, replaced)
         candidates.append((rank, path, by_id.get(stem, []) if bare else [name]))
 
     videos, unlisted = [], []
@@ -116,21 +127,30 @@ def _annotations(files: list[Path], root: Path) -> dict[str, dict[str, str]]:
             "data.layout=folder needs none"
         )
     rows: dict[str, dict[str, str]] = {}
-    torn = set[str]()
+    torn: dict[str, str] = {}
     for file, table in tables:
-        try:
-            starts, ends = (table[column].astype(float).astype(int) for column in ("time_start", "time_end"))
-        except ValueError as error:
-            raise UserError(f"{file}: time_start and time_end must be seconds: {error}") from error
+        starts, ends = (_seconds(file, cast("pd.Series", table[column])) for column in ("time_start", "time_end"))
         named = split_of(file.stem) or file.stem
         more = table.reindex(columns=["label", "split"], fill_value="")
         splits = more["split"].str.lower()
-        for label, youtube_id, start, end, split in zip(
-            more["label"], table["youtube_id"], starts, ends, splits, strict=True
+        for line, label, youtube_id, start, end, split in zip(
+            table.index, more["label"], table["youtube_id"], starts, ends, splits, strict=True
         ):
             clip = f"{youtube_id}_{start:06d}_{end:06d}"
-            if rows.setdefault(clip, {}).setdefault(_COLUMN.get(split, split) or named, label) != label:
-                torn.add(clip)
+            if rows.setdefault(clip, {}).setdefault(SPLIT_COLUMN.get(split, split) or named, label) != label:
+                torn.setdefault(clip, f"{file}: line {line}")
     if torn:
-        log.warning("%d clips have two labels in the tables, and the first counts: %s …", len(torn), min(torn))
+        clip, place = next(iter(torn.items()))
+        told = "%d clips have two labels in the tables, and the first counts: %s, again in %s …"
+        log.warning(told, len(torn), clip, place)
     return rows
+
+
+def _seconds(file: Path, column: pd.Series) -> list[int]:
+    """Times of a table, cut to whole seconds. Raises UserError with the line of one that is none."""
+    numbers = cast("pd.Series", pd.to_numeric(column, errors="coerce"))
+    wrong = ~numbers.between(0, LONGEST_SECONDS)
+    if wrong.any():
+        line = wrong.idxmax()
+        raise UserError(f"{file}: line {line}: {column.name} must be seconds, not {column[line]!r}")
+    return numbers.astype(int).tolist()

@@ -1,5 +1,6 @@
 """The listing: which files a data set has. The decode stage depends on it instead of on terabytes of video."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -51,18 +52,24 @@ def not_to_keep_in(params: Params, paths: Paths) -> list[Path]:
     return [*made_here(params, paths), *shapes, here.state, here.root / ".dvc", here.root / ".git"]
 
 
-def prepare_listing(params: Params, paths: Paths) -> bool:
+def listing_of(params: Params, paths: Paths) -> bytes:
+    """The listing of data.root. Raises UserError where none can be made, or data.listing holds something else."""
+    out = paths.root / params.data.listing
+    if os.path.lexists(out):
+        read_listing(out)  # what is no listing is not ours to replace
+    return listing_bytes(list_root(params, paths))
+
+
+def prepare_listing(params: Params, paths: Paths, content: bytes | None = None) -> bool:
     """Write data.listing from data.root, for `hvg recipe` and `hvg index`. Returns whether it changed.
 
     It is untouched where nothing changed, so that DVC sees no change either. Nothing happens for rendered shapes:
-    make-shapes writes their listing.
+    make-shapes writes their listing. content: what it is to hold, where that is known.
     """
     if params.rendered:
         return False
     out = paths.root / params.data.listing
-    if out.exists():
-        read_listing(out)  # what is no listing is not ours to replace
-    content = listing_bytes(list_root(params, paths))
+    content = listing_of(params, paths) if content is None else content
     if out.is_file() and out.read_bytes() == content:
         return False
     write_atomic(out, content)
@@ -71,8 +78,10 @@ def prepare_listing(params: Params, paths: Paths) -> bool:
 
 def read_listing(path: Path) -> pd.DataFrame:
     """The table that `prepare_listing` wrote. Raises UserError where there is none, or another text."""
-    if not path.exists():
+    if not os.path.lexists(path):
         raise UserError(f"data.listing: {path} does not exist; `hvg index` writes it")
+    if not path.is_file():  # a pipe has no end
+        raise UserError(f"data.listing: {path} is no listing (no file): move it away, and `hvg index` writes one")
     types: Any = {"path": str, "size": "int64", "mtime": "int64"}
     try:
         table = pd.read_csv(path, dtype=types, keep_default_na=False, lineterminator="\n")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from pipeline.data.layouts import folder
-from pipeline.data.layouts.index import SPLITS, Index, make_index, read_tables, split_of
+from pipeline.data.layouts.index import SPLIT_COLUMN, Index, make_index, read_tables, split_of
 from pipeline.data.layouts.walk import is_video, pictures_of, videos_of
 from pipeline.errors import UserError
 from pipeline.params import DataParams
@@ -54,7 +54,7 @@ def index(listing: pd.DataFrame, root: Path, data: DataParams) -> Index:
 
 
 def _is_table(path: str) -> bool:
-    return "/" not in path and path.lower().endswith((".csv", ".parquet"))
+    return "/" not in path and path.lower().endswith((".csv", ".tsv", ".parquet"))
 
 
 def _rows(files: list[Path], root: Path) -> dict[str, tuple[str, str]]:
@@ -73,7 +73,7 @@ def _rows(files: list[Path], root: Path) -> dict[str, tuple[str, str]]:
             inside = _inside(path, root)
             if inside is None:
                 raise UserError(f"{file}: line {line}: {path!r} must be the path of a file in {root}")
-            row = (label, SPLITS.get(split.lower(), split) or named)
+            row = (label, SPLIT_COLUMN.get(split.lower(), split) or named)
             if rows.setdefault(inside, row) != row:
                 raise UserError(f"{file}: line {line}: {path!r} has another label or split in an earlier line")
     return rows

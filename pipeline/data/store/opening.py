@@ -21,7 +21,7 @@ from zarr.storage import FsspecStore
 from pipeline.errors import UserError, reading
 from pipeline.system.values import fingerprint
 
-WAY_OUT = "`dvc checkout` or `dvc repro` brings the store back; one from elsewhere is to be copied anew"
+WAY_OUT = "without it and .hvg/made `dvc repro --force` makes the store again; one from elsewhere is to be copied anew"
 
 
 @dataclass(frozen=True, kw_only=True)

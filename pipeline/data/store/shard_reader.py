@@ -18,6 +18,7 @@ import numpy as np
 from jaxtyping import Bool, UInt8, UInt64
 
 from pipeline.data.store.codecs import Codec
+from pipeline.data.store.opening import WAY_OUT
 from pipeline.data.store.shard import ABSENT
 from pipeline.errors import UserError
 
@@ -139,7 +140,7 @@ class _File:
 
     @property
     def _way_out(self) -> str:
-        return "decode again" if "://" in self.path else "`dvc checkout` or `dvc repro` brings the store back"
+        return "decode again" if "://" in self.path else WAY_OUT
 
     def _read(self, out: memoryview, offset: int) -> int:
         """Returns how many bytes came."""

@@ -417,15 +417,20 @@ def test_a_header_cannot_ask_for_all_memory(tmp_path):
     assert int(subprocess.run(command, capture_output=True, text=True, check=True).stdout) < 100_000  # kB
 
 
-def test_a_folder_too_deep_for_sockets_is_named(tmp_path):
+@pytest.mark.parametrize("stage", ["decode", "make_shapes"])
+def test_a_folder_too_deep_for_sockets_is_named(tmp_path, stage):
     deep = tmp_path / "t" / ("d" * 100)
     deep.mkdir(parents=True)
     (tmp_path / "videos").mkdir()
     quadrants(tmp_path / "videos" / "good.mp4", yuv("yuv420p"), [*H264, "-bf", "0"])
     prepare_listing(params(), Paths(tmp_path))
     program = (
-        "from tests.pipeline.data.test_decode import params; from pipeline.data.decode import decode; import sys; "
-        "from pipeline.paths import Paths; from pathlib import Path; decode(params(), Paths(Path(sys.argv[1])), 1)"
+        "from tests.pipeline.data.test_decode import params; from pipeline.data.decode import decode; import sys\n"
+        "from pipeline.paths import Paths; from pathlib import Path; from pipeline.errors import writing\n"
+        "from pipeline.data.shapes_files import make_shapes; from pipeline.params import ShapesParams\n"
+        "shapes, paths = ShapesParams(classes=8, train=2, val=2, size=16, frames=4, fps=4), Paths(Path(sys.argv[1]))\n"
+        "with writing(): "
+        + {"decode": "decode(params(), paths, 1)", "make_shapes": "make_shapes(shapes, 's', 0, paths, 1)"}[stage]
     )
     env = {**os.environ, "TMPDIR": str(deep)}
     done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], env=env, capture_output=True, text=True)

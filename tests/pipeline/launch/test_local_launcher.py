@@ -124,6 +124,31 @@ def test_an_exception_leaves_nothing_behind(toy, tmp_path, before):
     assert not alive(written(pids, 1))
 
 
+def test_what_a_job_says_of_its_end_is_shown_while_it_is_waited_for(toy, tmp_path):
+    job = toy(
+        """
+        import time
+        def end(*_):
+            print("nothing is saved", flush=True)
+            time.sleep(3)
+            os._exit(1)
+        signal.signal(signal.SIGTERM, end)
+        print("begun", flush=True)
+        time.sleep(120)
+        """
+    )
+    heard: dict[str, float] = {}
+
+    def stop(line: str) -> None:
+        heard[line] = time.monotonic()
+        if line == "begun":
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        LocalLauncher(tmp_path / "logs" / "toy.log", grace=20).run(job, stop)
+    assert time.monotonic() - heard["nothing is saved"] > 2
+
+
 def test_a_job_whose_log_is_tidied_up_goes_on(toy, tmp_path):
     logs = tmp_path / "logs"
     job = toy(f"import pathlib, time; [f.unlink() for f in pathlib.Path({str(logs)!r}).iterdir()]; time.sleep(1)")

@@ -116,6 +116,20 @@ def test_one_that_works_is_waited_for_however_long_it_takes(tmp_path, monkeypatc
         assert late.poll() is None
 
 
+@pytest.mark.parametrize(
+    ("name", "value"), [("ALL_PROXY", "socks5://127.0.0.1:1"), ("ALL_PROXY", "socks://h:1"), ("NO_PROXY", "fd00::/8")]
+)
+def test_proxies_that_prefect_cannot_use_are_named_before_anything_runs(tmp_path, monkeypatch, name, value):
+    for proxy in ("ALL_PROXY", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"):
+        for either in (proxy, proxy.lower()):
+            monkeypatch.setenv(either, "")  # to be as it was, whatever is set meanwhile
+            monkeypatch.delenv(either)
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match="Prefect's client cannot use what is set"), prefect_server(tmp_path):
+        pass
+
+
 def test_a_password_in_the_url_is_not_told(tmp_path, monkeypatch, caplog, healthy):
     monkeypatch.setenv("PREFECT_API_URL", "http://somebody:hunter2@127.0.0.1:9/api")
     own = process("import time; time.sleep(600)")

@@ -229,7 +229,15 @@ def test_without_tables_it_says_so(tmp_path):
     with pytest.raises(UserError, match="no CSV with the columns"):
         found_in(tmp_path)
     (tmp_path / "train.csv").write_text("youtube_id,time_start,time_end\na,soon,10\n")
-    with pytest.raises(UserError, match=r"train\.csv: time_start and time_end must be seconds"):
+    with pytest.raises(UserError, match=r"train\.csv: line 2: time_start must be seconds, not 'soon'"):
+        found_in(tmp_path)
+
+
+@pytest.mark.parametrize("time", ["", "0:10", "inf", "1e300", "-3", "NaN"])
+def test_a_time_that_is_none_is_named_with_its_line(tmp_path, time):
+    touch(tmp_path, "a_000000_000010.mp4")
+    (tmp_path / "train.csv").write_text(f"youtube_id,time_start,time_end\na,0,10\nb,0,{time}\n")
+    with pytest.raises(UserError, match=rf"train\.csv: line 3: time_end must be seconds, not '{time}'"):
         found_in(tmp_path)
 
 
@@ -339,14 +347,19 @@ DROP = {ord(letter): None for letter in "'()"}  # as torchvision names folders
 def test_the_good_one_of_two_files_counts(tmp_path):
     """A clip of 0 bytes, and those that the official archives replace, wherever their folders sort."""
     (tmp_path / "train.csv").write_text(
-        "label,youtube_id,time_start,time_end,split\na,v,0,10,train\na,w,0,10,train\na,x,0,10,train\n"
+        "label,youtube_id,time_start,time_end,split\n" + "".join(f"a,{name},0,10,train\n" for name in "vwxyz")
     )
     names = "aa/v_000000_000010.mp4", "zz/v_000000_000010.mp4"
     touch(tmp_path, *names, "aa/w_000000_000010.mp4", "replacement/w_000000_000010.mp4")
     touch(tmp_path, "aa/x_000000_000010.mp4", "replacement_for_corrupted_k400/x_000000_000010.mp4")
+    touch(tmp_path, "aa/y_000000_000010.mp4", "hip replacement/y_000000_000010.mp4", "aa/z_000000_000010.mp4")
+    (tmp_path / "aa/z_000000_000010.mp4").write_bytes(b"")
+    (tmp_path / "zz/z.mp4").write_bytes(b"a clip, named by its id")
     (tmp_path / names[1]).write_bytes(b"a clip")
     found = found_in(tmp_path)
     assert found.videos["path"].tolist() == [
-        *("replacement/w_000000_000010.mp4", "replacement_for_corrupted_k400/x_000000_000010.mp4", names[1]),
+        "aa/y_000000_000010.mp4",  # a hip replacement is a class
+        *("replacement/w_000000_000010.mp4", "replacement_for_corrupted_k400/x_000000_000010.mp4"),
+        *("zz/v_000000_000010.mp4", "zz/z.mp4"),
     ]
     assert set(reasons(found).values()) == {"a second file of the same clip"}

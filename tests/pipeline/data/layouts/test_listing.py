@@ -124,6 +124,15 @@ def test_what_is_no_listing_is_not_replaced(tmp_path, what):
     assert place.is_dir() if what is None else place.read_text() == what
 
 
+@pytest.mark.parametrize("make", [os.mkfifo, lambda place: place.symlink_to("/dev/zero")])
+def test_a_pipe_or_a_device_is_no_listing_and_is_not_read(tmp_path, make):
+    touch(tmp_path / "v", "a.mp4")
+    (tmp_path / "data").mkdir()
+    make(tmp_path / "data/listing.csv")
+    with pytest.raises(UserError, match=r"is no listing \(no file\): move it away"):
+        prepare_listing(params("v", "data/listing.csv"), Paths(tmp_path))
+
+
 def test_mistakes_name_the_parameter(tmp_path):
     with pytest.raises(UserError, match=r"data\.root: .* is no folder; set it with `hvg recipe"):
         list_files(tmp_path / "none", no_tables)

@@ -42,6 +42,34 @@ def test_paths_labels_and_splits(tmp_path):
     assert reasons(found) == {"stray.mp4": "in no table", "notes.bin": "in a table, but named like no video"}
 
 
+@pytest.mark.parametrize(
+    "head", ["Path,LABEL ,Split\n", "\n\npath,label,split\n", "sep=;\npath;label;split\n", "path\tlabel\tsplit\n"]
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+def test_a_table_as_spreadsheets_write_it(tmp_path, head, encoding):
+    touch(tmp_path, "1.mp4", "2.mp4")
+    delimiter = next(letter for letter in ";\t," if letter in head)
+    rows = "1.mp4,tai chi,Training\n2.mp4,yoga,VAL\n".replace(",", delimiter)
+    (tmp_path / "videos.tsv").write_bytes((head + rows).encode(encoding))
+    assert found_in(tmp_path).videos.to_numpy().tolist() == [["1.mp4", "train", "tai chi"], ["2.mp4", "val", "yoga"]]
+
+
+def test_columns_of_classes_under_another_name_are_told(tmp_path, caplog):
+    touch(tmp_path, "1.mp4")
+    (tmp_path / "train.csv").write_text("path,class\n1.mp4,yoga\n")
+    found_in(tmp_path)
+    assert "train.csv: no column is named label: its videos have no class; not read: class" in caplog.text
+
+
+def test_labels_that_look_alike_are_told(tmp_path, caplog):
+    touch(tmp_path, *(f"{number}.mp4" for number in range(5)))
+    labels = ["caf\u00e9", "cafe\u0301", "tai chi", "tai\u00a0chi", "tai\u200b chi"]
+    rows = "".join(f"{number}.mp4,{label}\n" for number, label in enumerate(labels))
+    (tmp_path / "train.csv").write_text(f"path,label\n{rows}")
+    found_in(tmp_path)
+    assert [record.message.count("', '") for record in caplog.records] == [1, 2]
+
+
 def test_a_path_may_be_that_of_a_folder_of_images(tmp_path):
     touch(tmp_path, "a/1.png", "a/2.png", "b/c/01.jpg", "stray/1.webp")
     touch(tmp_path, "d/1.png", "d/preview.gif", "e/1.png", "e/x.mp4")
