@@ -24,6 +24,7 @@ from pipeline.data.store.shard import ShardWriter
 from pipeline.data.store.writer import StoreWriter, frame_bounds
 from pipeline.data.video.errors import TooLate, Unreachable, VideoError
 from pipeline.data.video.frames import MAX_FRAMES, decode_video
+from pipeline.data.video.source import MEMORY_BYTES
 from pipeline.errors import UserError
 from pipeline.params import Params
 from pipeline.progress import progress
@@ -31,7 +32,6 @@ from pipeline.system.tether import die_with_parent
 
 log = logging.getLogger(__name__)
 
-MEMORY_BYTES = 2**31  # that decoding may take of a worker's address space
 GRACE_SECONDS = 10.0  # over decode.timeout, after which a worker that answers nothing is killed
 # What became of a video; stopped: by us, or a crash.
 KEPT, SHORT, FAILED, STOPPED = "kept", "short", "failed", "stopped"

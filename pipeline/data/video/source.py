@@ -4,10 +4,13 @@ Files are untrusted: no protocol but local files, no playlists, limits on pixels
 """
 
 import math
+import resource
 import statistics
+import sys
 import time
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
@@ -15,6 +18,7 @@ from pathlib import Path
 from typing import Literal
 
 import av
+import psutil
 from av.container import InputContainer
 from av.container.core import Flags
 from av.error import ExitError, FFmpegError
@@ -29,6 +33,7 @@ from pipeline.data.video.packets import Packets
 # Demuxers of single files. Playlists (hls, dash, concat) would open further files, and are not here.
 FORMATS = "mov,mp4,m4v,matroska,webm,avi,gif,mpeg,mpegts,mpegvideo,flv,ogg,asf,h264,hevc,ivf,mxf,dv"
 IMAGES = "image2"  # the demuxer of numbered ones
+MEMORY_BYTES = 2**31  # that examining or decoding a video may take of a process's address space
 MAX_PIXELS = 2**26  # of a frame, decoded or scaled: 8K twice
 MIN_RATE, MAX_RATE = Fraction(1, 60), 1000  # frames a second; what claims less or more has broken times
 PAUSE_SECONDS = 2  # between two frames, and PAUSE times as long as is usual in the file: no part of the motion
@@ -112,6 +117,22 @@ class Source:
         return step.limit_denominator(EXACT) if step >= 1 else 1 / (1 / step).limit_denominator(EXACT)
 
 
+@contextmanager
+def bounded_memory() -> Iterator[None]:
+    """Leave this process MEMORY_BYTES more of address space: a few bytes of a header may ask for all that there is."""
+    if sys.platform != "linux":
+        yield
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    most = psutil.Process().memory_info().vms + MEMORY_BYTES
+    resource.setrlimit(resource.RLIMIT_AS, (most if soft == resource.RLIM_INFINITY else min(most, soft), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+
+@bounded_memory()
 def examine(path: Path, deadline: float, image_rate: float | None = None) -> Source:
     """Open a file and walk through its packets, decoding nothing.
 
