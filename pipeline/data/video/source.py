@@ -39,6 +39,7 @@ MIN_RATE, MAX_RATE = Fraction(1, 60), 1000  # frames a second; what claims less 
 PAUSE_SECONDS = 2  # between two frames, and PAUSE times as long as is usual in the file: no part of the motion
 PAUSE = 10
 UNEVEN = 1.5  # times more frames a second than on average are the motion's rate, if most follow each other so
+TOLD = 1.1  # … and so many times more are told, as then frames of the motion are left out
 EXACT = 100  # the largest denominator of native frames a frame: half a percent of a rate at most
 AS_LONG = Fraction(9, 10)  # of the longest stream: one of these is no shorter
 BACK_SECONDS = 1  # by which times may go back: what goes back further is two recordings in one file
@@ -275,7 +276,7 @@ def _rate(stream: VideoStream, coded: Packets) -> tuple[Fraction, tuple[tuple[in
     if gif and len(moments) < 2:
         raise VideoError("a GIF of a single picture")
     pauses: list[tuple[int, int]] = []
-    uneven, late, joined = False, 0, 0
+    noted, late, joined = False, 0, 0
     if base is not None and coded.back * base > BACK_SECONDS:
         raise VideoError(f"its times go back by {float(coded.back * base):.1f} s: recordings joined into one file")
     if coded.few and base is not None and coded.step:
@@ -290,15 +291,16 @@ def _rate(stream: VideoStream, coded: Packets) -> tuple[Fraction, tuple[tuple[in
             elif gif:  # whose writers make one of frames that are alike
                 joined += max(round((later - earlier) / usual), 1) - 1
         measured = (len(moments) - 1 + joined) / ((moments[-1] - moments[0] - late) * base)
-        uneven = UNEVEN * measured < 1 / (usual * base) <= PAUSE * measured  # above it is jitter, no motion
-        measured = 1 / (usual * base) if uneven else measured
-        uneven = uneven or joined > 0
+        moving = 1 / (usual * base)
+        uneven = UNEVEN * measured < moving <= PAUSE * measured  # above it is jitter, no motion
+        noted = joined > 0 or TOLD * measured < moving <= PAUSE * measured
+        measured = moving if uneven else measured
         near = 0 if gif else 0.1  # a GIF's header says no rate: it is a guess
         said = [rate for rate in said if abs(rate / measured - 1) < near] or [measured]
     if not said or not MIN_RATE <= said[0] <= MAX_RATE:
         claimed = f"{float(said[0]):.3g} frames a second" if said else "it says none"
         raise VideoError(f"no believable frame rate: {claimed}")
-    return Fraction(said[0]), tuple(pauses), uneven
+    return Fraction(said[0]), tuple(pauses), noted
 
 
 def _seconds(container: InputContainer, stream: VideoStream) -> float | None:

@@ -112,6 +112,15 @@ def test_a_pause_is_cut_out_and_the_motion_keeps_its_rate(tmp_path):
     assert (some == frames[:120:4]).all()
 
 
+def test_frames_that_are_left_out_for_an_even_rate_are_told(tmp_path):
+    """A gap too short for a pause: the average is 0.68 of the motion's rate, and wins."""
+    gap = "select='not(between(t,2,3.9))'"
+    frames, facts = both(pattern(tmp_path / "a.mp4", "-vf", gap, "-fps_mode", "vfr", seconds=6, rate=24))
+    assert facts.notes == f"uneven, brought to {facts.fps:.3g} frames a second" and 16 < facts.fps < 17
+    assert len(frames) == pytest.approx(6 * facts.fps, abs=2)
+    assert not both(pattern(tmp_path / "b.mp4", rate=24))[1].notes
+
+
 def test_a_gif_is_a_video_by_its_own_times(tmp_path):
     """Hundredths of a second, 12 frames a second: 8, 8, 9, … of them. Frames are stored as what differs."""
     images = []
