@@ -123,7 +123,7 @@ def test_any_damaged_store_is_told_of_or_harmless(store):
 def test_attributes_that_are_no_mapping_are_told(store, attributes):
     facts = json.loads((store / "zarr.json").read_bytes())
     (store / "zarr.json").write_text(json.dumps({**facts, "attributes": attributes}))
-    with pytest.raises(UserError, match=r"zarr\.json: cannot be read .*not a mapping.*dvc checkout"):
+    with pytest.raises(UserError, match=r"zarr\.json: cannot be read .*not a mapping.*dvc repro --force"):
         place_of(store)
 
 
