@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from models.layers import Conv
+from models.layers import Conv, without_autocast
 
 _folded = True
 
@@ -38,8 +38,9 @@ def pool(x: Float[Tensor, "N C ..."]) -> Float[Tensor, "N C ..."]:
 
 
 def upsample(x: Float[Tensor, "N C H W"]) -> Float[Tensor, "N C h w"]:
-    """Twice as large, by the nearest neighbour."""
-    return F.interpolate(x, scale_factor=2, mode="nearest")
+    """Twice as large, by the nearest neighbour, and of the same type: CUDA's autocast would make it float32."""
+    with without_autocast(x):
+        return F.interpolate(x, scale_factor=2, mode="nearest")
 
 
 class PooledConv(Conv):

@@ -18,15 +18,19 @@ from torch import Tensor, nn
 
 def without_autocast(tensor: Tensor) -> AbstractContextManager[object]:
     """Arithmetic in the operands' own precision, whatever the caller's autocast says; on any device, meta included."""
-    device = tensor.device.type
-    return torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()
+    return torch.autocast(tensor.device.type, enabled=False) if _has_autocast(tensor) else nullcontext()
 
 
 def autocasted(weight: Tensor) -> Tensor:
     """What the caller's autocast would make of a weight, once for all that take it in a loop."""
     device = weight.device.type
-    enabled = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    enabled = _has_autocast(weight) and torch.is_autocast_enabled(device)
     return weight.to(torch.get_autocast_dtype(device)) if enabled else weight
+
+
+def _has_autocast(tensor: Tensor) -> bool:
+    """`torch.amp.is_autocast_available` of its device, at which torch.compile would break the graph (torch 2.11)."""
+    return not tensor.is_meta
 
 
 def widened(tensor: Tensor) -> Tensor:

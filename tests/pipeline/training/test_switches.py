@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
+from models.folded import UpsampledConv
 from models.generator import Generator
 from models.layers import Conv
 from models.norm import ConditionalBatchNorm
@@ -159,6 +161,17 @@ def test_bfloat16_leaves_sigma_alone():
     with torch.autocast("cpu", dtype=torch.bfloat16):
         inside = conv.normalized()
     assert torch.equal(inside, conv.normalized())
+
+
+def test_upsampling_is_not_autocast(monkeypatch):
+    """CUDA's would widen it, and all that follows with it; for want of a GPU, whether it is on is looked at."""
+    seen, interpolate = [], F.interpolate
+    monkeypatch.setattr(
+        F, "interpolate", lambda *a, **k: (seen.append(torch.is_autocast_enabled("cpu")), interpolate(*a, **k))[1]
+    )
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        y = UpsampledConv(3, 5, (1, 1))(torch.zeros(1, 3, 2, 2))
+    assert seen == [False] and y.dtype == torch.bfloat16
 
 
 def test_channels_last_is_the_layout_of_every_convolution():
