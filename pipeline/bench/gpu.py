@@ -9,36 +9,48 @@ result, which is written anew after every measurement.
 
 import argparse
 import json
+import math
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import torch
+from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
 from models.config import DiscriminatorConfig, GeneratorConfig, LevelConfig, View
 from pipeline.bench.clips import random_clips
+from pipeline.bench.plain import PlainTraining
 from pipeline.training.step import Networks
 from pipeline.workers import Workers
 
 SECONDS = 420.0  # for all of it
-COMPARED_ITERATIONS = 3
+COMPARED_CLIPS, COMPARED_ITERATIONS = 2, 3
 TIMED_ITERATIONS = 3
+CLIPS = (2, 8, 32, 128)  # an update
+LONGEST = 6.0  # seconds of an iteration: batches that would take longer are left out
 SIDE = 8192  # of the matrices whose product is the rate
-WAYS: dict[str, dict[str, Any]] = {
-    "float32": {"precision": "float32"},
-    "tf32": {"precision": "tf32"},
+PLAIN = "plain PyTorch, "
+WAYS: dict[str, dict[str, Any]] = {  # what is most asked for first, since time may end
     "bfloat16": {"precision": "bfloat16"},
-    "bfloat16, recompute": {"precision": "bfloat16", "recompute": True},
     "bfloat16, channels last": {"precision": "bfloat16", "channels_last": True},
+    f"{PLAIN}bfloat16": {"precision": "bfloat16"},
+    "bfloat16, recompute": {"precision": "bfloat16", "recompute": True},
+    "tf32": {"precision": "tf32"},
+    f"{PLAIN}tf32": {"precision": "tf32"},
+    "float32": {"precision": "float32"},
     "bfloat16, compiled": {"precision": "bfloat16", "compile": True},
 }
+COMPARED = ("float32", "tf32", "bfloat16", "bfloat16, recompute", "bfloat16, channels last")
 
-Level = dict[str, Any]  # of the exported file: config, training, window, iteration_tflop
+Level = dict[str, Any]  # of the exported file: config, training, window, iteration_tflop; frames: lengths to measure
 
 
 def run(levels: dict[str, Level], out: Path, seconds: float) -> None:
@@ -46,8 +58,9 @@ def run(levels: dict[str, Level], out: Path, seconds: float) -> None:
 
     def note(found: dict[str, Any]) -> None:
         out.write_text(json.dumps(found, indent=2) + "\n")
-        last = found.get("iterations", [found["machine"]])[-1]
-        sys.stderr.write(f"{last}\n")
+        name, part = list(found.items())[-1]
+        last = part[-1] if isinstance(part, list) else list(part.items())[-1]
+        sys.stderr.write(f"{name}: {last}\n")
 
     measure(levels, torch.device("cuda" if torch.cuda.is_available() else "cpu"), seconds, note)
 
@@ -55,21 +68,28 @@ def run(levels: dict[str, Level], out: Path, seconds: float) -> None:
 def measure(levels: dict[str, Level], device: torch.device, seconds: float, note: Callable[[Any], None]) -> None:
     """Compare, time and profile every level, telling `note` all that is known after each step."""
     ends = time.monotonic() + seconds
-    found: dict[str, Any] = {"machine": _machine(device), "tflop_a_second": _rates(device)}
+    found: dict[str, Any] = {"machine": _machine(device)}
+    found["tflop_a_second"] = rates = _rates(device)
     note(found)
-    for name, level in levels.items():
+    trained = {name: level for name, level in levels.items() if "frames" not in level}
+    for name, level in trained.items():
         found.setdefault("off_by", {})[name] = compare(level, device)
         note(found)
+    for name, level in trained.items():
+        found.setdefault("waits_for_the_gpu", {})[name] = waits(level, device)
+        note(found)
     for name, level in levels.items():
-        for way, switches in WAYS.items():
-            for row in timed(level, switches, device, ends):
-                row["of_a_matrix_product"] = row["tflop_a_second"] / found["tflop_a_second"][switches["precision"]]
-                found.setdefault("iterations", []).append({"level": name, "way": way, **row})
-                note(found)
-    for name, level in levels.items():
-        if time.monotonic() < ends:
-            found.setdefault("kernels", {})[name] = kernels(level, device)
+        for row in by_length(level, device, ends) if "frames" in level else ():
+            found.setdefault("memory_by_length", []).append({"level": name, **row})
             note(found)
+    for way, switches in WAYS.items():
+        for name, level in trained.items():
+            for row in timed(level, way, device, ends):
+                row["of_a_matrix_product"] = row["tflop_a_second"] / rates[switches["precision"]]
+                found.setdefault("iterations", []).append({"way": way, "level": name, **row})
+                note(found)
+            if way == "bfloat16" and time.monotonic() < ends:
+                found.setdefault("kernels", {})[name] = kernels(level, device)
 
 
 def compare(level: Level, device: torch.device) -> dict[str, dict[str, float]]:
@@ -82,7 +102,7 @@ def compare(level: Level, device: torch.device) -> dict[str, dict[str, float]]:
     off = {}
     for name, on, switches in (
         ("float32 on the CPU", torch.device("cpu"), WAYS["float32"]),
-        *((way, device, WAYS[way]) for way in ("float32", "tf32", "bfloat16", "bfloat16, recompute")),
+        *((way, device, WAYS[way]) for way in COMPARED),
     ):
         losses, gradients = _updates(config, level, on, switches, torch.float32)
         off[name] = {
@@ -97,12 +117,14 @@ def _updates(
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """Losses of some iterations, and the gradients of each network in the first."""
     cpu = torch.device("cpu")
-    networks = Networks(config, _training(level, 4, switches), seed=0, workers=Workers(device=device))
+    training = _training(level, COMPARED_CLIPS, switches)
+    networks = Networks(config, training, seed=0, workers=Workers(device=device))
     for network in (networks.generator, networks.discriminators):
         network.to(dtype)
     losses, gradients = [], {}
     for i in range(COMPARED_ITERATIONS):
-        real, fake = (random_clips(config, level["window"], 4, cpu, real=r, seed=i).cast(dtype) for r in (True, False))
+        clips = (random_clips(config, level["window"], COMPARED_CLIPS, cpu, real=r, seed=i) for r in (True, False))
+        real, fake = (of.cast(dtype) for of in clips)
         losses.append(networks.discriminator_update(real, fake)["loss_discriminator"])
         gradients.setdefault("gradients of D", _gradients(networks.discriminators))
         losses.append(networks.generator_update(fake)["loss_generator"])
@@ -114,47 +136,118 @@ def _gradients(network: torch.nn.Module) -> torch.Tensor:
     return torch.cat([p.grad.flatten().double().cpu() for p in network.parameters() if p.grad is not None])
 
 
-def timed(level: Level, switches: dict[str, Any], device: torch.device, ends: float) -> Iterator[dict[str, Any]]:
-    """Seconds and memory of an iteration, over batches that double until memory or time is at its end."""
-    config, clips = level_config(level["config"]), 1
-    while time.monotonic() < ends:
+def waits(level: Level, device: torch.device) -> list[str]:
+    """Where an iteration in bfloat16 waits for the GPU: file and line, once for each time."""
+    if device.type != "cuda":
+        return []
+    networks, *clips = _made(level_config(level["config"]), level, 2, "bfloat16", device)
+    _iteration(networks, level, *clips)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        _iteration(networks, level, *clips)
+        torch.cuda.set_sync_debug_mode("default")
+    return [f"{w.filename}:{w.lineno}" for w in caught if "called a synchronizing" in str(w.message)]
+
+
+def by_length(level: Level, device: torch.device, ends: float) -> Iterator[dict[str, Any]]:
+    """The peak of memory of an iteration of one clip, by its frames (Fig. 5), until memory or time is at its end."""
+    config = level_config(level["config"])
+    for frames in level["frames"]:
+        long = config if config.condition else replace(config, view=replace(config.view, frames=frames))
+        for way in ("float32", "bfloat16", "bfloat16, recompute"):
+            if time.monotonic() < ends:
+                try:
+                    _, peak = _iterations(long, {**level, "window": frames}, 1, way, device, 1)
+                except torch.OutOfMemoryError:
+                    torch.cuda.empty_cache()
+                    continue
+                yield {"frames": frames, "way": way, "peak_gib": peak}
+
+
+def timed(level: Level, way: str, device: torch.device, ends: float) -> Iterator[dict[str, Any]]:
+    """Seconds and memory of an iteration, over batches that grow until memory or time is at its end."""
+    config, seconds, before = level_config(level["config"]), 0.0, 1
+    for clips in CLIPS:
+        if time.monotonic() > ends or seconds * clips / before > LONGEST:
+            return
         try:
-            clips *= 2
-            seconds, memory = _iterations(config, level, clips, switches, device)
+            seconds, peak = _iterations(config, level, clips, way, device, TIMED_ITERATIONS)
         except torch.OutOfMemoryError:
             torch.cuda.empty_cache()
             return
         tflop = level["iteration_tflop"] * clips / seconds
-        yield {"clips": clips, "seconds": seconds, "peak_gib": memory, "tflop_a_second": tflop}
+        yield {"clips": clips, "seconds": seconds, "peak_gib": peak, "tflop_a_second": tflop}
+        before = clips
 
 
 def _iterations(
-    config: LevelConfig, level: Level, clips: int, switches: dict[str, Any], device: torch.device
+    config: LevelConfig, level: Level, clips: int, way: str, device: torch.device, count: int
 ) -> tuple[float, float]:
-    networks = Networks(config, _training(level, clips, switches), seed=0, workers=Workers(device=device))
-    real, fake = (random_clips(config, level["window"], clips, device, real=real) for real in (True, False))
+    """Median of the seconds of `count` iterations after a first one, and the peak of memory in GiB; 0 on a CPU."""
+    networks, real, fake = _made(config, level, clips, way, device)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     seconds = []
-    for _ in range(1 + TIMED_ITERATIONS):  # the first warms up
+    for _ in range(1 + count):
         began = _now(device)
         _iteration(networks, level, real, fake)
         seconds.append(_now(device) - began)
     memory = torch.cuda.max_memory_allocated(device) / 2**30 if device.type == "cuda" else 0.0
-    return sorted(seconds[1:])[TIMED_ITERATIONS // 2], memory
+    return sorted(seconds[1:])[count // 2], memory
 
 
-def _iteration(networks: Networks, level: Level, real: Any, fake: Any) -> None:
+def _made(config: LevelConfig, level: Level, clips: int, way: str, device: torch.device) -> tuple[Any, Any, Any]:
+    """Networks, real clips, and what fake ones are made from."""
+    training = _training(level, clips, WAYS[way])
+    with _quick_weights(device):
+        if way.startswith(PLAIN):
+            networks = _Plain(config, training, device)
+        else:
+            networks = Networks(config, training, seed=0, workers=Workers(device=device))
+    real, fake = (random_clips(config, level["window"], clips, device, real=real) for real in (True, False))
+    return networks, real, fake
+
+
+@contextmanager
+def _quick_weights(device: torch.device) -> Iterator[None]:
+    """Weights of the right size drawn on the device: orthogonal ones of a full-size level take a CPU half a minute."""
+
+    def normal(weight: torch.Tensor) -> torch.Tensor:
+        return nn.init.normal_(weight, std=1 / math.sqrt(weight[0].numel()))
+
+    with torch.device(device), mock.patch.object(nn.init, "orthogonal_", normal):
+        yield
+
+
+class _Plain:
+    """The plain program's updates, under autocast or with TF32 as a precision says."""
+
+    def __init__(self, config: LevelConfig, training: Any, device: torch.device) -> None:
+        rates = {"lr_generator": training.lr_generator, "lr_discriminator": training.lr_discriminator}
+        self._training = PlainTraining(config, **rates, betas=training.betas)
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = training.precision == "tf32"
+        half = training.precision == "bfloat16"
+        self._autocast = lambda: torch.autocast(device.type, torch.bfloat16, enabled=half)
+
+    def discriminator_update(self, real: Any, fake: Any) -> None:
+        with self._autocast():
+            self._training.discriminator_update(real, fake)
+
+    def generator_update(self, fake: Any) -> None:
+        with self._autocast():
+            self._training.generator_update(fake)
+
+
+def _iteration(networks: Any, level: Level, real: Any, fake: Any) -> None:
     for _ in range(level["training"]["discriminator_steps"]):
         networks.discriminator_update(real, fake)
     networks.generator_update(fake)
 
 
 def kernels(level: Level, device: torch.device, clips: int = 8) -> list[dict[str, Any]]:
-    """The ten kernels that take the most of an iteration in bfloat16: their names, milliseconds and share."""
-    config = level_config(level["config"])
-    networks = Networks(config, _training(level, clips, WAYS["bfloat16"]), seed=0, workers=Workers(device=device))
-    real, fake = (random_clips(config, level["window"], clips, device, real=real) for real in (True, False))
+    """The sixteen kernels that take the most of an iteration in bfloat16: their names, milliseconds and share."""
+    networks, real, fake = _made(level_config(level["config"]), level, clips, "bfloat16", device)
     _iteration(networks, level, real, fake)
     on_gpu = device.type == "cuda"
     with profile(activities=[ProfilerActivity.CUDA if on_gpu else ProfilerActivity.CPU]) as seen:
@@ -165,7 +258,7 @@ def kernels(level: Level, device: torch.device, clips: int = 8) -> list[dict[str
     total = sum(getattr(event, of) for event in events)
     return [
         {"name": event.key[:120], "milliseconds": getattr(event, of) / 1e3, "share": getattr(event, of) / total}
-        for event in events[:10]
+        for event in events[:16]
     ]
 
 

@@ -14,6 +14,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from models.config import LevelConfig
 from models.hierarchy import f_s
+from models.layers import widened
 from pipeline.training.clips import Clips
 
 
@@ -130,7 +131,7 @@ class PlainGenerator(nn.Module):
         for unit in self.units:
             x = unit(x, z, video)
         x = F.relu(self.last_norm(x, z)).flatten(0, 1)
-        return torch.tanh(self.last_conv(x)).unflatten(0, (-1, frames))
+        return torch.tanh(widened(self.last_conv(x))).unflatten(0, (-1, frames))
 
 
 class DownBlock(nn.Module):

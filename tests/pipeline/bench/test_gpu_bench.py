@@ -67,18 +67,27 @@ def test_it_runs_without_the_projects_other_packages(tmp_path):
         assert all(value > 10 * off["float32"][name] for name, value in off["bfloat16"].items())
 
 
-def test_batches_double_and_kernels_are_named():
+def test_batches_grow_and_kernels_are_named():
     cpu = torch.device("cpu")
-    rows = list(islice(gpu.timed(LEVELS["2"], gpu.WAYS["float32"], cpu, math.inf), 2))
-    assert [row["clips"] for row in rows] == [2, 4]
-    assert all(row["tflop_a_second"] == pytest.approx(1e-6 * row["clips"] / row["seconds"]) for row in rows)
+    for way in ("float32", "plain PyTorch, bfloat16"):
+        rows = list(islice(gpu.timed(LEVELS["2"], way, cpu, math.inf), 2))
+        assert [row["clips"] for row in rows] == [2, 8]
+        assert all(row["tflop_a_second"] == pytest.approx(1e-6 * row["clips"] / row["seconds"]) for row in rows)
     longest = gpu.kernels(LEVELS["1"], cpu, clips=2)
-    assert len(longest) == 10 and 0 < sum(kernel["share"] for kernel in longest) <= 1
+    assert len(longest) == 16 and 0 < sum(kernel["share"] for kernel in longest) <= 1
+
+
+def test_memory_is_measured_by_length():
+    level = {**LEVELS["1"], "frames": [3, 5]}
+    rows = list(gpu.by_length(level, torch.device("cpu"), math.inf))
+    assert {row["frames"] for row in rows} == {3, 5} and len({row["way"] for row in rows}) * 2 == len(rows)
 
 
 @pytest.mark.slow
 def test_the_papers_levels_at_full_size():
     levels = paper_levels(Paths(ROOT))
-    assert len(levels) == len(PAPER) == 3
-    sizes = {name: gpu.level_config(level["config"]).view.size for name, level in levels.items()}
-    assert sizes == {"kinetics-48x128 2": 128, "kinetics-48x128 1": 32, "bdd-48x256 3": 256}
+    assert len(levels) == len(PAPER) + 3 == 6
+    sizes = {name: gpu.level_config(levels[f"{name[0]} {name[1]}"]["config"]).view.size for name in PAPER}
+    assert list(sizes.values()) == [128, 32, 256]
+    fifth = [gpu.level_config(level["config"]) for level in levels.values() if "frames" in level]
+    assert [(c.view.size, c.first_size, c.factor) for c in fifth] == [(64, 4, 1), (128, 4, 2), (128, 4, 1)]
