@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 # The launcher's terminal, in columns. A stage writes to a pipe, and only the launcher knows what is at its other end.
 COLUMNS = "HVG_COLUMNS"
-LINE_EVERY = 10.0  # seconds between the plain lines
+LINE_SECONDS = 10.0  # between the plain lines
 
 
 class _Lines(tqdm):
@@ -53,7 +53,7 @@ def progress(iterable: Iterable[Any] | None = None, *, total: int | None = None,
         return make(iterable, **options, **width, unit=f" {unit}")
     known = total is not None or hasattr(iterable, "__len__")
     counted = "{n_fmt}/{total_fmt} {unit}, {elapsed} gone, {remaining} left" if known else "{n_fmt} {unit}, {elapsed}"
-    every = {"mininterval": LINE_EVERY, "maxinterval": LINE_EVERY}
+    every = {"mininterval": LINE_SECONDS, "maxinterval": LINE_SECONDS}
     return make(iterable, **options, **every, unit=unit, bar_format=f"{{desc}}: {counted}{{postfix}}")
 
 

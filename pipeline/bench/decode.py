@@ -23,7 +23,7 @@ import torch
 from av.error import FFmpegError
 
 from pipeline.bench.rounds import interleaved, medians
-from pipeline.data.decode_pool import Job, Shard, decode_one, decode_shards
+from pipeline.data.decode_pool import Decoding, Shard, decode_one, decode_shards
 from pipeline.data.layouts.walk import files_below, is_video
 from pipeline.data.video.errors import VideoError
 from pipeline.data.video.source import open_file, video_stream
@@ -45,7 +45,7 @@ def bench_decode(params: Params, folder: Path, *, rounds: int, files: int, worke
     counts = _frames(folder, files)
     paths, frames = tuple(counts), sum(counts.values())
     chosen = replace(params.decode, timeout=FOREVER_SECONDS, store=None, shard_videos=len(paths))
-    job = Job(replace(params, decode=chosen), folder, Path(), len(paths))
+    decoding = Decoding(replace(params, decode=chosen), folder, Path(), len(paths))
     size = params.view(params.n_levels).size
 
     def over(decoder: Callable[[Path], Any]) -> None:
@@ -53,7 +53,7 @@ def bench_decode(params: Params, folder: Path, *, rounds: int, files: int, worke
             decoder(folder / path)
 
     decoders = _decoders(size, chosen.frame_step or 1)
-    ways = {"decode": partial(_pyramid, job, paths)} | {name: partial(over, one) for name, one in decoders.items()}
+    ways = {"decode": partial(_pyramid, decoding, paths)} | {name: partial(over, one) for name, one in decoders.items()}
     torch.set_num_threads(1)
     seconds = interleaved(ways, _cpu_seconds, rounds=rounds, desc="bench decode")
     cost = medians(seconds / frames * 1e6)
@@ -70,7 +70,7 @@ def bench_decode(params: Params, folder: Path, *, rounds: int, files: int, worke
         "fps": chosen.fps,
         "codec": chosen.codec,
         "workers": workers,
-        **_speedups(job, paths, copies, workers, rounds),
+        **_speedups(decoding, paths, copies, workers, rounds),
         "machine": f"{cpu_name()}, {cores()} cores, PyAV {av.__version__}",
     }
 
@@ -91,13 +91,13 @@ def _frames(folder: Path, files: int) -> dict[str, int]:
     return counts
 
 
-def _pyramid(job: Job, paths: tuple[str, ...]) -> None:
+def _pyramid(decoding: Decoding, paths: tuple[str, ...]) -> None:
     """What a worker does: from files to a finished shard."""
     with tempfile.TemporaryDirectory() as folder:
-        job = replace(job, work=Path(folder))
-        with job.writer().shard(0) as shard:
+        decoding = replace(decoding, work=Path(folder))
+        with decoding.writer().shard(0) as shard:
             for row, path in enumerate(paths):
-                decode_one(job, path, shard, row)
+                decode_one(decoding, path, shard, row)
 
 
 def _decoders(size: int, step: int) -> dict[str, Callable[[Path], Any]]:
@@ -135,18 +135,18 @@ def _ffmpeg(file: Path) -> None:
     subprocess.run([*command, "-map", "0:v:0", "-an", "-f", "null", "-"], check=False)  # damaged files end with 1
 
 
-def _speedups(job: Job, paths: tuple[str, ...], copies: int, workers: int, rounds: int) -> dict[str, float]:
+def _speedups(decoding: Decoding, paths: tuple[str, ...], copies: int, workers: int, rounds: int) -> dict[str, float]:
     """Wall time of one worker over that of several, of the stage's own pool and of bare PyAV in as many processes."""
     context = multiprocessing.get_context("forkserver")
 
     def decode(count: int) -> None:
         with tempfile.TemporaryDirectory() as folder:
             shards = [Shard(number * len(paths), paths) for number in range(copies)]
-            decode_shards(shards, replace(job, work=Path(folder), videos=len(paths) * copies), count)
+            decode_shards(shards, replace(decoding, work=Path(folder), videos=len(paths) * copies), count)
 
     def pyav(count: int) -> None:
         with ProcessPoolExecutor(count, mp_context=context) as pool:
-            list(pool.map(_pyav, [job.root / path for path in paths * copies]))
+            list(pool.map(_pyav, [decoding.root / path for path in paths * copies]))
 
     ways = {f"{way.__name__} by {count}": partial(way, count) for count in (1, workers) for way in (decode, pyav)}
     seconds = medians(interleaved(ways, time.perf_counter, rounds=rounds, desc="bench workers"))

@@ -35,7 +35,7 @@ SECONDS = 420.0  # for all of it
 COMPARED_CLIPS, COMPARED_ITERATIONS = 2, 3
 TIMED_ITERATIONS = 3
 CLIPS = (2, 8, 32, 128)  # an update
-LONGEST = 6.0  # seconds of an iteration: batches that would take longer are left out
+LONGEST_SECONDS = 6.0  # of an iteration: batches that would take longer are left out
 SIDE = 8192  # of the matrices whose product is the rate
 PLAIN = "plain PyTorch, "
 WAYS: dict[str, dict[str, Any]] = {  # what is most asked for first, since time may end
@@ -169,7 +169,7 @@ def timed(level: Level, way: str, device: torch.device, ends: float) -> Iterator
     """Seconds and memory of an iteration, over batches that grow until memory or time is at its end."""
     config, seconds, before = level_config(level["config"]), 0.0, 1
     for clips in CLIPS:
-        if time.monotonic() > ends or seconds * clips / before > LONGEST:
+        if time.monotonic() > ends or seconds * clips / before > LONGEST_SECONDS:
             return
         try:
             seconds, peak = _iterations(config, level, clips, way, device, TIMED_ITERATIONS)

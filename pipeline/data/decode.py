@@ -13,7 +13,7 @@ import PIL
 import torch
 
 from pipeline.code_hash import code_hash
-from pipeline.data.decode_pool import FAILED, KEPT, SHORT, STOPPED, Job, Shard, decode_shards, made_with
+from pipeline.data.decode_pool import FAILED, KEPT, SHORT, STOPPED, Decoding, Shard, decode_shards, made_with
 from pipeline.data.layouts.datasets import index_videos
 from pipeline.data.layouts.index import Index, label_names
 from pipeline.data.layouts.listing import data_root, made_here, not_to_keep_in, read_listing
@@ -62,20 +62,20 @@ def decode(params: Params, paths: Paths, processes: int, nodes: Workers = ALONE)
             if first:
                 shutil.rmtree(work)
             return
-        job = Job(params, root, work, len(index.videos))
+        decoding = Decoding(params, root, work, len(index.videos))
         if first:
             if params.decode.engine == "ffmpeg":
                 ffmpeg.version()  # raises where there is none
-            job.writer()  # makes the arrays, which the other nodes and the workers open
+            decoding.writer()  # makes the arrays, which the other nodes and the workers open
         nodes.wait()
         videos, step = list(index.videos["path"]), params.decode.shard_videos
         shards = [Shard(row, tuple(videos[row : row + step])) for row in range(0, len(videos), step)]
-        decode_shards(shards[nodes.rank :: nodes.count], job, processes)
+        decode_shards(shards[nodes.rank :: nodes.count], decoding, processes)
         if nodes.count > 1:
             log.info("node %d of %d has decoded its part", nodes.rank, nodes.count)
         nodes.wait()
         if first:
-            finished = _finish(job, index, classes)
+            finished = _finish(decoding, index, classes)
             if local:
                 made.keep(finished)
             publish(finished, paths.pyramid)
@@ -85,11 +85,11 @@ def decode(params: Params, paths: Paths, processes: int, nodes: Workers = ALONE)
             log.info("more of it: `hvg summary` makes a page")
 
 
-def _finish(job: Job, index: Index, classes: tuple[str, ...]) -> Path:
+def _finish(decoding: Decoding, index: Index, classes: tuple[str, ...]) -> Path:
     """Bring together what all nodes decoded. Returns the store's folder."""
-    params, work, writer = job.params, job.work, job.writer()
-    facts = [fact for row in range(0, job.videos, params.decode.shard_videos) for fact in writer.facts(row)]
-    table = index.videos.assign(row=range(job.videos)).merge(pd.DataFrame(facts), on="row", validate="1:1")
+    params, work, writer = decoding.params, decoding.work, decoding.writer()
+    facts = [fact for row in range(0, decoding.videos, params.decode.shard_videos) for fact in writer.facts(row)]
+    table = index.videos.assign(row=range(decoding.videos)).merge(pd.DataFrame(facts), on="row", validate="1:1")
     numbers = {name: number for number, name in enumerate(classes)}
     table["label"] = [numbers.get(name, -1) for name in table["class"]]
     out = {"failed": table["status"].isin((FAILED, STOPPED)), "short": table["status"] == SHORT}

@@ -38,7 +38,7 @@ KEPT, SHORT, FAILED, STOPPED = "kept", "short", "failed", "stopped"
 
 
 @dataclass(frozen=True)
-class Job:
+class Decoding:
     """What a worker knows: so many videos under `root` become a store in the folder `work`."""
 
     params: Params
@@ -89,20 +89,20 @@ class Shard:
     given_up: dict[str, str] = field(default_factory=dict)  # path: reason; these crashed or hung a worker
 
 
-def decode_shards(shards: Sequence[Shard], job: Job, workers: int) -> None:
+def decode_shards(shards: Sequence[Shard], decoding: Decoding, workers: int) -> None:
     """Decode every shard that is not done yet, in at most `workers` processes.
 
     A video at which a worker crashes or outlives its deadline is given up with that reason; the rest of its shard is
     decoded again by a new worker. Raises UserError where the store cannot be written, and RuntimeError where a worker
     dies while it decodes nothing.
     """
-    writer = job.writer()
+    writer = decoding.writer()
     todo = deque(shard for shard in shards if not writer.done(shard.first_row))
     videos = sum(len(shard.paths) for shard in shards)
     finished = videos - sum(len(shard.paths) for shard in todo)
     if finished:
         log.info("%d of %d videos were decoded by an earlier run", finished, videos)
-    pool = [_Worker(job) for _ in range(min(workers, len(todo)))]
+    pool = [_Worker(decoding) for _ in range(min(workers, len(todo)))]
     try:
         with progress(total=videos, desc="decode", unit="videos") as bar:
             bar.update(finished)
@@ -118,7 +118,7 @@ def decode_shards(shards: Sequence[Shard], job: Job, workers: int) -> None:
                         worker.end()
                         bar.update(-worker.counted)
                         todo.appendleft(worker.left())
-                        pool[place] = _Worker(job)
+                        pool[place] = _Worker(decoding)
     finally:
         for worker in pool:
             worker.end()
@@ -127,14 +127,14 @@ def decode_shards(shards: Sequence[Shard], job: Job, workers: int) -> None:
 class _Worker:
     """A worker process as its parent sees it."""
 
-    def __init__(self, job: Job):
+    def __init__(self, decoding: Decoding):
         context = multiprocessing.get_context("forkserver")  # imports once, also for those that replace a crashed one
         context.set_forkserver_preload([__name__])
         self.channel, theirs = context.Pipe()
-        self._process = context.Process(target=_work, args=(theirs, job), daemon=True)
+        self._process = context.Process(target=_work, args=(theirs, decoding), daemon=True)
         self._process.start()
         theirs.close()
-        self._timeout = job.params.decode.timeout + GRACE_SECONDS
+        self._timeout = decoding.params.decode.timeout + GRACE_SECONDS
         self._video, self._deadline = "", math.inf  # at hand; in time.monotonic()'s seconds
         self.shard: Shard | None = None
         self.gone = False
@@ -187,7 +187,7 @@ class _Worker:
         return replace(self.shard, given_up={**self.shard.given_up, self._video: reason})
 
 
-def _work(channel: Connection, job: Job) -> None:
+def _work(channel: Connection, decoding: Decoding) -> None:
     """A worker's life: a shard comes; "path" goes when a video is begun, "" after the last, None after the shard.
 
     A UserError, where the store cannot be written, is its last message.
@@ -198,13 +198,13 @@ def _work(channel: Connection, job: Job) -> None:
     bound_memory()
     with suppress(EOFError, ConnectionError):  # the parent is gone, or has no more to do; a store's are UserErrors
         try:
-            writer = job.writer()
+            writer = decoding.writer()
             while True:
                 shard: Shard = channel.recv()
                 with writer.shard(shard.first_row) as files:
                     for place, path in enumerate(shard.paths):
                         channel.send(path)
-                        fact = decode_one(job, path, files, place, shard.given_up.get(path))
+                        fact = decode_one(decoding, path, files, place, shard.given_up.get(path))
                         files.facts.append({"row": shard.first_row + place, **fact})
                     channel.send("")
                 channel.send(None)
@@ -213,7 +213,7 @@ def _work(channel: Connection, job: Job) -> None:
         except ConnectionError:
             raise
         except OSError as error:  # of writing: a video's own are VideoErrors. A full disk must not cost videos.
-            channel.send(UserError(f"{job.work} cannot be written: {error.strerror or error}"))
+            channel.send(UserError(f"{decoding.work} cannot be written: {error.strerror or error}"))
 
 
 def bound_memory() -> None:
@@ -223,15 +223,17 @@ def bound_memory() -> None:
         resource.setrlimit(resource.RLIMIT_AS, (most, resource.getrlimit(resource.RLIMIT_AS)[1]))
 
 
-def decode_one(job: Job, path: str, shard: ShardWriter, row: int, given_up: str | None = None) -> dict[str, Any]:
+def decode_one(
+    decoding: Decoding, path: str, shard: ShardWriter, row: int, given_up: str | None = None
+) -> dict[str, Any]:
     """Decode a video into a row of a shard. Returns its facts: n_frames, 0 where it is left out for the reason."""
-    params, chosen = job.params, job.params.decode
+    params, chosen = decoding.params, decoding.params.decode
     pyramid = Pyramid(shard, row, params.factors)
     reason, facts, status = given_up, {}, STOPPED
     if reason is None:
         try:
             found = decode_video(
-                job.root / path,
+                decoding.root / path,
                 pyramid,
                 frame_step=chosen.frame_step,
                 fps=chosen.fps,

@@ -14,7 +14,7 @@ import zarr
 from av.error import FFmpegError
 from jaxtyping import Float64, Int64
 
-from pipeline.data.decode_pool import Job, decode_one, made_with, views
+from pipeline.data.decode_pool import Decoding, decode_one, made_with, views
 from pipeline.data.layouts.datasets import index_videos
 from pipeline.data.layouts.listing import data_root, read_listing
 from pipeline.data.store.codecs import Codec
@@ -152,8 +152,8 @@ def _look(params: Params, path: Path, grids: dict[Name, dict[int, Grid]], until:
         chosen = replace(params.decode, max_frames=most, min_frames=1, engine="pyav", timeout=left)
         with TemporaryDirectory() as folder:
             shard = ShardWriter(Path(folder) / "shard", of_level, 1)
-            job = Job(replace(params, decode=chosen), path.parent, Path(folder), 1)
-            decoded = decode_one(job, path.name, shard, 0)["n_frames"]
+            decoding = Decoding(replace(params, decode=chosen), path.parent, Path(folder), 1)
+            decoded = decode_one(decoding, path.name, shard, 0)["n_frames"]
             for level, grid in of_level.items():
                 rates[name, level] = shard.stored(level) / max(1, -(-decoded // grid.factor))
         frames = decoded if decoded < most else frames  # its end corrects what its packets say

@@ -13,7 +13,7 @@ from pipeline.launch.remote import ClusterLauncher
 from pipeline.progress import write_line
 from pipeline.system.processes import LEAVE_SECONDS
 
-RETRY_DELAY = 5.0  # seconds
+RETRY_SECONDS = 5.0
 FLUSH_SECONDS = 10.0  # that Prefect's server may take for what it has not been told yet
 
 
@@ -46,14 +46,14 @@ def run_flow(
         error = state.result(raise_on_failure=False)
         wanted = isinstance(error, Exception) and not isinstance(error, UserError)
         if wanted and (tries := run.run_count) <= retries:
-            write_line(f"{name}: {error}; try {tries + 1} of {retries + 1} in {RETRY_DELAY:g} s")
+            write_line(f"{name}: {error}; try {tries + 1} of {retries + 1} in {RETRY_SECONDS:g} s")
         return wanted
 
     @task(
         name=job.module,
         task_run_name=name,
         retries=retries,
-        retry_delay_seconds=RETRY_DELAY,
+        retry_delay_seconds=RETRY_SECONDS,
         retry_condition_fn=again,
     )
     def launch() -> State | None:

@@ -54,22 +54,22 @@ def evaluate(params: Params, paths: Paths, workers: Workers) -> Evaluation:
 
     Clips are shared among the workers, which take part all together and get the same numbers.
     """
-    job, chosen = Job(params, paths, workers), params.evaluation
-    videos = job.compare("videos", WHOLE_START)
+    evaluator, chosen = Evaluator(params, paths, workers), params.evaluation
+    videos = evaluator.compare("videos", WHOLE_START)
     real, generated = videos.real, videos.generated
-    sets, splits = (job.networks, real, generated), videos.protocol["splits"]
+    sets, splits = (evaluator.networks, real, generated), videos.protocol["splits"]
     counts = count_table(*sets, metrics=videos.scores, splits=splits, seed=params.seed)
-    metrics = videos.scores | at_infinity(counts) | job.probe(videos) | motion_scores(real, generated)
+    metrics = videos.scores | at_infinity(counts) | evaluator.probe(videos) | motion_scores(real, generated)
     for level in range(2, params.n_levels + 1):
         metrics[f"grounding_psnr_level_{level}"] = grounding(params, paths, level, workers)
     numbers = {"metrics": metrics, "protocol": videos.protocol}
     if (window := params.measured_window) is not None:
         for name, store, start in (("windows", "windows", WINDOW_START), ("cut_windows", "videos", CUT_START)):
-            compared = job.compare(store, start.format(window), window)
+            compared = evaluator.compare(store, start.format(window), window)
             numbers |= {name: compared.scores, f"{name}_protocol": compared.protocol}
     tables = {
         "psd": psd_table(real, generated, chosen.psd_frames, videos.protocol["psd_sets"]),
-        "per_class": class_table(*sets, job.real.classes if job.labelled else (), splits),
+        "per_class": class_table(*sets, evaluator.real.classes if evaluator.labelled else (), splits),
         "counts": counts,
         "motion": motion_table(real, generated),
     }
@@ -87,7 +87,7 @@ class _Compared:
     protocol: dict[str, Any]
 
 
-class Job:
+class Evaluator:
     """An evaluation's stores, networks and workers."""
 
     def __init__(self, params: Params, paths: Paths, workers: Workers) -> None:

@@ -24,7 +24,7 @@ from pipeline.errors import UserError
 log = logging.getLogger(__name__)
 TIMEOUT_SECONDS = 600  # that a video may take
 MAX_CLIP_BYTES = 2**30  # of a clip, where nobody said how long and large clips are
-IMAGE_RATE = 24.0  # of folders of images where any will do, as each image is taken
+IMAGE_FPS = 24.0  # of folders of images where any will do, as each image is taken
 
 Clip = UInt8[np.ndarray, "T S S 3"]
 Rate = float | tuple[float, float]  # frames a second, or the fewest and the most
@@ -219,7 +219,7 @@ class FolderSet(ClipSet):
 
     @property
     def _image_rate(self) -> float:
-        return self.fps or IMAGE_RATE
+        return self.fps or IMAGE_FPS
 
 
 class _Last(deque[np.ndarray]):

@@ -21,11 +21,11 @@ ROWS = 8
 STRIPS = 4
 STRIP_FRAMES = 8
 GRID = 4  # videos on a side
-SHOWN = 224  # pixels: how wide a small video is made, by whole factors
-GRID_SHOWN = 560
-GIF_SHOWN = 640  # pixels: how wide the GIF is at most
-GIF_TILE = 72  # … and a sample in it at least, with its gap
-SLOWEST = 8.0  # frames a second of the top level on the page; slower looks like slides
+SHOWN_PIXELS = 224  # pixels: how wide a small video is made, by whole factors
+GRID_PIXELS = 560
+GIF_PIXELS = 640  # pixels: how wide the GIF is at most
+GIF_TILE_PIXELS = 72  # … and a sample in it at least, with its gap
+SLOWEST_FPS = 8.0  # frames a second of the top level on the page; slower looks like slides
 
 
 @dataclass(frozen=True)
@@ -69,19 +69,19 @@ def showcase(params: Params, paths: Paths, split: str, folder: Path) -> Showcase
     samples = [ViewReader(paths.samples(level) / "figures", level, in_memory=0) for level in range(1, top + 1)]
     real = ViewReader(paths.pyramid, top, split, in_memory=0)
     rate = top_rate(params, read_table(paths.pyramid))
-    fps, seconds = max(rate, SLOWEST), view.frames / rate
+    fps, seconds = max(rate, SLOWEST_FPS), view.frames / rate
     long_enough = np.flatnonzero(real.n_frames >= view.frames).tolist()
     some = min(GRID * GRID, len(samples[-1]), len(long_enough))
 
     def clip(name: str, frames: UInt8[np.ndarray, "T H W 3"], caption: str, of: str) -> Clip:
         size = frames.shape[2]
-        file, poster = _film(folder / name, frames, fps * len(frames) / view.frames, SHOWN)
+        file, poster = _film(folder / name, frames, fps * len(frames) / view.frames, SHOWN_PIXELS)
         label = f"{of}, {caption.lower()}: {len(frames)} frames, {size} pixels wide and high"
         return Clip(file, poster, caption, f"{len(frames)}\N{NO-BREAK SPACE}frames, {size}\N{NO-BREAK SPACE}px", label)
 
     def grid(name: str, reader: ViewReader, videos: Sequence[int], caption: str) -> Clip:
         chosen = [reader.read(videos[i], 0, view.frames) for i in spread(len(videos), some)]
-        file, poster = _film(folder / name, tile(np.stack(chosen), columns=min(GRID, some)), fps, GRID_SHOWN)
+        file, poster = _film(folder / name, tile(np.stack(chosen), columns=min(GRID, some)), fps, GRID_PIXELS)
         return Clip(file, poster, caption, f"{some} of {len(videos)}", f"{caption}: {some} videos side by side")
 
     chosen = choose_rows(samples[-1].labels, ROWS)
@@ -157,7 +157,7 @@ def _strip(
     times = spread(len(sample), STRIP_FRAMES)
     videos = [sample] if real is None else [sample, real]
     picture = tile(np.concatenate([video[times][:, None] for video in videos]), columns=len(times))[0]
-    write_png(path, picture, fitting(sample.shape[2], SHOWN // 2))
+    write_png(path, picture, fitting(sample.shape[2], SHOWN_PIXELS // 2))
     numbers = ", ".join(str(t + 1) for t in times)
     below = "" if real is None else "; real clip below"
     label = f"Frames {numbers} of the sample of {name} in a row{below}"
@@ -167,11 +167,11 @@ def _strip(
 def _gif(path: Path, levels: Sequence[ViewReader], samples: Sequence[int], fps: float) -> None:
     """Samples side by side, their levels one above the other, all as large and as long as the top level."""
     size = levels[-1].size
-    columns = min(max(GIF_SHOWN // max(size + GAP, GIF_TILE), 1), len(samples))
+    columns = min(max(GIF_PIXELS // max(size + GAP, GIF_TILE_PIXELS), 1), len(samples))
     tiles = []
     for reader in levels:
         for sample in samples[:columns]:
             frames, longest = _whole(reader, sample), int(levels[-1].n_frames[sample])
             tiles.append(enlarge(frames.repeat(longest // len(frames), axis=0), size // reader.size))
     sheet = tile(np.stack(tiles), columns)
-    write_gif(path, enlarge(sheet, fitting(sheet.shape[2], GIF_SHOWN)), fps)
+    write_gif(path, enlarge(sheet, fitting(sheet.shape[2], GIF_PIXELS)), fps)

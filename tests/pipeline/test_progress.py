@@ -33,7 +33,7 @@ def test_plain_lines_have_an_end_and_no_carriage_return(capsys, monkeypatch):
 
 def test_lines_come_now_and_then(capsys, monkeypatch):
     monkeypatch.delenv(module.COLUMNS, raising=False)
-    monkeypatch.setattr(module, "LINE_EVERY", 0.0)
+    monkeypatch.setattr(module, "LINE_SECONDS", 0.0)
     assert list(progress(range(3), desc="count", unit="things")) == [0, 1, 2]
     lines = capsys.readouterr().err.splitlines()
     assert [line.split(",")[0] for line in lines] == [f"count: {n}/3 things" for n in (1, 2, 3)]

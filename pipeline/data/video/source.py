@@ -36,10 +36,12 @@ IMAGES = "image2"  # the demuxer of numbered ones
 MEMORY_BYTES = 2**31  # that examining or decoding a video may take of a process's address space
 MAX_PIXELS = 2**26  # of a frame, decoded or scaled: 8K twice
 MIN_RATE, MAX_RATE = Fraction(1, 60), 1000  # frames a second; what claims less or more has broken times
-PAUSE_SECONDS = 2  # between two frames, and PAUSE times as long as is usual in the file: no part of the motion
-PAUSE = 10
-UNEVEN = 1.5  # times more frames a second than on average are the motion's rate, if most follow each other so
-TOLD = 1.1  # … and so many times more are told, as then frames of the motion are left out
+PAUSE_SECONDS = (
+    2  # between two frames, and PAUSE_INTERVALS times as long as is usual in the file: no part of the motion
+)
+PAUSE_INTERVALS = 10
+UNEVEN_RATIO = 1.5  # times more frames a second than on average are the motion's rate, if most follow each other so
+NOTED_RATIO = 1.1  # … and so many times more are told, as then frames of the motion are left out
 EXACT = 100  # the largest denominator of native frames a frame: half a percent of a rate at most
 AS_LONG = Fraction(9, 10)  # of the longest stream: one of these is no shorter
 BACK_SECONDS = 1  # by which times may go back: what goes back further is two recordings in one file
@@ -285,15 +287,15 @@ def _rate(stream: VideoStream, coded: Packets) -> tuple[Fraction, tuple[tuple[in
     elif not coded.few and len(moments) > 1 and base is not None:
         usual = statistics.median_low([later - earlier for earlier, later in pairwise(moments)])
         for earlier, later in pairwise(moments):
-            if (later - earlier) * base > PAUSE_SECONDS and later - earlier > PAUSE * usual:
+            if (later - earlier) * base > PAUSE_SECONDS and later - earlier > PAUSE_INTERVALS * usual:
                 late += later - earlier - usual
                 pauses.append((later, late))
             elif gif:  # whose writers make one of frames that are alike
                 joined += max(round((later - earlier) / usual), 1) - 1
         measured = (len(moments) - 1 + joined) / ((moments[-1] - moments[0] - late) * base)
         moving = 1 / (usual * base)
-        uneven = UNEVEN * measured < moving <= PAUSE * measured  # above it is jitter, no motion
-        noted = joined > 0 or TOLD * measured < moving <= PAUSE * measured
+        uneven = UNEVEN_RATIO * measured < moving <= PAUSE_INTERVALS * measured  # above it is jitter, no motion
+        noted = joined > 0 or NOTED_RATIO * measured < moving <= PAUSE_INTERVALS * measured
         measured = moving if uneven else measured
         near = 0 if gif else 0.1  # a GIF's header says no rate: it is a guess
         said = [rate for rate in said if abs(rate / measured - 1) < near] or [measured]

@@ -16,7 +16,7 @@ from ruamel.yaml import YAML
 
 from pipeline.data import decode_pool
 from pipeline.data.decode import decode
-from pipeline.data.decode_pool import STOPPED, Job, Shard, decode_one, decode_shards
+from pipeline.data.decode_pool import STOPPED, Decoding, Shard, decode_one, decode_shards
 from pipeline.data.layouts.listing import prepare_listing, read_listing
 from pipeline.data.predict import listed_videos, predict
 from pipeline.data.shapes_files import encode
@@ -212,10 +212,10 @@ def test_changed_files_need_a_new_listing(project):
 def test_an_ffmpeg_that_goes_away_is_not_the_disks_fault(tmp_path, monkeypatch):
     """No OSError, which would be the store's."""
     film(tmp_path / "a.mp4", 8)
-    job = Job(params(engine="ffmpeg"), tmp_path, tmp_path, 1)
+    decoding = Decoding(params(engine="ffmpeg"), tmp_path, tmp_path, 1)
     monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(tmp_path / "gone"))
-    with job.writer().shard(0) as files:
-        facts = decode_one(job, "a.mp4", files, 0)
+    with decoding.writer().shard(0) as files:
+        facts = decode_one(decoding, "a.mp4", files, 0)
     assert (facts["status"], facts["reason"]) == (STOPPED, "ffmpeg does not start: no such file or directory")
 
 
@@ -237,9 +237,9 @@ def test_a_crash_or_a_hang_costs_one_video(tmp_path, monkeypatch):
     names = ("a.mp4", "crash.mp4", "c.mp4", "hang.mp4")
     for number, name in enumerate(names):
         film(tmp_path / "v" / name, 8, number)
-    job = Job(params(timeout=10), Sabotage(tmp_path / "v"), tmp_path, 4)
-    decode_shards([Shard(0, names[:2]), Shard(2, names[2:])], job, 2)
-    facts = [fact for row in (0, 2) for fact in job.writer().facts(row)]
+    decoding = Decoding(params(timeout=10), Sabotage(tmp_path / "v"), tmp_path, 4)
+    decode_shards([Shard(0, names[:2]), Shard(2, names[2:])], decoding, 2)
+    facts = [fact for row in (0, 2) for fact in decoding.writer().facts(row)]
     assert [fact["n_frames"] for fact in facts] == [4, 0, 4, 0]
     assert [fact["reason"] for fact in facts] == [
         "",
@@ -247,18 +247,18 @@ def test_a_crash_or_a_hang_costs_one_video(tmp_path, monkeypatch):
         "",
         "the decoder hung",
     ]
-    assert job.writer().done(0)
-    assert job.writer().done(2)
+    assert decoding.writer().done(0)
+    assert decoding.writer().done(2)
 
 
 def test_a_full_disk_costs_no_video(tmp_path):
-    job = Job(params(), Sabotage(tmp_path / "v"), tmp_path, 4)
+    decoding = Decoding(params(), Sabotage(tmp_path / "v"), tmp_path, 4)
     with pytest.raises(UserError, match="cannot be written: No space left on device; mend it"):
-        decode_shards([Shard(0, ("full.mp4", "b.mp4")), Shard(2, ("c.mp4", "d.mp4"))], job, 2)
-    assert not job.writer().done(0)
+        decode_shards([Shard(0, ("full.mp4", "b.mp4")), Shard(2, ("c.mp4", "d.mp4"))], decoding, 2)
+    assert not decoding.writer().done(0)
 
 
-class Dying(Job):
+class Dying(Decoding):
     """Workers that die while they decode nothing, each of the signal that the root is named after."""
 
     def writer(self) -> StoreWriter:
@@ -269,7 +269,7 @@ class Dying(Job):
 
 @pytest.mark.parametrize(("name", "hint"), [("SIGKILL", True), ("SIGSEGV", False)])
 def test_memory_is_suspected_only_where_the_system_kills(tmp_path, name, hint):
-    job = Dying(params(), tmp_path / name, tmp_path, 1)
+    decoding = Dying(params(), tmp_path / name, tmp_path, 1)
     with pytest.raises(RuntimeError, match=r"died .* not while it decoded") as died:
-        decode_shards([Shard(0, ("a.mp4",))], job, 1)
+        decode_shards([Shard(0, ("a.mp4",))], decoding, 1)
     assert ("memory" in str(died.value)) == hint

@@ -8,7 +8,7 @@ import psutil
 import pytest
 
 from models.config import View
-from pipeline.data.decode_pool import Job, Shard, decode_shards
+from pipeline.data.decode_pool import Decoding, Shard, decode_shards
 from tests.pipeline.data.test_decode import params
 from tests.pipeline.data.video.test_video import ENGINES
 from tests.pipeline.data.video.test_video_kinds import H264, ffmpeg
@@ -62,10 +62,10 @@ def test_twenty_minutes_take_little_more_than_ten_seconds(tmp_path, engine):
     for name in ("short", "long"):
         chosen = params(engine=engine, frame_step=4, timeout=250)
         views = {"1": View(frames=8, size=SIZE // 2), "2": View(frames=16, size=SIZE)}
-        job = Job(replace(chosen, views=views), tmp_path, tmp_path / name, 1)
+        decoding = Decoding(replace(chosen, views=views), tmp_path, tmp_path / name, 1)
         with Peaks() as watched:
-            decode_shards([Shard(0, (f"{name}.mp4",))], job, 1)
-        (fact,) = job.writer().facts(0)
+            decode_shards([Shard(0, (f"{name}.mp4",))], decoding, 1)
+        (fact,) = decoding.writer().facts(0)
         frames[name], peaks[name] = fact["n_frames"], watched.megabytes
     assert abs(frames["long"] - MINUTES * 60 * 25 / 4) < 3
     assert frames["long"] * SIZE * SIZE * 3 / 2**20 > 2.9 * GROWTH_MB

@@ -16,7 +16,7 @@ import pytest
 import zarr
 
 from pipeline.data.decode import decode
-from pipeline.data.decode_pool import Job, Shard, decode_shards
+from pipeline.data.decode_pool import Decoding, Shard, decode_shards
 from pipeline.data.store.reader import ViewReader
 from pipeline.data.store.writer import StoreWriter
 from pipeline.errors import UserError
@@ -117,7 +117,7 @@ def refuse(*_: Any, **__: Any) -> None:
     raise _Refused("no credentials")
 
 
-class PutRefused(Job):
+class PutRefused(Decoding):
     """A store whose library gives its own errors to a worker that writes a file there."""
 
     def writer(self) -> StoreWriter:
@@ -128,7 +128,7 @@ class PutRefused(Job):
         return writer
 
 
-class OpenRefused(Job):
+class OpenRefused(Decoding):
     """A store that the workers do not reach, though their parent did."""
 
     def writer(self) -> StoreWriter:
@@ -140,10 +140,10 @@ class OpenRefused(Job):
 @pytest.mark.parametrize(("kind", "said"), [(PutRefused, "_Refused: no credentials"), (OpenRefused, "no route")])
 def test_what_a_store_says_to_a_worker_costs_no_video(tmp_path, kind, said):
     film(tmp_path / "v" / "a.mp4", 8)
-    job = kind(params(store=f"file://{tmp_path}/there"), tmp_path / "v", tmp_path, 1)
+    decoding = kind(params(store=f"file://{tmp_path}/there"), tmp_path / "v", tmp_path, 1)
     with pytest.raises(UserError, match=rf"decode\.store: .*/there cannot be written: {said}; mend it"):
-        decode_shards([Shard(0, ("a.mp4",))], job, 1)
-    assert not job.writer().done(0)
+        decode_shards([Shard(0, ("a.mp4",))], decoding, 1)
+    assert not decoding.writer().done(0)
 
 
 def test_a_store_that_goes_away_before_the_end(tmp_path, monkeypatch):

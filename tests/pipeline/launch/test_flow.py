@@ -18,7 +18,7 @@ PROGRAM = """if True:
     from pipeline.launch import flow
     from pipeline.launch.job import Job, JobCancelled, JobFailed
 
-    flow.RETRY_DELAY = 0.1
+    flow.RETRY_SECONDS = 0.1
 
     class Played:
         def __init__(self, *ends):

@@ -44,7 +44,7 @@ class Hvg:
         self.slurm, self.root, self.log = slurm, root, root / f"hvg-{time.monotonic_ns()}.log"
         environment = {name: value for name, value in slurm.env.items() if name not in KEPT_OUT}
         environment |= {"OMP_NUM_THREADS": "1", "PREFECT_API_URL": api, "HVG_TEST_SECRET": SECRET}
-        program = "from pipeline.cli import main; from pipeline.launch import flow; flow.RETRY_DELAY = 0.5; main()"
+        program = "from pipeline.cli import main; from pipeline.launch import flow; flow.RETRY_SECONDS = 0.5; main()"
         program = f"import signal; signal.signal(signal.SIGINT, signal.default_int_handler); {program}"
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
