@@ -32,7 +32,7 @@ class ConditionalBatchNorm(nn.Module):
         if self.training:
             return _NormReLU.apply(x, gain, bias, self.eps)
         mean, variance = (s.to(x).flatten() for s in self.statistics(x.shape[1]))
-        normalized = F.batch_norm(_by_timestep(x), mean, variance, eps=self.eps).view_as(x)
+        normalized = F.batch_norm(x.flatten(1, 2), mean, variance, eps=self.eps).view_as(x)
         return torch.addcmul(_per_channel(bias), normalized, _per_channel(gain)).relu()
 
     def statistics(self, frames: int) -> tuple[Float[Tensor, "T C"], Float[Tensor, "T C"]]:
@@ -47,27 +47,46 @@ def _workers() -> int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
-def global_moments(x: Float[Tensor, "..."], dims: tuple[int, ...]) -> Float64[Tensor, "2 ..."]:
-    """The mean and mean square over `dims` of all workers' batches, which are equally large.
+def global_moments(x: Float[Tensor, "B T C H W"]) -> Float64[Tensor, "2 T C"]:
+    """The mean and mean square of every timestep and channel, over all workers' batches, which are equally large."""
+    _, mean, variance = _centred(x)
+    return _over_workers(mean, variance)
 
-    In float64: the variance is a difference of the two.
-    """
-    variance, mean = torch.var_mean(widened(x), dim=dims, correction=0)
-    mean = mean.double()
-    moments = torch.stack((mean, variance.double() + mean**2))
+
+def _centred(
+    x: Float[Tensor, "B T C H W"],
+) -> tuple[Float[Tensor, "B T C H W"], Float[Tensor, "T C"], Float[Tensor, "T C"]]:
+    """x less its mean, that mean and the variance, of this worker's batch: exact however far from zero the mean is."""
+    mean = x.sum((3, 4), dtype=_wide(x)).sum(0) / _count(x)
+    centred = x - _per_pixel(mean)
+    return centred, mean, torch.linalg.vector_norm(centred, dim=(3, 4)).square().sum(0) / _count(x)
+
+
+def _over_workers(mean: Float[Tensor, "T C"], variance: Float[Tensor, "T C"]) -> Float64[Tensor, "2 T C"]:
+    """Of all workers' batches the mean and mean square. In float64: the variance is a difference of the two."""
+    moments = torch.stack((mean.double(), variance.double() + mean.double() ** 2))
     if _workers() > 1:
         dist.all_reduce(moments)
         moments /= _workers()
     return moments
 
 
-def _by_timestep(x: Float[Tensor, "B T C H W"]) -> Float[Tensor, "B T*C H W"]:
-    """To a plain batch norm every (timestep, channel) is a channel."""
-    return x.flatten(1, 2)
+def _count(x: Float[Tensor, "B T C H W"]) -> int:
+    """What a mean of a timestep and channel is over."""
+    return x.shape[0] * x.shape[3] * x.shape[4]
+
+
+def _wide(x: Tensor) -> torch.dtype:
+    """What sums over it are taken in."""
+    return torch.promote_types(x.dtype, torch.float32)
 
 
 def _per_channel(values: Float[Tensor, "B C"]) -> Float[Tensor, "B 1 C 1 1"]:
     return values[:, None, :, None, None]
+
+
+def _per_pixel(values: Float[Tensor, "*B T C"]) -> Float[Tensor, "*B T C 1 1"]:
+    return values[..., None, None]
 
 
 class _NormReLU(torch.autograd.Function):
@@ -79,43 +98,52 @@ class _NormReLU(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x: Tensor, gain: Tensor, bias: Tensor, eps: float) -> Tensor:
-        steps = _by_timestep(x)
-        if _workers() > 1:
-            mean, square = global_moments(steps, (0, 2, 3))
-            wide = torch.promote_types(x.dtype, torch.float32)
-            mean, scale = mean.to(wide), (square - mean**2 + eps).rsqrt().to(wide)
-            normalized = ((widened(steps) - mean[:, None, None]) * scale[:, None, None]).to(x)
+        if x.dtype == torch.bfloat16 and _workers() == 1:
+            mean, scale, y = _of_kernel(x, gain, bias, eps)
         else:
-            normalized, mean, scale = torch.native_batch_norm(steps, *_plain(steps), None, None, True, 0.0, eps)
-        y = torch.addcmul(_per_channel(bias), normalized.view_as(x), _per_channel(gain)).relu_()
+            centred, of_worker, variance = _centred(x)
+            mean = of_worker
+            if _workers() > 1:
+                mean, square = _over_workers(mean, variance)
+                mean, variance = mean.to(centred), (square - mean**2).to(centred)
+            scale = (variance + eps).rsqrt()
+            factor = gain[:, None] * scale
+            offset = bias[:, None] + (of_worker - mean) * factor
+            y = torch.addcmul(_per_pixel(offset), centred, _per_pixel(factor)).relu_().to(x)
         ctx.save_for_backward(x, gain, mean, scale, y)
-        ctx.eps = eps
         return y
 
     @staticmethod
     def backward(ctx, gradient: Tensor):  # pyright: ignore[reportIncompatibleMethodOverride] - one output, one gradient
+        """With g the gradient where y > 0, n = (x - mean) / deviation and means over batch and pixels of all workers:
+
+        of x: gain * g - mean(gain * g) - n * mean(gain * g * n), over the deviation. Sums over pixels are all it takes.
+        """
         x, gain, mean, scale, y = ctx.saved_tensors
-        steps = _by_timestep(x)
-        normalized = (widened(steps) - mean[:, None, None]) * scale[:, None, None]
-        at_affine = torch.where(y > 0, gradient, 0)
-        of_gain = (at_affine * normalized.view_as(x)).sum((1, 3, 4)).to(gain)
-        of_bias = at_affine.sum((1, 3, 4)).to(gain)
-        at_norm = _by_timestep(at_affine * _per_channel(gain)).to(x)
+        gradient = torch.ops.aten.threshold_backward(gradient, y, 0)
+        of_bias = gradient.sum((3, 4), dtype=_wide(x))  # at every timestep
+        of_gain = ((gradient * x).sum((3, 4), dtype=_wide(x)) - mean * of_bias) * scale
+        wide_gain = widened(gain)[:, None]
+        means = torch.stack(((wide_gain * of_bias).sum(0), (wide_gain * of_gain).sum(0))) / _count(x)
         if _workers() > 1:
-            wide = widened(at_norm)
-            means = torch.stack((wide.mean((0, 2, 3)), (wide * normalized).mean((0, 2, 3)))).double()
+            means = means.double()
             dist.all_reduce(means)
-            level, along = (means / _workers()).to(wide)[..., None, None]
-            of_x = ((wide - level - normalized * along) * scale[:, None, None]).to(x)
-        else:
-            weight, _ = _plain(steps)
-            of_x = torch.ops.aten.native_batch_norm_backward(
-                at_norm, steps, weight, None, None, mean, scale, True, ctx.eps, [True, False, False]
-            )[0]
-        return of_x.view_as(x), of_gain, of_bias, None
+            means = (means / _workers()).to(scale)
+        level, along = means * scale
+        slope = -along * scale
+        of_x = torch.addcmul(_per_pixel(-level - slope * mean), x, _per_pixel(slope))
+        of_x = of_x.addcmul_(gradient, _per_pixel(wide_gain * scale)).to(x)
+        return of_x, of_gain.sum(1).to(gain), of_bias.sum(1).to(gain), None
 
 
-def _plain(steps: Tensor) -> tuple[Tensor, Tensor]:
-    """A gain of one and a bias of zero: float32 ones beside bfloat16 have torch keep its moments in float32."""
-    one = torch.ones(steps.shape[1], dtype=torch.promote_types(steps.dtype, torch.float32), device=steps.device)
-    return one, torch.zeros_like(one)
+def _of_kernel(x: Tensor, gain: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean, scale and result by torch's kernel, which makes no float32 copy of a bfloat16 x.
+
+    To it every (timestep, channel) is a channel, and float32 ones and zeros have it keep moments in float32.
+    """
+    channels = x.flatten(1, 2)
+    one = torch.ones(channels.shape[1], device=x.device)
+    zero = torch.zeros_like(one)
+    normalized, mean, scale = torch.native_batch_norm(channels, one, zero, None, None, True, 0.0, eps)
+    y = torch.addcmul(_per_channel(bias), normalized.view_as(x), _per_channel(gain)).relu_()
+    return mean.view(x.shape[1:3]), scale.view(x.shape[1:3]), y

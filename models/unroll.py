@@ -32,7 +32,7 @@ def recalibrate(generator: Generator, batches: Iterable[Inputs]) -> Statistics:
     sums: dict[str, Tensor] = {}  # by norm, over the passes: of the mean and of the mean square, [2, T, C]
 
     def collect(name: str, _: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        sums[name] = sums.get(name, 0) + global_moments(inputs[0], (0, 3, 4))
+        sums[name] = sums.get(name, 0) + global_moments(inputs[0])
 
     training, passes = generator.training, 0
     hooks = [norm.register_forward_pre_hook(partial(collect, name)) for name, norm in _norms(generator).items()]
