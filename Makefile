@@ -14,8 +14,8 @@ repro: $(I3D)  ## run everything that params.yaml asks for
 test: $(I3D)  ## the fast tests: two at a time, as most of them keep one core busy
 	$(VENV)/bin/python -m pytest --numprocesses 2 --dist loadfile
 
-slow: $(I3D)  ## the slow ones: whole pipelines, pages in a browser
-	$(VENV)/bin/python -m pytest -m "slow or slurm or browser"
+slow: $(I3D)  ## the slow ones: whole pipelines, pages in a browser; two files of them at a time
+	$(VENV)/bin/python -m pytest --numprocesses 2 --dist loadfile -m "slow or slurm or browser"
 
 check: $(VENV)/.done  ## style, types, and which module may import which
 	$(VENV)/bin/ruff check
