@@ -56,7 +56,7 @@ def global_moments(x: Float[Tensor, "B T C H W"]) -> Float64[Tensor, "2 T C"]:
 def _centred(
     x: Float[Tensor, "B T C H W"],
 ) -> tuple[Float[Tensor, "B T C H W"], Float[Tensor, "T C"], Float[Tensor, "T C"]]:
-    """x less its mean, that mean and the variance, of this worker's batch: exact however far from zero the mean is."""
+    """x less its mean, that mean and the variance, of this worker's batch, without a difference of large squares."""
     mean = x.sum((3, 4), dtype=_wide(x)).sum(0) / _count(x)
     centred = x - _per_pixel(mean)
     return centred, mean, torch.linalg.vector_norm(centred, dim=(3, 4)).square().sum(0) / _count(x)
@@ -121,8 +121,10 @@ class _NormReLU(torch.autograd.Function):
         """
         x, gain, mean, scale, y = ctx.saved_tensors
         gradient = torch.ops.aten.threshold_backward(gradient, y, 0)
+        shift = mean.to(x)  # products with x itself would be rounded to bfloat16 before the mean is taken off
+        shifted, mean = x - _per_pixel(shift), mean - shift
         of_bias = gradient.sum((3, 4), dtype=_wide(x))  # at every timestep
-        of_gain = ((gradient * x).sum((3, 4), dtype=_wide(x)) - mean * of_bias) * scale
+        of_gain = ((gradient * shifted).sum((3, 4), dtype=_wide(x)) - mean * of_bias) * scale
         wide_gain = widened(gain)[:, None]
         means = torch.stack(((wide_gain * of_bias).sum(0), (wide_gain * of_gain).sum(0))) / _count(x)
         if _workers() > 1:
@@ -131,7 +133,7 @@ class _NormReLU(torch.autograd.Function):
             means = (means / _workers()).to(scale)
         level, along = means * scale
         slope = -along * scale
-        of_x = torch.addcmul(_per_pixel(-level - slope * mean), x, _per_pixel(slope))
+        of_x = torch.addcmul(_per_pixel(-level - slope * mean), shifted, _per_pixel(slope))
         of_x = of_x.addcmul_(gradient, _per_pixel(wide_gain * scale)).to(x)
         return of_x, of_gain.sum(1).to(gain), of_bias.sum(1).to(gain), None
 
@@ -145,5 +147,5 @@ def _of_kernel(x: Tensor, gain: Tensor, bias: Tensor, eps: float) -> tuple[Tenso
     one = torch.ones(channels.shape[1], device=x.device)
     zero = torch.zeros_like(one)
     normalized, mean, scale = torch.native_batch_norm(channels, one, zero, None, None, True, 0.0, eps)
-    y = torch.addcmul(_per_channel(bias), normalized.view_as(x), _per_channel(gain)).relu_()
+    y = torch.addcmul(_per_channel(bias), normalized.view_as(x), _per_channel(gain)).relu_().to(x)
     return mean.view(x.shape[1:3]), scale.view(x.shape[1:3]), y

@@ -31,8 +31,8 @@ from pipeline.bench.plain import PlainTraining
 from pipeline.training.step import Networks
 from pipeline.workers import Workers
 
-SECONDS = 420.0  # for all of it
-COMPARED_CLIPS, COMPARED_ITERATIONS = 2, 3
+SECONDS = 420.0  # after which no step begins, but for the comparison
+COMPARED_CLIPS, COMPARED_ITERATIONS = 3, 3
 TIMED_ITERATIONS = 3
 CLIPS = (2, 8, 32, 128)  # an update
 LONGEST_SECONDS = 6.0  # of an iteration: batches that would take longer are left out
@@ -56,40 +56,54 @@ Level = dict[str, Any]  # of the exported file: config, training, window, iterat
 def run(levels: dict[str, Level], out: Path, seconds: float) -> None:
     """Measure on this machine's GPU, or where there is none on its CPU, into the file `out`."""
 
-    def note(found: dict[str, Any]) -> None:
+    def note(found: dict[str, Any], part: str) -> None:
         out.write_text(json.dumps(found, indent=2) + "\n")
-        name, part = list(found.items())[-1]
-        last = part[-1] if isinstance(part, list) else list(part.items())[-1]
-        sys.stderr.write(f"{name}: {last}\n")
+        of = found[part]
+        sys.stderr.write(f"{part}: {of[-1] if isinstance(of, list) else list(of.items())[-1]}\n")
 
     measure(levels, torch.device("cuda" if torch.cuda.is_available() else "cpu"), seconds, note)
 
 
-def measure(levels: dict[str, Level], device: torch.device, seconds: float, note: Callable[[Any], None]) -> None:
-    """Compare, time and profile every level, telling `note` all that is known after each step."""
+def measure(levels: dict[str, Level], device: torch.device, seconds: float, note: Callable[[Any, str], None]) -> None:
+    """Compare, time and profile the levels, telling `note` all that is known after each step, and which part grew.
+
+    No step begins after `seconds`, but for the comparison and the search for waits.
+    """
     ends = time.monotonic() + seconds
     found: dict[str, Any] = {"machine": _machine(device)}
     found["tflop_a_second"] = rates = _rates(device)
-    note(found)
+    note(found, "tflop_a_second")
     trained = {name: level for name, level in levels.items() if "frames" not in level}
     for name, level in trained.items():
         found.setdefault("off_by", {})[name] = compare(level, device)
-        note(found)
+        note(found, "off_by")
     for name, level in trained.items():
-        found.setdefault("waits_for_the_gpu", {})[name] = waits(level, device)
-        note(found)
+        with _as_memory_allows():
+            found.setdefault("waits_for_the_gpu", {})[name] = waits(level, device)
+            note(found, "waits_for_the_gpu")
     for name, level in levels.items():
         for row in by_length(level, device, ends) if "frames" in level else ():
             found.setdefault("memory_by_length", []).append({"level": name, **row})
-            note(found)
+            note(found, "memory_by_length")
     for way, switches in WAYS.items():
         for name, level in trained.items():
             for row in timed(level, way, device, ends):
                 row["of_a_matrix_product"] = row["tflop_a_second"] / rates[switches["precision"]]
                 found.setdefault("iterations", []).append({"way": way, "level": name, **row})
-                note(found)
+                note(found, "iterations")
             if way == "bfloat16" and time.monotonic() < ends:
-                found.setdefault("kernels", {})[name] = kernels(level, device)
+                with _as_memory_allows():
+                    found.setdefault("kernels", {})[name] = kernels(level, device)
+                    note(found, "kernels")
+
+
+@contextmanager
+def _as_memory_allows() -> Iterator[None]:
+    """What takes more of the GPU's memory than there is is left out."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        torch.cuda.empty_cache()
 
 
 def compare(level: Level, device: torch.device) -> dict[str, dict[str, float]]:
@@ -151,17 +165,19 @@ def waits(level: Level, device: torch.device) -> list[str]:
 
 
 def by_length(level: Level, device: torch.device, ends: float) -> Iterator[dict[str, Any]]:
-    """The peak of memory of an iteration of one clip, by its frames (Fig. 5), until memory or time is at its end."""
+    """The peak of memory of an iteration of one clip, by frames (Fig. 5): its own, or those of its condition.
+
+    Lengths that memory does not hold are left out, and those that time does not.
+    """
     config = level_config(level["config"])
     for frames in level["frames"]:
         long = config if config.condition else replace(config, view=replace(config.view, frames=frames))
         for way in ("float32", "bfloat16", "bfloat16, recompute"):
+            peak = None
             if time.monotonic() < ends:
-                try:
+                with _as_memory_allows():
                     _, peak = _iterations(long, {**level, "window": frames}, 1, way, device, 1)
-                except torch.OutOfMemoryError:
-                    torch.cuda.empty_cache()
-                    continue
+            if peak is not None:
                 yield {"frames": frames, "way": way, "peak_gib": peak}
 
 
@@ -245,10 +261,13 @@ def _iteration(networks: Any, level: Level, real: Any, fake: Any) -> None:
     networks.generator_update(fake)
 
 
-def kernels(level: Level, device: torch.device, clips: int = 8) -> list[dict[str, Any]]:
-    """The sixteen kernels that take the most of an iteration in bfloat16: their names, milliseconds and share."""
+def kernels(level: Level, device: torch.device, clips: int = 4) -> list[dict[str, Any]]:
+    """The sixteen kernels (on a CPU: operators) that take longest in an iteration in bfloat16: names cut short,
+    milliseconds, and the share in all kernels' time.
+    """
     networks, real, fake = _made(level_config(level["config"]), level, clips, "bfloat16", device)
     _iteration(networks, level, real, fake)
+    _now(device)
     on_gpu = device.type == "cuda"
     with profile(activities=[ProfilerActivity.CUDA if on_gpu else ProfilerActivity.CPU]) as seen:
         _iteration(networks, level, real, fake)

@@ -126,8 +126,9 @@ def bench_train(level: int, file: Path, batch: int | None, rounds: int, as_json:
 @click.option("--seconds", type=click.FloatRange(min=1), default=420, show_default=True, help="For all of it.")
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), default="gpu.json", show_default=True)
 def bench_gpu(export: Path | None, seconds: float, out: Path) -> None:
-    """The full-size levels of the paper's recipes on this GPU: whether losses and gradients are a CPU's, seconds and
-    memory of an iteration by batch and precision, and the kernels that take longest.
+    """The full-size levels of the paper's recipes on this GPU: whether losses and gradients are a CPU's, where an
+    iteration waits for the GPU, memory by length (Figure 5), seconds and memory of an iteration by batch and precision
+    beside plain PyTorch, and the kernels that take longest.
     """
     from pipeline.bench import gpu
     from pipeline.bench.levels import paper_levels

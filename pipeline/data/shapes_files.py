@@ -27,7 +27,7 @@ from pipeline.progress import progress
 from pipeline.system.tether import die_with_parent
 from pipeline.system.values import fingerprint
 
-WRITTEN_SECONDS = 946_684_800  # 2000-01-01: every file's time, so that the listing is the same wherever it is made
+WRITTEN_AT = 946_684_800  # seconds, 2000-01-01: every file's time, so that the listing is the same wherever it is made
 _NAMES = "|".join(KINDS)
 OURS = re.compile(  # the files of a set, whatever its parameters
     rf"(train|val|listing)\.csv|(train|val)/({_NAMES})/[\w-]{{11}}_\d{{6}}_\d{{6}}\.mp4"
@@ -92,7 +92,7 @@ def _render(work: Path, params: ShapesParams, key: str, seed: int, workers: int)
         rows = [(t.kind, t.id, t.start, t.end, split) for t in tasks if t.split == split]
         table = pd.DataFrame(sorted(rows), columns=["label", "youtube_id", "time_start", "time_end", "split"])
         write_atomic(work / f"{split}.csv", table.to_csv(index=False, lineterminator="\n"))
-        os.utime(work / f"{split}.csv", (WRITTEN_SECONDS, WRITTEN_SECONDS))
+        os.utime(work / f"{split}.csv", (WRITTEN_AT, WRITTEN_AT))
     write_atomic(work / "listing.csv", listing_bytes(list_files(work, lambda path: path.endswith(".csv"))))
 
 
@@ -136,4 +136,4 @@ def encode(video: np.ndarray, path: Path, fps: int) -> None:
     done = subprocess.run(command, **run, check=False)
     if done.returncode:
         raise RuntimeError(f"ffmpeg could not write {path}: {done.stderr.decode(errors='replace').strip()}")
-    os.utime(path, (WRITTEN_SECONDS, WRITTEN_SECONDS))
+    os.utime(path, (WRITTEN_AT, WRITTEN_AT))

@@ -21,9 +21,9 @@ ROWS = 8
 STRIPS = 4
 STRIP_FRAMES = 8
 GRID = 4  # videos on a side
-SHOWN_PIXELS = 224  # pixels: how wide a small video is made, by whole factors
+SHOWN_PIXELS = 224  # how wide a small video is made, by whole factors
 GRID_PIXELS = 560
-GIF_PIXELS = 640  # pixels: how wide the GIF is at most
+GIF_PIXELS = 640  # how wide the GIF is at most
 GIF_TILE_PIXELS = 72  # … and a sample in it at least, with its gap
 SLOWEST_FPS = 8.0  # frames a second of the top level on the page; slower looks like slides
 

@@ -36,10 +36,8 @@ IMAGES = "image2"  # the demuxer of numbered ones
 MEMORY_BYTES = 2**31  # that examining or decoding a video may take of a process's address space
 MAX_PIXELS = 2**26  # of a frame, decoded or scaled: 8K twice
 MIN_RATE, MAX_RATE = Fraction(1, 60), 1000  # frames a second; what claims less or more has broken times
-PAUSE_SECONDS = (
-    2  # between two frames, and PAUSE_INTERVALS times as long as is usual in the file: no part of the motion
-)
-PAUSE_INTERVALS = 10
+PAUSE_SECONDS = 2  # between two frames, if that is as much longer than usual in the file as:
+PAUSE_INTERVALS = 10  # it is no part of the motion then
 UNEVEN_RATIO = 1.5  # times more frames a second than on average are the motion's rate, if most follow each other so
 NOTED_RATIO = 1.1  # … and so many times more are told, as then frames of the motion are left out
 EXACT = 100  # the largest denominator of native frames a frame: half a percent of a rate at most

@@ -83,6 +83,20 @@ def test_memory_is_measured_by_length():
     assert {row["frames"] for row in rows} == {3, 5} and len({row["way"] for row in rows}) * 2 == len(rows)
 
 
+def test_all_is_written_that_was_measured(tmp_path, monkeypatch, capsys):
+    ways = ("bfloat16", "bfloat16, recompute", "float32")
+    monkeypatch.setattr(gpu, "WAYS", {way: gpu.WAYS[way] for way in ways})
+    monkeypatch.setattr(gpu, "COMPARED", ("float32",))
+    monkeypatch.setattr(gpu, "CLIPS", (2,))
+    gpu.run({"1": LEVELS["1"], "long": {**LEVELS["1"], "frames": [3]}}, tmp_path / "out.json", math.inf)
+    found = json.loads((tmp_path / "out.json").read_text())
+    assert {(row["level"], row["way"]) for row in found["memory_by_length"]} == {("long", way) for way in ways}
+    assert [(row["level"], row["way"]) for row in found["iterations"]] == [("1", way) for way in ways]
+    assert list(found["off_by"]) == list(found["kernels"]) == ["1"]
+    parts = [line.split(":")[0] for line in capsys.readouterr().err.splitlines()]
+    assert parts[-3:] == ["kernels", "iterations", "iterations"]
+
+
 @pytest.mark.slow
 def test_the_papers_levels_at_full_size():
     levels = paper_levels(Paths(ROOT))

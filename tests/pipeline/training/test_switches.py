@@ -14,7 +14,7 @@ from torch import nn
 from models.folded import UpsampledConv
 from models.generator import Generator
 from models.layers import Conv
-from models.norm import ConditionalBatchNorm
+from models.norm import ConditionalBatchNorm, _NormReLU
 from models.unroll import recalibrate
 from pipeline.errors import UserError
 from pipeline.training.step import Networks
@@ -154,6 +154,21 @@ def test_bfloat16_moments_are_float32():
     norm, z = ConditionalBatchNorm(2, 3), torch.zeros(4, 3)
     x = (torch.randn(4, 2, 2, 8, 8) * 0.1 + 30).bfloat16()
     assert torch.allclose(norm(x, z).float(), norm(x.float(), z), rtol=2**-8, atol=1e-6)
+
+
+def test_bfloat16_gradients_far_from_zero():
+    """A mean of ten deviations: products with x itself, rounded to 8 bits, would be off by ten times as much."""
+    torch.manual_seed(0)
+    x, gain, gradient = (
+        v.bfloat16() for v in (torch.randn(4, 6, 8, 8, 8) + 10, torch.rand(4, 8), torch.randn(4, 6, 8, 8, 8))
+    )
+    of = []
+    for dtype in (torch.float64, torch.bfloat16):
+        leaves = [v.to(dtype).requires_grad_() for v in (x, gain)]
+        y = _NormReLU.apply(*leaves, torch.full_like(gain, 8, dtype=dtype), 1e-5)  # nowhere at the ReLU's bend
+        of.append(torch.autograd.grad(y, leaves, gradient.to(dtype)))
+    for truth, got in zip(*of, strict=True):
+        assert (got.double() - truth).norm() < 4e-3 * truth.norm()
 
 
 def test_bfloat16_leaves_sigma_alone():
